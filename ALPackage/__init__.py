@@ -1,0 +1,18 @@
+"""Associated Learning: layers with local losses, and the schedules that train them in a pipeline."""
+
+from .base import AE, AL, ENC
+from .pipeline import SCHEDULES, StageError, make_schedule
+from .placement import PlacementError, set_device
+from .stack import ALStack
+
+__all__ = [
+    "AE",
+    "AL",
+    "ENC",
+    "SCHEDULES",
+    "ALStack",
+    "PlacementError",
+    "StageError",
+    "make_schedule",
+    "set_device",
+]

@@ -1,0 +1,117 @@
+"""Local objectives for classification: the target of a layer is a table with one code per class.
+
+The target that travels is (table, labels): `table` float (C, d_i), the code of every class at this depth, and
+`labels` int64 (B,). Encoding C class codes instead of B one-hot rows computes the same g with less work, and it
+is what lets an association contrast a sample with the classes it is not.
+
+Legend: B batch, C classes, d width of a code.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ASSOCIATIONS", "Association", "ClassCodes", "OneHot", "Reconstruction", "UnitNorm"]
+
+ASSOCIATIONS = ("mse", "cosine", "contrastive")
+
+Target = tuple[Tensor, Tensor]
+
+
+class OneHot(nn.Module):
+    """Turn labels int64 (B,) into y_0 = (identity float (C, C), labels)."""
+
+    table: Tensor
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.eye(n_classes), persistent=False)
+
+    def forward(self, labels: Tensor) -> Target:
+        """Return (identity (C, C), labels), both on the device of `labels`."""
+        return self.table.to(labels.device), labels
+
+
+class ClassCodes(nn.Module):
+    """Apply a module to the codes of a target and hand the labels on; plain codes (B, d) pass through it too.
+
+    The second form is what inference needs: there `h` decodes the bridge's output, which has no labels.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, y: Target | Tensor) -> Target | Tensor:
+        """Return (module(table), labels) for a target, module(y) for plain codes."""
+        if isinstance(y, Tensor):
+            return self.module(y)  # type: ignore[no-any-return]
+        table, labels = y
+        return self.module(table), labels
+
+
+class UnitNorm(nn.Module):
+    """Scale codes (..., d) to unit length, so that a dot product is a cosine."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x / |x| along the last dimension."""
+        return F.normalize(x, dim=-1)
+
+
+class Association(nn.Module):
+    """The associated loss of bridged outputs (B, d) against a target (table (C, d), labels (B,)).
+
+    "mse": squared distance to the code of the sample's own class (Kao & Chen 2021). "cosine": one minus
+    the cosine to it. "contrastive": cross-entropy over the cosines to the codes of all classes, divided by
+    `temperature`; it also pushes away from the other classes, which is what vision needs to leave chance.
+    """
+
+    def __init__(self, kind: str = "contrastive", temperature: float = 0.2) -> None:
+        super().__init__()
+        if kind not in ASSOCIATIONS:
+            raise ValueError(f"association: got {kind!r}; expected one of {', '.join(ASSOCIATIONS)}")
+        if temperature <= 0:
+            raise ValueError(f"temperature: got {temperature}; expected a number > 0")
+        self.kind = kind
+        self.temperature = temperature
+
+    def forward(self, bridged: Tensor, target: Target) -> Tensor:
+        """Return the mean loss over the batch, 0-d."""
+        table, labels = target
+        if self.kind == "mse":
+            return F.mse_loss(bridged, table[labels])
+        if self.kind == "cosine":
+            return (1.0 - F.cosine_similarity(bridged, table[labels], dim=-1)).mean()
+        return F.cross_entropy(similarity(bridged, table) / self.temperature, labels)
+
+
+class Reconstruction(nn.Module):
+    """The auto-encoder loss of a decoded target against the target that was encoded.
+
+    "classes": the decoded rows are logits over the classes (the first layer, whose target is one-hot).
+    "mse": squared distance between the codes. "contrastive": cross-entropy over the cosines of each decoded
+    code to all codes of the layer below, divided by `temperature`.
+    """
+
+    def __init__(self, kind: str, temperature: float = 0.2) -> None:
+        super().__init__()
+        if kind not in ("classes", "mse", "contrastive"):
+            raise ValueError(f"reconstruction: got {kind!r}; expected classes, mse or contrastive")
+        self.kind = kind
+        self.temperature = temperature
+
+    def forward(self, decoded: Target, target: Target) -> Tensor:
+        """Return the mean loss over the classes, 0-d."""
+        rows, table = decoded[0], target[0]
+        if self.kind == "mse":
+            return F.mse_loss(rows, table)
+        own = torch.arange(len(table), device=table.device)
+        logits = (rows if self.kind == "classes" else similarity(rows, table)) / self.temperature
+        return F.cross_entropy(logits, own)
+
+
+def similarity(codes: Tensor, table: Tensor) -> Tensor:
+    """Return the cosine of every code (B, d) to every row of the table (C, d), as (B, C)."""
+    return F.normalize(codes, dim=-1) @ F.normalize(table, dim=-1).T

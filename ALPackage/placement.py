@@ -1,0 +1,79 @@
+"""Which layer lives on which device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .base import AL
+
+__all__ = ["PlacementError", "al_layers", "available_devices", "resolve", "set_device"]
+
+
+class PlacementError(ValueError):
+    """A device list that does not fit the model or the machine; the message is one line and says the remedy."""
+
+
+def available_devices() -> list[str]:
+    """Return the names of the devices that this machine has: "cpu", then every GPU."""
+    names = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return [*names, "mps"] if torch.backends.mps.is_available() else names
+
+
+def resolve(devices: str | Sequence[str], layers: int) -> list[torch.device]:
+    """Return one existing device per layer, from a list of names or "auto".
+
+    "auto" spreads the layers over the GPUs in contiguous runs of near equal length, or puts all on the CPU
+    where there is none. Raises PlacementError for a wrong length, a name that is no device, or a device that
+    is not there.
+    """
+    if devices == "auto":
+        gpus = torch.cuda.device_count()
+        if gpus == 0:
+            return [torch.device("cpu")] * layers
+        used = min(gpus, layers)
+        return [torch.device("cuda", index * used // layers) for index in range(layers)]
+    if isinstance(devices, str):
+        raise PlacementError(f'devices: got {devices!r}; expected "auto" or a list with one device per layer')
+    if len(devices) != layers:
+        raise PlacementError(
+            f'devices: the list has {len(devices)} entries but the model has {layers} layers; give one per layer, or "auto"'
+        )
+    return [_existing(name) for name in devices]
+
+
+def _existing(name: str) -> torch.device:
+    """Return the device of that name, or raise PlacementError with the names that this machine has."""
+    have = available_devices()
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as reason:
+        raise PlacementError(f"devices: {name!r} is not a device name; this machine has {', '.join(have)}") from reason
+    if device.type in ("cpu", "mps"):
+        device = torch.device(device.type)
+    elif device.index is None:
+        device = torch.device(device.type, 0)
+    if str(device) not in have:
+        raise PlacementError(f"devices: {name!r} is not there; this machine has {', '.join(have)}")
+    return device
+
+
+def al_layers(model: nn.Module) -> list[AL]:
+    """Return the AL layers inside `model`, in registration order."""
+    return [module for module in model.modules() if isinstance(module, AL)]
+
+
+def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.device]:
+    """Move every AL layer of `model` to its entry of `devices` and return the devices.
+
+    Raises PlacementError where the list does not fit; nothing has been moved then.
+    """
+    layers = al_layers(model)
+    if not layers:
+        raise PlacementError(f"set_device: {type(model).__name__} has no AL layer; build one from ALPackage.base.AL")
+    where = resolve(devices, len(layers))
+    for layer, device in zip(layers, where, strict=True):
+        layer.to(device)
+    return where

@@ -1,0 +1,136 @@
+"""An ordered list of AL layers: training calls, and inference at any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import AL, LearningRate
+from .placement import set_device
+
+__all__ = ["ALStack"]
+
+
+class ALStack(nn.Module):
+    """AL layers in order, by name (the key of a checkpoint).
+
+    `layers`: a mapping from names to layers, or an iterable, whose layers are named layer_1, layer_2, ...
+    `target`: turns what the loader yields as y (labels) into y_0; by default y is used as it is.
+    Raises ValueError if two layers share a parameter: they could then not be trained apart.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, AL] | Iterable[AL],
+        target: Callable[[Any], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(layers, Mapping):
+            layers = {f"layer_{number}": layer for number, layer in enumerate(layers, start=1)}
+        if not layers:
+            raise ValueError("ALStack: got no layers; give at least one")
+        self.layers = nn.ModuleDict(layers)
+        self.target: Callable[[Any], Any] = (lambda y: y) if target is None else target
+        self._refuse_shared_parameters()
+
+    def _refuse_shared_parameters(self) -> None:
+        owner: dict[int, str] = {}
+        for name, layer in self.items():
+            for parameter_name, parameter in layer.named_parameters():
+                first = owner.setdefault(id(parameter), name)
+                if first != name:
+                    raise ValueError(
+                        f"ALStack: layers {first!r} and {name!r} share the parameter {parameter_name!r}; "
+                        "give each layer its own, or put both modules into one layer"
+                    )
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the layers, first to last."""
+        return list(self.layers)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The device of each layer."""
+        return [layer.device for layer in self]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[AL]:
+        return iter(self.layers.values())  # type: ignore[arg-type]
+
+    def items(self) -> Iterator[tuple[str, AL]]:
+        """Iterate over (name, layer), first to last."""
+        return iter(self.layers.items())  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> AL:
+        return list(self)[index]
+
+    def set_device(self, devices: str | list[str]) -> list[torch.device]:
+        """Place the layers: "auto" or one device name per layer."""
+        return set_device(self, devices)
+
+    def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Run every layer forward on the batch (x, y), y as the loader yields it; return the last (x, y)."""
+        y = self.target(y)
+        for layer in self:
+            x, y = layer(x, y)
+        return x, y
+
+    def loss(self) -> list[tuple[Tensor, Tensor]]:
+        """Return (associated, auto-encoder) loss of the last batch, per layer."""
+        return [layer.loss() for layer in self]
+
+    def backward(self) -> None:
+        """Run every layer's local backward pass."""
+        for layer in self:
+            layer.backward()
+
+    def update(self) -> None:
+        """Take every layer's optimizer step."""
+        for layer in self:
+            layer.update()
+
+    def backward_and_update(self) -> None:
+        """Run every layer's `backward_and_update`, one after another."""
+        for layer in self:
+            layer.backward_and_update()
+
+    def set_lr(self, lr: LearningRate) -> None:
+        """Set the learning rate of every layer."""
+        for layer in self:
+            layer.set_lr(lr)
+
+    def inference(self, x: Any, depth: int | None = None) -> Any:
+        """Return the prediction of the first `depth` layers (all by default), on the first layer's device.
+
+        f_1 .. f_k, then b_k, then h_k .. h_1. Raises ValueError for a depth outside 1 .. number of layers.
+        """
+        depth = len(self) if depth is None else depth
+        if not 1 <= depth <= len(self):
+            raise ValueError(f"inference: got depth={depth}; expected 1 to {len(self)}")
+        layers = list(self)[:depth]
+        for layer in layers:
+            x = layer.inference(x, "f")
+        return self._decode(layers, x)
+
+    def inference_by_depth(self, x: Any) -> list[Any]:
+        """Return the predictions of depths 1, 2, ..., all layers, from one pass through the f's."""
+        predictions = []
+        layers = list(self)
+        for depth, layer in enumerate(layers, start=1):
+            x = layer.inference(x, "f")
+            predictions.append(self._decode(layers[:depth], x))
+        return predictions
+
+    @staticmethod
+    def _decode(layers: list[AL], hidden: Any) -> Any:
+        """Return h_1(... h_k(b_k(hidden)))."""
+        code = layers[-1].inference(hidden, "b")
+        for layer in reversed(layers):
+            code = layer.inference(code, "h")
+        return code

@@ -1,0 +1,99 @@
+"""What every data set looks like once loaded, and how train is divided into train and validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ALPackage.randomness import generator
+
+__all__ = ["DataError", "Dataset", "Split", "divide", "make_dataset"]
+
+Inputs = Tensor | tuple[Tensor, ...]
+
+
+class DataError(ValueError):
+    """Data that is missing or unusable; the message is one line: what, where, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows `index` of a storage that several splits may share (it can be memory-mapped).
+
+    `inputs`: a tensor, or a tuple of tensors, whose first dimension is the storage row. Vision: uint8
+    (rows, C, H, W). Text: (token ids int32 (rows, max_len) padded with 0, lengths int64 (rows,), each >= 1).
+    `labels`: int64 (rows,). `index`: int64 (N,), the rows of this split.
+    """
+
+    inputs: Inputs
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return int(self.index.numel())
+
+    def rows(self, positions: Tensor) -> tuple[Inputs, Tensor]:
+        """Return the inputs and labels at `positions` (int64, in [0, N)) of this split."""
+        rows = self.index[positions]
+        inputs = tuple(part[rows] for part in self.inputs) if isinstance(self.inputs, tuple) else self.inputs[rows]
+        return inputs, self.labels[rows]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, divided. `probe` is a fixed part of train, as large as val, on which train_acc is measured.
+
+    `vocabulary` (text only) lists the token of each id. `notes` are facts that the user should be told, one
+    line each. Test is never used to choose anything.
+    """
+
+    name: str
+    classes: list[str]
+    train: Split
+    val: Split
+    test: Split
+    probe: Split
+    vocabulary: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def divide(rows: int, *, val_fraction: float, seed: int, limit: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return (train, val): disjoint, shuffled rows of a training set of `rows` samples.
+
+    Both depend on the arguments alone, so every method and every turn gets the same division. With a `limit`
+    train holds `limit` samples where there are as many, and val shrinks in proportion.
+    """
+    used = rows if limit is None else min(rows, limit)
+    n_val = max(1, round(val_fraction * used))
+    if rows - n_val < 1:
+        raise DataError(f"{rows} training samples are too few to set {n_val} aside for validation")
+    order = torch.randperm(rows, generator=generator("divide", seed))
+    return order[n_val:][:limit], order[:n_val]
+
+
+def make_dataset(
+    name: str,
+    classes: list[str],
+    train: tuple[Inputs, Tensor],
+    test: tuple[Inputs, Tensor],
+    *,
+    val_fraction: float,
+    seed: int,
+    limit_train: int | None = None,
+    vocabulary: list[str] | None = None,
+    notes: list[str] | None = None,
+) -> Dataset:
+    """Build a `Dataset` from the (inputs, labels) of train and test; val and the probe are taken from train."""
+    train_rows, val_rows = divide(len(train[1]), val_fraction=val_fraction, seed=seed, limit=limit_train)
+    return Dataset(
+        name=name,
+        classes=classes,
+        train=Split(*train, train_rows),
+        val=Split(*train, val_rows),
+        test=Split(*test, torch.arange(len(test[1]))),
+        probe=Split(*train, train_rows[: len(val_rows)]),
+        vocabulary=vocabulary or [],
+        notes=notes or [],
+    )

@@ -1,0 +1,88 @@
+"""VGG, ResNet, LSTM and Transformer, each in an AL and a BP form made of the same blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ALPackage import ALStack
+
+from .assemble import BPStack, al_form, parameter_counts
+from .lstm import lstm
+from .resnet import resnet
+from .transformer import transformer
+from .vgg import vgg
+
+__all__ = ["TEXT_MODELS", "VISION_MODELS", "BPStack", "build_text", "build_vision", "parameter_counts"]
+
+VISION_MODELS = ("vgg", "resnet")
+TEXT_MODELS = ("lstm", "transformer")
+
+
+def build_vision(
+    model: str,
+    method: str,
+    *,
+    n_classes: int,
+    in_channels: int,
+    image_size: int,
+    width: float = 1.0,
+    act: str = "relu",
+    enc_dim: int = 256,
+    ae_dim: int = 128,
+    bridge: str = "pool",
+    **local: Any,
+) -> ALStack | BPStack:
+    """Return "vgg" or "resnet" in its "al" or "bp" form.
+
+    Both forms draw their blocks' initial weights first and in the same order, so with one seed the forward
+    networks start out equal. `local`: association, temperature, lr and weight_decay of the AL form.
+    """
+    network = {"vgg": vgg, "resnet": resnet}[model]
+    blocks, head = network(
+        n_classes=n_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        width=width,
+        act=act,
+        hidden=enc_dim,
+        bridge=bridge,
+    )
+    if method == "bp":
+        return BPStack(blocks, head)
+    return al_form(blocks, n_classes, code_dim=ae_dim, act=None, **local)
+
+
+def build_text(
+    model: str,
+    method: str,
+    *,
+    n_classes: int,
+    vectors: Tensor,
+    x_hid: int = 256,
+    y_hid: int = 128,
+    n_heads: int = 6,
+    n_layers: int = 3,
+    act: str = "tanh",
+    dropout: float = 0.3,
+    **local: Any,
+) -> ALStack | BPStack:
+    """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
+
+    `act`: activation of AL's class codes, in bridges, g and h. `local`: association, temperature, lr and weight_decay of the AL form.
+    """
+    if model == "lstm":
+        blocks, head = lstm(n_classes=n_classes, vectors=vectors, hidden=x_hid, n_layers=n_layers, dropout=dropout)
+    else:
+        blocks, head = transformer(
+            n_classes=n_classes,
+            vectors=vectors,
+            hidden=x_hid,
+            heads=n_heads,
+            n_layers=n_layers,
+            dropout=dropout,
+        )
+    if method == "bp":
+        return BPStack(blocks, head)
+    return al_form(blocks, n_classes, code_dim=y_hid, act=act, **local)

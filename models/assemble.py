@@ -1,0 +1,114 @@
+"""Turn the blocks of a network into its AL form or its BP form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ALPackage import AE, AL, ENC, ALStack
+from ALPackage.losses import Association, ClassCodes, OneHot, Reconstruction, UnitNorm
+from ALPackage.nested import to_device
+from ALPackage.placement import resolve
+
+from .blocks import Block, activation
+
+__all__ = ["BPStack", "al_form", "parameter_counts"]
+
+
+def al_form(
+    blocks: Sequence[Block],
+    n_classes: int,
+    *,
+    code_dim: int,
+    act: str | None,
+    association: str,
+    temperature: float,
+    lr: float,
+    weight_decay: float,
+) -> ALStack:
+    """Return the AL stack of a network: one AL layer per block, and no head.
+
+    `code_dim`: width of the class codes of every layer. `act`: activation of the codes, None for linear ones.
+    With the contrastive association codes have unit length on both sides, the bridge's and g's.
+    """
+    optimizer = partial(torch.optim.AdamW, weight_decay=weight_decay)
+    layers: dict[str, AL] = {}
+    below = n_classes
+    for block in blocks:
+        unit = [UnitNorm()] if association == "contrastive" else []
+        squash = [activation(act)] if act else []
+        bridge = nn.Sequential(block.bridge(code_dim), *squash, *unit)
+        encoder, decoder = _code_pair(below, code_dim)
+        g = ClassCodes(nn.Sequential(encoder, *squash, *unit))
+        if layers:
+            h = ClassCodes(nn.Sequential(decoder, *squash, *unit))
+            reconstruction = Reconstruction("contrastive" if association == "contrastive" else "mse", temperature)
+        else:
+            # The first decoder's rows are logits over the classes: nothing may bound them.
+            h = ClassCodes(decoder)
+            reconstruction = Reconstruction("classes", temperature)
+        layers[block.name] = AL(
+            ENC(block.f, bridge, Association(association, temperature)), AE(g, h, reconstruction), lr, optimizer
+        )
+        below = code_dim
+    return ALStack(layers, target=OneHot(n_classes))
+
+
+def _code_pair(below: int, code_dim: int) -> tuple[nn.Linear, nn.Linear]:
+    """Return the linear parts of g and h, started so that h decodes g: orthogonal, and its transpose.
+
+    A decoder that starts at random learns to invert g at the few exact codes, and not around them, where the
+    bridge's outputs lie; every layer of decoding then costs accuracy. Started as the transpose, it ranks the
+    classes by their cosine to any code.
+    """
+    encoder, decoder = nn.Linear(below, code_dim), nn.Linear(code_dim, below)
+    nn.init.orthogonal_(encoder.weight)
+    with torch.no_grad():
+        decoder.weight.copy_(encoder.weight.T)
+    nn.init.zeros_(encoder.bias)
+    nn.init.zeros_(decoder.bias)
+    return encoder, decoder
+
+
+class BPStack(nn.Module):
+    """The BP form: the same blocks, then a head, trained end to end; naive model parallel over its device list.
+
+    `layers`: the blocks and the head by name. Returns logits (B, C) on the last layer's device.
+    """
+
+    def __init__(self, blocks: Sequence[Block], head: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({**{block.name: block.f for block in blocks}, "head": head})
+        self.devices = [torch.device("cpu")] * len(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def set_device(self, devices: str | list[str]) -> list[torch.device]:
+        """Place the layers: "auto" (all on the first GPU, or on the CPU) or one device name per layer."""
+        if devices == "auto":
+            self.devices = [torch.device("cuda:0" if torch.cuda.is_available() else "cpu")] * len(self)
+        else:
+            self.devices = resolve(devices, len(self))
+        for layer, device in zip(self.layers.values(), self.devices, strict=True):
+            layer.to(device)
+        return self.devices
+
+    def forward(self, x: Any) -> Any:
+        """Return the logits (B, C) of a batch of inputs."""
+        for layer, device in zip(self.layers.values(), self.devices, strict=True):
+            x = layer(to_device(x, device))
+        return x
+
+
+def parameter_counts(model: ALStack | BPStack) -> tuple[int, int]:
+    """Return the number of parameters used in training and in (full-depth) inference."""
+    trained = sum(p.numel() for p in model.parameters())
+    if isinstance(model, BPStack):
+        return trained, trained
+    used: list[nn.Module] = [layer.enc.f for layer in model] + [layer.ae.h for layer in model] + [model[-1].enc.b]
+    return trained, sum(p.numel() for module in used for p in module.parameters())

@@ -1,0 +1,78 @@
+"""Parts that the two text models share. What travels between their layers is (features, lengths).
+
+Features are (B, T, D) and lengths int64 (B,), each >= 1; positions at or after a sample's length are padding,
+and nothing reads them. Legend: B batch, T positions, D features, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ALPackage.randomness import Dropout
+
+__all__ = ["Embedding", "LastStates", "Mean", "Sequences", "real_positions"]
+
+Sequences = tuple[Tensor, Tensor]
+
+
+def real_positions(lengths: Tensor, positions: int) -> Tensor:
+    """Return bool (B, T): True where a position is before its sample's length."""
+    return torch.arange(positions, device=lengths.device) < lengths[:, None]
+
+
+class Embedding(nn.Module):
+    """Look up tokens int64 (B, T) and return their vectors (B, T, D), with sinusoidal positions if asked.
+
+    `vectors`: initial float (V, D); they are trained on. Row 0 is padding: zero, and it stays zero.
+    """
+
+    def __init__(self, vectors: Tensor, dropout: float, positional: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vectors.shape[0], vectors.shape[1], padding_idx=0, _weight=vectors.clone())
+        self.dropout = Dropout(dropout)
+        self.positional = positional
+
+    def forward(self, x: Sequences) -> Sequences:
+        """Return ((B, T, D), lengths) for (tokens (B, T), lengths)."""
+        tokens, lengths = x
+        vectors = self.table(tokens)
+        if self.positional:
+            vectors = vectors + sinusoids(tokens.shape[1], vectors.shape[2]).to(vectors)
+        return self.dropout(vectors), lengths
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Return the positional encoding float (positions, width) of Vaswani et al. 2017, section 3.5."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angles = torch.arange(positions)[:, None] * rates
+    encoding = torch.zeros(positions, width)
+    encoding[:, 0::2] = angles.sin()
+    encoding[:, 1::2] = angles.cos()[:, : width // 2]
+    return encoding
+
+
+class Mean(nn.Module):
+    """Average the features of a sample's real positions: ((B, T, D), lengths) -> (B, D)."""
+
+    def forward(self, x: Sequences) -> Tensor:
+        """Return the mean over positions before each length."""
+        features, lengths = x
+        real = real_positions(lengths, features.shape[1])[..., None]
+        return features.masked_fill(~real, 0.0).sum(1) / lengths[:, None].to(features.dtype)
+
+
+class LastStates(nn.Module):
+    """Read the last state of both directions of a bidirectional LSTM: ((B, T, 2H), lengths) -> (B, 2H).
+
+    The forward direction ends at a sample's last real position, the backward one at its first.
+    """
+
+    def forward(self, x: Sequences) -> Tensor:
+        """Return the concatenated last states."""
+        features, lengths = x
+        half = features.shape[2] // 2
+        rows = torch.arange(len(lengths), device=lengths.device)
+        return torch.cat([features[rows, lengths - 1, :half], features[:, 0, half:]], dim=1)

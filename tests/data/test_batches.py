@@ -1,0 +1,129 @@
+"""The division of train, and batches that depend on seed, epoch and batch number alone. No GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data.augment import VisionTransform
+from data.batches import Batches
+from data.dataset import DataError, Split, divide, make_dataset
+
+
+def numbered(n: int) -> Split:
+    """A split whose inputs are their own row numbers."""
+    rows = torch.arange(n)
+    return Split(rows, rows % 3, rows)
+
+
+def plain(inputs: Tensor, _: torch.Generator | None) -> Tensor:
+    return inputs
+
+
+def visited(batches: Batches) -> list[int]:
+    return torch.cat([inputs for inputs, _ in batches]).tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(2, 400),
+    val_fraction=st.floats(0.01, 0.5),
+    seed=st.integers(0, 9),
+    limit=st.none() | st.integers(1, 500),
+)
+def test_train_and_val_are_disjoint_reproducible_and_limited(
+    rows: int, val_fraction: float, seed: int, limit: int | None
+) -> None:
+    train, val = divide(rows, val_fraction=val_fraction, seed=seed, limit=limit)
+    again = divide(rows, val_fraction=val_fraction, seed=seed, limit=limit)
+    assert torch.equal(train, again[0])
+    assert torch.equal(val, again[1])
+    together = torch.cat([train, val])
+    assert len(set(together.tolist())) == len(together)
+    assert 0 <= int(together.min()) <= int(together.max()) < rows
+    assert len(val) == max(1, round(val_fraction * min(rows, limit or rows)))
+    assert len(train) == min(rows - len(val), limit or rows)
+
+
+def test_another_seed_divides_otherwise() -> None:
+    assert not torch.equal(*(divide(100, val_fraction=0.1, seed=seed)[1] for seed in (0, 1)))
+
+
+def test_too_few_rows_are_an_error() -> None:
+    with pytest.raises(DataError, match="1 training samples are too few"):
+        divide(1, val_fraction=0.1, seed=0)
+
+
+def test_probe_lies_in_train_and_is_as_large_as_val() -> None:
+    pairs = (torch.arange(50), torch.zeros(50, dtype=torch.long))
+    made = make_dataset("sample", ["a"], pairs, pairs, val_fraction=0.2, seed=1)
+    assert len(made.probe) == len(made.val) == 10
+    assert set(made.probe.index.tolist()) <= set(made.train.index.tolist())
+    assert len(made.test) == 50
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "sizes"),
+    [(9, 4, [4, 5]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 2]), (5, 8, [5])],
+)
+def test_a_last_batch_of_one_sample_joins_its_predecessor(samples: int, batch_size: int, sizes: list[int]) -> None:
+    batches = Batches(numbered(samples), batch_size, plain, seed=0)
+    assert [len(labels) for _, labels in batches] == sizes
+    assert len(batches) == len(sizes)
+    assert sorted(visited(batches)) == list(range(samples))
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    split = numbered(40)
+    first = visited(Batches(split, 8, plain, seed=3, epoch=1))
+    torch.manual_seed(0)
+    torch.rand(5)
+    assert visited(Batches(split, 7, plain, seed=3, epoch=1)) == first
+    assert visited(Batches(split, 8, plain, seed=3, epoch=2)) != first
+    assert visited(Batches(split, 8, plain, seed=4, epoch=1)) != first
+
+
+def test_without_a_seed_the_order_is_the_split_s_and_nothing_is_random() -> None:
+    drawn: list[object] = []
+
+    def transform(inputs: Tensor, draw: torch.Generator | None) -> Tensor:
+        drawn.append(draw)
+        return inputs
+
+    assert visited(Batches(numbered(10), 4, transform)) == list(range(10))
+    assert drawn == [None, None, None]
+
+
+def test_inputs_and_labels_stay_together() -> None:
+    for inputs, labels in Batches(numbered(30), 7, plain, seed=1):
+        assert torch.equal(labels, inputs % 3)
+
+
+def test_text_inputs_come_as_a_tuple() -> None:
+    split = Split((torch.arange(12).view(6, 2), torch.arange(6)), torch.arange(6), torch.tensor([5, 3, 1]))
+    ((tokens, lengths), labels), *rest = list(Batches(split, 3, plain))
+    assert rest == []
+    assert tokens.tolist() == [[10, 11], [6, 7], [2, 3]]
+    assert lengths.tolist() == labels.tolist() == [5, 3, 1]
+
+
+def test_augmentation_has_a_stream_per_batch_that_nothing_else_moves() -> None:
+    images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8).expand(8, -1, -1, -1).contiguous()
+    split = Split(images, torch.zeros(8, dtype=torch.long), torch.arange(8))
+    transform = VisionTransform(torch.zeros(3), torch.ones(3), "strong")
+
+    def batches(epoch: int) -> list[Tensor]:
+        return [inputs for inputs, _ in Batches(split, 4, transform, seed=1, epoch=epoch)]
+
+    first = batches(0)
+    torch.manual_seed(9)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    again = batches(0)
+    assert torch.equal(torch.get_rng_state(), before), "the process-wide generator was used"
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], batches(1)[0])

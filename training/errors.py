@@ -1,0 +1,41 @@
+"""What can be wrong with a command, as opposed to with the program, and the words to say it in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["ConfigError", "UsageError", "closest", "reason", "remedy"]
+
+
+class UsageError(Exception):
+    """A mistake that the user can mend. The message is one line: what, where, and how to mend it.
+
+    The entry points print it as `error: ...` on stderr and exit with code 2, without a traceback.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # what the user typed may hold line breaks
+
+
+class ConfigError(UsageError):
+    """A key or a value of the configuration, or of `--set`, that cannot be used."""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `name` may have been meant for, whatever its case; None where none is near."""
+    lowered = {choice.lower(): choice for choice in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return lowered[close[0]] if close else None
+
+
+def remedy(name: str, known: Iterable[str]) -> str:
+    """Return what to give instead of a wrong name: the closest one or, where none is near, any of all."""
+    known = list(known)
+    close = closest(name, known)
+    return f'did you mean "{close}"?' if close else f"the right ones are {', '.join(known)}"
+
+
+def reason(error: OSError) -> str:
+    """Return the system's words for what went wrong, such as `Permission denied`."""
+    return error.strerror or type(error).__name__

@@ -1,0 +1,226 @@
+"""One command: load, train every turn of every method, measure after each epoch, write, compare."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ALPackage import ALStack, PlacementError, StageError
+from ALPackage.placement import resolve
+from data import DataError, Split
+from data.batches import Batches
+from models import parameter_counts
+from utils import set_seed
+
+from .arguments import Arguments, configure, parse
+from .config import Config, Method, Task, cores, device_list, layer_count, threads_per_worker
+from .errors import ConfigError, UsageError
+from .memory import PeakMemory
+from .provenance import collect
+from .report import comparison_table, draw
+from .results import Facts, Results, prepare_output
+from .tasks import Job, load_job
+from .trainer import ALTrainer, BPTrainer, Trainer, cosine_lr
+
+__all__ = ["main"]
+
+
+def main(task: Task, argv: Sequence[str] | None = None) -> int:
+    """Run the command line of a task's entry point and return its exit code.
+
+    0: done. 2: a mistake in the arguments, the config or the data, told in one line. 130: interrupted; the epochs
+    that were finished are on disk.
+    """
+    try:
+        arguments = parse(task, sys.argv[1:] if argv is None else argv)
+        return _run(arguments, configure(arguments))
+    except (UsageError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print("interrupted: nothing had been trained yet", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Arguments, config: Config) -> int:
+    """Run every method and turn; an interruption keeps, and reports, what is done."""
+    # All that can be refused is refused before the data is loaded.
+    threads = {
+        "al": threads_per_worker(config, layer_count(arguments.model, "al", config)),
+        "bp": cores(),
+    }
+    for method in arguments.methods:
+        _check_devices(config, arguments.model, method)
+    out = prepare_output(config.outputpath)
+    job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
+    _introduce(arguments, job)
+    finished: list[Results] = []
+    interrupted = False
+    try:
+        for method in arguments.methods:
+            _run_method(arguments, config, job, method, threads[method], out, finished)
+    except KeyboardInterrupt:
+        interrupted = True
+    _conclude(arguments, out, finished, interrupted)
+    return 130 if interrupted else 0
+
+
+def _check_devices(config: Config, model: str, method: Method) -> None:
+    """Refuse a device that this machine does not have, naming the key of the config."""
+    try:
+        resolve(device_list(config, model, method), layer_count(model, method, config))
+    except PlacementError as error:
+        raise ConfigError(f"{method}_gpu_list: {str(error).removeprefix('devices: ')}") from None
+
+
+def _introduce(arguments: Arguments, job: Job) -> None:
+    data = job.data
+    print(
+        f"{data.name}, {arguments.model}: {len(data.train)} training, {len(data.val)} validation, "
+        f"{len(data.test)} test samples; {len(data.classes)} classes"
+    )
+    for note in job.notes:
+        print(f"  {note}")
+
+
+def _run_method(
+    arguments: Arguments,
+    config: Config,
+    job: Job,
+    method: Method,
+    threads: int,
+    out: Path,
+    finished: list[Results],
+) -> None:
+    """Run all turns of one method; its `Results` is in `finished` from the first epoch on."""
+    results: Results | None = None
+    for turn in range(1, arguments.turns + 1):
+        seed = config.seed + turn
+        torch.set_num_threads(cores())
+        set_seed(seed)
+        model = job.build(method)
+        devices = model.set_device(device_list(config, arguments.model, method))
+        if isinstance(model, ALStack):
+            trainer: Trainer = ALTrainer(model, config.schedule, threads=threads, seed=seed)
+        else:
+            trainer = BPTrainer(model, lr=job.lr, weight_decay=config.weight_decay)
+        if results is None:
+            trained, inferred = parameter_counts(model)
+            facts = Facts(
+                config={**config.model_dump(mode="json"), **job.resolved, "limit_train": arguments.limit_train},
+                seeds=[config.seed + t for t in range(1, arguments.turns + 1)],
+                train_samples=len(job.data.train),
+                parameters_training=trained,
+                parameters_inference=inferred,
+                threads=threads,
+                schedule=config.schedule if method == "al" else None,
+                devices=[str(device) for device in devices],
+                provenance=collect(devices),
+                notes=job.notes,
+            )
+            results = Results(out, arguments.dataset, arguments.model, method, len(model), facts)
+            print(
+                f"{method.upper()}: {len(model)} layers on {', '.join(dict.fromkeys(map(str, devices)))}; "
+                f"{f'{config.schedule}, ' if method == 'al' else ''}{threads} intra-op threads"
+                f"{' per worker' if method == 'al' else ''}; {trained:,} parameters"
+            )
+            finished.append(results)
+        with PeakMemory(devices) as memory:
+            try:
+                _run_turn(trainer, job, config, results, turn, seed, devices)
+            finally:
+                trainer.close()
+        results.finish_turn(turn, peak_memory_mb=memory.mb)
+
+
+def _run_turn(
+    trainer: Trainer,
+    job: Job,
+    config: Config,
+    results: Results,
+    turn: int,
+    seed: int,
+    devices: list[torch.device],
+) -> None:
+    """Train one model for all epochs, measuring and recording after each."""
+    method = results.method
+    data = job.data
+    steps = config.epochs * len(Batches(data.train, job.batch_size, job.transform))
+    lr = cosine_lr(job.lr, job.end_lr, steps)
+    train_time = 0.0
+    for epoch in range(1, config.epochs + 1):
+        batches = Batches(data.train, job.batch_size, job.transform, device=devices[0], seed=seed, epoch=epoch)
+        with _Progress(f"{method} turn {turn} epoch {epoch}", batches) as progress:
+            losses, seconds = trainer.train(batches, lr, progress)
+        train_time += seconds
+
+        def measure(split: Split) -> list[float]:
+            return trainer.accuracies(Batches(split, job.test_batch_size, job.transform, device=devices[0]))  # noqa: B023
+
+        train_acc, val_acc, test_acc = measure(data.probe), measure(data.val), measure(data.test)
+        results.add(
+            turn,
+            epoch,
+            train_acc=train_acc[-1],
+            val_acc=val_acc[-1],
+            test_acc=test_acc[-1],
+            train_time=train_time,
+            test_acc_depth=test_acc if method == "al" else None,
+            **losses,
+        )
+        print(
+            f"{method} turn {turn} epoch {epoch}/{config.epochs}: train {train_acc[-1]:.2f} %, val {val_acc[-1]:.2f} %, "
+            f"test {test_acc[-1]:.2f} %; {seconds:.1f} s, {len(data.train) / seconds:,.0f} samples/s",
+            flush=True,
+        )
+
+
+def _conclude(arguments: Arguments, out: Path, finished: Sequence[Results], interrupted: bool) -> None:
+    """Draw, compare, and say where everything is."""
+    notices = dict.fromkeys(notice for results in finished for notice in results.notices)
+    for notice in notices:
+        print(f"note: {notice}")
+    summaries = [summary for results in finished if (summary := results.summary()) is not None]
+    if not summaries:
+        print("interrupted before the first epoch was done: nothing was written", file=sys.stderr)
+        return
+    pictures = draw(out, arguments.dataset, arguments.model)
+    print(f"\n{arguments.dataset}, {arguments.model}, {arguments.turns} turn{'s' * (arguments.turns > 1)}")
+    print(comparison_table(summaries))
+    written = [results.csv_path for results in finished if results.rows] + [finished[0].json_path, *pictures]
+    print("\nresults:", *(f"  {path}" for path in written), sep="\n")
+    if interrupted:
+        print("interrupted: the files above hold every epoch that was finished", file=sys.stderr)
+
+
+class _Progress:
+    """A bar per epoch with losses and samples/s; silent where stderr is no terminal.
+
+    Losses are read from the device twice a second at most, because each reading makes the host wait.
+    """
+
+    def __init__(self, label: str, batches: Batches) -> None:
+        self._sizes = iter([stop - start for start, stop in batches.bounds])
+        self._bar = tqdm(total=len(batches.split), desc=label, unit=" samples", leave=False, disable=None)
+        self._shown = 0.0
+
+    def __call__(self, losses: dict[str, Tensor]) -> None:
+        self._bar.update(next(self._sizes))
+        if not self._bar.disable and time.monotonic() - self._shown > 0.5:
+            self._shown = time.monotonic()
+            self._bar.set_postfix({name: f"{float(loss):.3f}" for name, loss in losses.items()})
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

@@ -1,0 +1,215 @@
+"""The hyper-parameters: what may be set, what it means, and what makes sense together.
+
+The schema is the only place that knows a default or a range: the shipped JSON files and the messages follow
+from it. Types are strict, so that `"128"` or `true` where a number belongs is a mistake and not a number, but a
+whole number is welcome where a fraction is expected.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from .errors import remedy
+
+__all__ = [
+    "LARGEST_SEED",
+    "SCHEMAS",
+    "CommonConfig",
+    "Config",
+    "DeviceLists",
+    "Method",
+    "Schedule",
+    "Task",
+    "TextConfig",
+    "VisionConfig",
+]
+
+Task = Literal["vision", "text"]
+Method = Literal["al", "bp"]
+Schedule = Literal["sequential", "al-fm", "continuous"]
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+Devices = Literal["auto"] | list[Annotated[str, Field(min_length=1)]]
+DeviceLists = Annotated[
+    Devices | dict[str, Devices],
+    Field(description='"auto", a list of devices such as ["cpu", "cpu"], or an object with one of these per model'),
+]
+Units = Annotated[int, Field(ge=1, le=65536)]
+CodeUnits = Annotated[int, Field(ge=2, le=65536)]
+Rate = Annotated[float, Field(gt=0)]
+
+LARGEST_SEED = 2**53
+"""Every JSON reader still holds it exactly."""
+
+
+class CommonConfig(BaseModel):
+    """The keys of both tasks."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    models: ClassVar[tuple[str, ...]]
+
+    outputpath: Annotated[str, Field(min_length=1)] = "./result"
+    """Folder of the results; made when it is not there."""
+
+    epochs: Annotated[int, Field(ge=1)] = 20
+    """Passes over the training samples in one turn."""
+
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    """Turn t draws from seed + t. The division into train and validation depends on the seed itself."""
+
+    schedule: Schedule = "continuous"
+    """How AL layers share the work; the numbers are the same with each. `al-fm`: a thread per layer and batch."""
+
+    val_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the training samples that is set aside to choose the epoch on."""
+
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Intra-op threads of an AL worker; null: cores over layers, at least 1. OMP_NUM_THREADS wins over both."""
+
+    association: Literal["mse", "cosine", "contrastive"] = "contrastive"
+    """The associated loss; `contrastive` is cross-entropy over the codes of all classes."""
+
+    temperature: Rate = 0.2
+    """Divides the similarities of the contrastive association: lower is sharper."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled decay of the weights, for AL and BP alike."""
+
+    bp_gpu_list: DeviceLists = "auto"
+    """The device of each BP layer, in order; `"auto"` decides by what the machine has."""
+
+    al_gpu_list: DeviceLists = "auto"
+    """The device of each AL layer, in order; `"auto"` decides by what the machine has."""
+
+    @field_validator("bp_gpu_list", "al_gpu_list")
+    @classmethod
+    def _known_models(cls, lists: DeviceLists) -> DeviceLists:
+        for name in lists if isinstance(lists, dict) else ():
+            if name not in cls.models:
+                raise ValueError(f'"{name}" is not a model of this task: {remedy(name, cls.models)}')
+        return lists
+
+    def _ordered(self, low: str, high: str) -> None:
+        """Refuse a value of the key `low` that is above that of the key `high`."""
+        if getattr(self, low) > getattr(self, high):
+            facts = {"low": low, "got": str(getattr(self, low)), "high": high, "most": str(getattr(self, high))}
+            raise PydanticCustomError("order", "{low}: got {got}; expected at most {high}, which is {most}", facts)
+
+
+class VisionConfig(CommonConfig):
+    """The keys of cvconfig.json."""
+
+    models: ClassVar[tuple[str, ...]] = ("vgg", "resnet")
+
+    train_batch_size: Annotated[int, Field(ge=2)] = 128
+    """Samples per training batch."""
+
+    test_batch_size: Annotated[int, Field(ge=1)] = 512
+    """Samples per batch of an evaluation; it changes speed and memory, not accuracy."""
+
+    augmentation: Literal["auto", "none", "basic", "strong"] = "auto"
+    """`basic`: crop and flip; `strong`: with jitter and grey; `auto`: what suits the data set."""
+
+    in_channels: Literal["auto", 1, 3] = "auto"
+    """Colour channels of the images; a number must be the data set's."""
+
+    image_size: Annotated[int, Field(ge=16, le=256, multiple_of=16)] | None = None
+    """Height and width in pixels; null: the data set's default."""
+
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Multiplies the number of channels of every layer."""
+
+    enc_dim: CodeUnits = 256
+    """Hidden units of the bridge."""
+
+    ae_dim: CodeUnits = 128
+    """Width of the label codes."""
+
+    act: Activation = "relu"
+    """Activation function."""
+
+    bridge: Literal["pool", "conv"] = "pool"
+    """`pool`: pooled windows, then linear; `conv`: a small convolution first, slower and more accurate."""
+
+    base_lr: Rate = 1e-3
+    """Learning rate at the start; a cosine leads from it to `end_lr`."""
+
+    end_lr: Annotated[float, Field(ge=0)] = 1e-5
+    """Learning rate at the end of the last epoch."""
+
+    @field_validator("in_channels", mode="before")
+    @classmethod
+    def _no_look_alike(cls, channels: Any) -> Any:
+        if isinstance(channels, (bool, float)):  # `true` equals 1, and 3.0 equals 3
+            raise ValueError(f'got {json.dumps(channels)}; expected one of "auto", 1, 3')
+        return channels
+
+    @model_validator(mode="after")
+    def _falling_rate(self) -> VisionConfig:
+        self._ordered("end_lr", "base_lr")
+        return self
+
+
+class TextConfig(CommonConfig):
+    """The keys of nlpconfig.json."""
+
+    models: ClassVar[tuple[str, ...]] = ("lstm", "transformer")
+
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Documents per training batch."""
+
+    min_len: Annotated[int, Field(ge=1)] = 1
+    """Training documents with fewer tokens are left out."""
+
+    max_len: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
+    """Tokens that are read of a document; `"auto"`: 256 for imdb, 128 for the others."""
+
+    pretrained_model: Literal["glove", "none"] = "glove"
+    """Where the word vectors start: GloVe's file in the data root, or seeded random numbers."""
+
+    embedding_dim: Units = 300
+    """Width of the word vectors; with `glove` it also names the file, glove.6B.<embedding_dim>d.txt."""
+
+    vocab_size: Annotated[int, Field(ge=3)] = 30000
+    """Words that are known at most, the two special tokens included."""
+
+    x_hid: Units = 256
+    """Hidden units of the LSTM (per direction) or of the Transformer's feed-forward part."""
+
+    y_hid: CodeUnits = 128
+    """Width of the label codes."""
+
+    n_heads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Attention heads; `"auto"`: 6, or the largest divisor of the model's width below it."""
+
+    n_layers: Annotated[int, Field(ge=1, le=48)] = 3
+    """LSTM or Transformer layers, beside the embedding and, for BP, the head."""
+
+    act: Activation = "tanh"
+    """Activation function of bridges and label codes."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the activations that is dropped in training."""
+
+    lr: Rate = 1e-3
+    """Learning rate at the start; a cosine leads from it to `end_lr`."""
+
+    end_lr: Annotated[float, Field(ge=0)] = 1e-5
+    """Learning rate at the end of the last epoch."""
+
+    text_backend: Literal["auto", "builtin", "torchtext"] = "auto"
+    """Who splits documents into words; `"auto"`: torchtext where it loads, else the built-in twin."""
+
+    @model_validator(mode="after")
+    def _sound_ranges(self) -> TextConfig:
+        self._ordered("end_lr", "lr")
+        if self.max_len != "auto":
+            self._ordered("min_len", "max_len")
+        return self
+
+
+Config = VisionConfig | TextConfig
+SCHEMAS: dict[Task, type[VisionConfig] | type[TextConfig]] = {"vision": VisionConfig, "text": TextConfig}

@@ -1,0 +1,152 @@
+"""Train and measure one model: the same calls for AL, under any schedule, and for BP."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ALPackage import ALStack, make_schedule
+from models import BPStack
+
+__all__ = ["ALTrainer", "BPTrainer", "Trainer", "cosine_lr"]
+
+Progress = Callable[[dict[str, Tensor]], None]
+
+
+def cosine_lr(base: float, end: float, steps: int) -> Callable[[int], float]:
+    """Return the learning rate as a function of the step: half a cosine from `base` at 0 to `end` at `steps`."""
+    return lambda step: end + (base - end) * 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / max(1, steps)))
+
+
+class Trainer(ABC):
+    """One model in training. Accuracies are in percent, times in seconds."""
+
+    #: Optimizer steps taken so far; the learning rate and AL's random streams follow it.
+    step: int = 0
+
+    def train(
+        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
+    ) -> tuple[dict[str, Any], float]:
+        """Train one epoch and return its mean losses (`Results.add` takes them by these names) and the time it took.
+
+        The time covers loading, training and the drain of the pipeline, and nothing else.
+        """
+        self._mode(True)
+        start = time.perf_counter()
+        losses = self._epoch(batches, lr, progress)
+        self._synchronize()
+        return losses, time.perf_counter() - start
+
+    @torch.no_grad()
+    def accuracies(self, batches: Iterable[tuple[Any, Tensor]]) -> list[float]:
+        """Return the accuracy at every depth, the full depth last; BP has one depth."""
+        self._mode(False)
+        right: list[Tensor] = []
+        samples = 0
+        for x, labels in batches:
+            hits = torch.stack([(logits.argmax(-1).cpu() == labels.cpu()).sum() for logits in self._predict(x)])
+            right.append(hits)
+            samples += len(labels)
+        return (torch.stack(right).sum(0) * (100.0 / samples)).tolist()
+
+    def close(self) -> None:  # noqa: B027 (BP has no threads to end)
+        """End the trainer's threads, if any."""
+
+    @abstractmethod
+    def _mode(self, training: bool) -> None: ...
+
+    @abstractmethod
+    def _epoch(
+        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
+    ) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _predict(self, x: Any) -> list[Tensor]: ...
+
+    @abstractmethod
+    def _devices(self) -> list[torch.device]: ...
+
+    def _synchronize(self) -> None:
+        """Wait for the devices to finish, so that a time means work done."""
+        for device in set(self._devices()):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+
+class ALTrainer(Trainer):
+    """Trains an AL stack under a schedule; `threads` and `seed` as for `ALPackage.pipeline.Schedule`."""
+
+    def __init__(self, stack: ALStack, schedule: str, *, threads: int | None, seed: int) -> None:
+        self.stack = stack
+        self.schedule = make_schedule(schedule, stack, threads=threads, seed=seed)
+
+    def _epoch(
+        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
+    ) -> dict[str, Any]:
+        # The sums stay on each layer's device: reading a number there would make the host wait for it.
+        sums: list[Tensor] | None = None
+        count = 0
+        for losses in self.schedule.run(batches, lr=lr, first=self.step):
+            pairs = [torch.stack(pair).double() for pair in losses]
+            sums = pairs if sums is None else [total.add_(pair) for total, pair in zip(sums, pairs, strict=True)]
+            count += 1
+            progress({"assoc": pairs[-1][0], "ae": pairs[-1][1]})
+        self.step += count
+        means = [(total / count).tolist() for total in sums or []]
+        return {"assoc_loss": [mean[0] for mean in means], "ae_loss": [mean[1] for mean in means]}
+
+    def _predict(self, x: Any) -> list[Tensor]:
+        return self.stack.inference_by_depth(x)
+
+    def _mode(self, training: bool) -> None:
+        self.stack.train(training)
+
+    def _devices(self) -> list[torch.device]:
+        return self.stack.devices
+
+    def close(self) -> None:
+        """End the schedule's threads."""
+        self.schedule.close()
+
+
+class BPTrainer(Trainer):
+    """Trains a BP stack end to end with AdamW on cross-entropy."""
+
+    def __init__(self, model: BPStack, *, lr: float, weight_decay: float) -> None:
+        self.model = model
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+
+    def _epoch(
+        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
+    ) -> dict[str, Any]:
+        total: Tensor | None = None
+        count = 0
+        for x, labels in batches:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr(self.step)
+            logits = self.model(x)
+            loss = F.cross_entropy(logits, labels.to(logits.device))
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            count += 1
+            total = loss.detach().double() if total is None else total.add_(loss.detach())
+            progress({"loss": loss.detach()})
+        return {"loss": float(total) / count if total is not None else float("nan")}
+
+    def _predict(self, x: Any) -> list[Tensor]:
+        return [self.model(x)]
+
+    def _mode(self, training: bool) -> None:
+        self.model.train(training)
+
+    def _devices(self) -> list[torch.device]:
+        return self.model.devices
