@@ -39,7 +39,8 @@ def resolve(devices: str | Sequence[str], layers: int) -> list[torch.device]:
         raise PlacementError(f'devices: got {devices!r}; expected "auto" or a list with one device per layer')
     if len(devices) != layers:
         raise PlacementError(
-            f'devices: the list has {len(devices)} entries but the model has {layers} layers; give one per layer, or "auto"'
+            f"devices: the list has {len(devices)} entries but the model has {layers} layers; "
+            'give one per layer, or "auto"'
         )
     return [_existing(name) for name in devices]
 

@@ -86,7 +86,7 @@ def refuse_shared_randomness(model: nn.Module, schedule: str) -> None:
             rate = module.upper - module.lower
         if rate:
             raise ValueError(
-                f"schedule {schedule!r}: {name} ({type(module).__name__}) draws from the process-wide random generator, "
-                "so two layers could not train at once and stay reproducible; use ALPackage.randomness.Dropout, "
+                f"schedule {schedule!r}: {name} ({type(module).__name__}) draws from the process-wide generator, so "
+                "two layers could not train at once and stay reproducible; use ALPackage.randomness.Dropout, "
                 'set its rate to 0, or train with schedule="sequential"'
             )

@@ -23,7 +23,7 @@ from .cache import cached, content_key
 from .dataset import DataError
 from .tokenization import PAD, SPECIALS, import_torchtext, resolve_backend
 
-__all__ = ["find_file", "get_vectors", "load_vectors"]
+__all__ = ["find_file", "get_vectors", "load_vectors", "random_vectors"]
 
 _FORMAT = 1  # part of the cache key: raise it when the stored arrays change their meaning
 _DEFAULT_STD = 0.4  # about that of GloVe 6B 300d, for when there are no vectors to measure
@@ -39,11 +39,9 @@ def load_vectors(
     without the file, are drawn from N(0, s) by `seed`, where s is the standard deviation of the vectors found.
     The notes state the share of words found, or which file to put where. DataError for a damaged file.
     """
-    std = _DEFAULT_STD
-    rows = torch.empty(len(vocabulary), dim).normal_(generator=generator("vectors", seed))
     path = find_file(dim, root)
     if path is None:
-        rows *= std
+        rows = random_vectors(vocabulary, dim, seed=seed)
         note = (
             f"word vectors: no glove.6B.{dim}d.txt in {root}, so they start at random (seed {seed}); put the file "
             f"there, or run `python -m data.download glove --data-root {root}` (dimensions 50, 100, 200, 300)"
@@ -53,9 +51,8 @@ def load_vectors(
         key = content_key([_FORMAT, tools.name, path, dim, "\n".join(vocabulary)])
         stored = cached(root, "vectors", key, lambda: _stored(vocabulary, path, dim, tools.name))
         found = torch.from_numpy(stored["found"])
-        if len(found):
-            std = float(torch.from_numpy(stored["vectors"]).std(correction=0)) or std
-        rows *= std
+        std = float(torch.from_numpy(stored["vectors"]).std(correction=0)) if len(found) else _DEFAULT_STD
+        rows = random_vectors(vocabulary, dim, seed=seed, std=std or _DEFAULT_STD)
         rows[found] = torch.from_numpy(stored["vectors"])
         words = len(set(vocabulary) - set(SPECIALS))
         hits = len({vocabulary[i] for i in found.tolist()} - set(SPECIALS))
@@ -63,8 +60,14 @@ def load_vectors(
             f"word vectors: {hits} of {words} words of the vocabulary ({100 * hits / max(words, 1):.1f} %) found in "
             f"{path}; the others are drawn from N(0, {std:.3f}), seed {seed}"
         )
-    rows[[i for i, word in enumerate(vocabulary) if word == PAD]] = 0.0
     return rows, [note]
+
+
+def random_vectors(vocabulary: list[str], dim: int, *, seed: int, std: float = _DEFAULT_STD) -> Tensor:
+    """Return vectors float32 (len(vocabulary), dim) from N(0, std) by `seed`; <pad> is zero."""
+    rows = torch.empty(len(vocabulary), dim).normal_(0.0, std, generator=generator("vectors", seed))
+    rows[[i for i, word in enumerate(vocabulary) if word == PAD]] = 0.0
+    return rows
 
 
 def get_vectors(

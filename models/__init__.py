@@ -70,7 +70,8 @@ def build_text(
 ) -> ALStack | BPStack:
     """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
 
-    `act`: activation of AL's class codes, in bridges, g and h. `local`: association, temperature, lr and weight_decay of the AL form.
+    `act`: activation of AL's class codes, in bridges, g and h. `local`: association, temperature, lr and
+    weight_decay of the AL form.
     """
     if model == "lstm":
         blocks, head = lstm(n_classes=n_classes, vectors=vectors, hidden=x_hid, n_layers=n_layers, dropout=dropout)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ALPackage import ALStack, PlacementError, StageError
+from ALPackage import ALStack, PlacementError
 from ALPackage.placement import resolve
 from data import DataError, Split
 from data.batches import Batches
@@ -24,11 +25,21 @@ from .errors import ConfigError, UsageError
 from .memory import PeakMemory
 from .provenance import collect
 from .report import comparison_table, draw
-from .results import Facts, Results, prepare_output
+from .results import Facts, MethodSummary, Results, prepare_output
 from .tasks import Job, load_job
 from .trainer import ALTrainer, BPTrainer, Trainer, cosine_lr
 
-__all__ = ["main"]
+__all__ = ["Outcome", "exit_code", "main", "run"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command leaves: the figures per method, the files, and whether it was interrupted."""
+
+    title: str
+    summaries: list[MethodSummary]
+    files: list[Path]
+    interrupted: bool
 
 
 def main(task: Task, argv: Sequence[str] | None = None) -> int:
@@ -37,41 +48,60 @@ def main(task: Task, argv: Sequence[str] | None = None) -> int:
     0: done. 2: a mistake in the arguments, the config or the data, told in one line. 130: interrupted; the epochs
     that were finished are on disk.
     """
+    return exit_code(lambda: [run(task, sys.argv[1:] if argv is None else argv)])
+
+
+def exit_code(work: Callable[[], list[Outcome]]) -> int:
+    """Do the work, turn what can go wrong for a user into one line and an exit code, and report what was done."""
     try:
-        arguments = parse(task, sys.argv[1:] if argv is None else argv)
-        return _run(arguments, configure(arguments))
+        outcomes = work()
     except (UsageError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except StageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise
     except KeyboardInterrupt:
         print("interrupted: nothing had been trained yet", file=sys.stderr)
         return 130
+    for outcome in outcomes:
+        if outcome.summaries:
+            print(f"\n{outcome.title}\n{comparison_table(outcome.summaries)}")
+    files = [path for outcome in outcomes for path in outcome.files]
+    if files:
+        print("\nresults:", *(f"  {path}" for path in files), sep="\n")
+    if any(outcome.interrupted for outcome in outcomes):
+        kept = "the files above hold every epoch that was finished" if files else "before the first epoch was done"
+        print(f"interrupted: {kept}", file=sys.stderr)
+        return 130
+    return 0
 
 
-def _run(arguments: Arguments, config: Config) -> int:
-    """Run every method and turn; an interruption keeps, and reports, what is done."""
-    # All that can be refused is refused before the data is loaded.
-    threads = {
-        "al": threads_per_worker(config, layer_count(arguments.model, "al", config)),
-        "bp": cores(),
-    }
+def run(task: Task, argv: Sequence[str]) -> Outcome:
+    """Run every method and turn of a command line; an interruption keeps what is done.
+
+    Raises UsageError or DataError, before any training, for whatever can be refused.
+    """
+    arguments = parse(task, argv)
+    config = configure(arguments)
+    threads = {"al": threads_per_worker(config, layer_count(arguments.model, "al", config)), "bp": cores()}
     for method in arguments.methods:
         _check_devices(config, arguments.model, method)
     out = prepare_output(config.outputpath)
     job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
     _introduce(arguments, job)
-    finished: list[Results] = []
+    results: list[Results] = []
     interrupted = False
     try:
         for method in arguments.methods:
-            _run_method(arguments, config, job, method, threads[method], out, finished)
+            _run_method(arguments, config, job, method, threads[method], out, results)
     except KeyboardInterrupt:
         interrupted = True
-    _conclude(arguments, out, finished, interrupted)
-    return 130 if interrupted else 0
+    for notice in dict.fromkeys(notice for part in results for notice in part.notices):
+        print(f"note: {notice}")
+    summaries = [summary for part in results if (summary := part.summary()) is not None]
+    files = [part.csv_path for part in results if part.rows]
+    if files:
+        files += [results[0].json_path, *draw(out, arguments.dataset, arguments.model)]
+    title = f"{arguments.dataset}, {arguments.model}, {arguments.turns} turn{'s' * (arguments.turns > 1)}"
+    return Outcome(title, summaries, files, interrupted)
 
 
 def _check_devices(config: Config, model: str, method: Method) -> None:
@@ -99,9 +129,9 @@ def _run_method(
     method: Method,
     threads: int,
     out: Path,
-    finished: list[Results],
+    started: list[Results],
 ) -> None:
-    """Run all turns of one method; its `Results` is in `finished` from the first epoch on."""
+    """Run all turns of one method; its `Results` joins `started`, so that an interruption keeps it."""
     results: Results | None = None
     for turn in range(1, arguments.turns + 1):
         seed = config.seed + turn
@@ -133,7 +163,7 @@ def _run_method(
                 f"{f'{config.schedule}, ' if method == 'al' else ''}{threads} intra-op threads"
                 f"{' per worker' if method == 'al' else ''}; {trained:,} parameters"
             )
-            finished.append(results)
+            started.append(results)
         with PeakMemory(devices) as memory:
             try:
                 _run_turn(trainer, job, config, results, turn, seed, devices)
@@ -164,7 +194,7 @@ def _run_turn(
         train_time += seconds
 
         def measure(split: Split) -> list[float]:
-            return trainer.accuracies(Batches(split, job.test_batch_size, job.transform, device=devices[0]))  # noqa: B023
+            return trainer.accuracies(Batches(split, job.test_batch_size, job.transform, device=devices[0]))
 
         train_acc, val_acc, test_acc = measure(data.probe), measure(data.val), measure(data.test)
         results.add(
@@ -178,28 +208,10 @@ def _run_turn(
             **losses,
         )
         print(
-            f"{method} turn {turn} epoch {epoch}/{config.epochs}: train {train_acc[-1]:.2f} %, val {val_acc[-1]:.2f} %, "
-            f"test {test_acc[-1]:.2f} %; {seconds:.1f} s, {len(data.train) / seconds:,.0f} samples/s",
+            f"{method} turn {turn} epoch {epoch}/{config.epochs}: train {train_acc[-1]:.2f} %, "
+            f"val {val_acc[-1]:.2f} %, test {test_acc[-1]:.2f} %; {seconds:.1f} s, {len(data.train) / seconds:,.0f} samples/s",
             flush=True,
         )
-
-
-def _conclude(arguments: Arguments, out: Path, finished: Sequence[Results], interrupted: bool) -> None:
-    """Draw, compare, and say where everything is."""
-    notices = dict.fromkeys(notice for results in finished for notice in results.notices)
-    for notice in notices:
-        print(f"note: {notice}")
-    summaries = [summary for results in finished if (summary := results.summary()) is not None]
-    if not summaries:
-        print("interrupted before the first epoch was done: nothing was written", file=sys.stderr)
-        return
-    pictures = draw(out, arguments.dataset, arguments.model)
-    print(f"\n{arguments.dataset}, {arguments.model}, {arguments.turns} turn{'s' * (arguments.turns > 1)}")
-    print(comparison_table(summaries))
-    written = [results.csv_path for results in finished if results.rows] + [finished[0].json_path, *pictures]
-    print("\nresults:", *(f"  {path}" for path in written), sep="\n")
-    if interrupted:
-        print("interrupted: the files above hold every epoch that was finished", file=sys.stderr)
 
 
 class _Progress:

@@ -102,7 +102,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
 
 
 def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> Job:
-    from data.embeddings import load_vectors
+    from data.embeddings import load_vectors, random_vectors
     from data.text import load_text, trim
 
     max_len = length_limit(config, dataset)

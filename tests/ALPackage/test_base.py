@@ -1,0 +1,610 @@
+"""One AL layer: its numbers by hand, what may not leak, what must be refused, and what users may replace."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ALPackage.base import *  # noqa: F403 (as the README has it)
+from ALPackage.base import AE, AL, ENC
+
+X = torch.tensor([[1.0], [2.0]])
+Y = torch.tensor([[1.0], [3.0]])
+
+
+def weight(value: float) -> nn.Linear:
+    """Return the map x -> value * x, of one feature."""
+    linear = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(linear.weight, value)
+    return linear
+
+
+def scalar_layer(**options: Any) -> AL:
+    """Return the layer with f = 2x, b = 3x, g = y / 2, h = 4y."""
+    return AL(ENC(weight(2.0), weight(3.0)), AE(weight(0.5), weight(4.0)), **options)
+
+
+def weights(layer: AL) -> list[float]:
+    """Return the weights of f, b, g, h of a scalar layer."""
+    return [m.weight.item() for m in (layer.enc.f, layer.enc.b, layer.ae.g, layer.ae.h)]  # type: ignore[union-attr,operator]
+
+
+def dense_layer(x: int = 6, hidden: int = 5, y: int = 3, code: int = 4, kind: type[AL] = AL, **options: Any) -> AL:
+    """Return a layer of small random linear maps."""
+    enc = ENC(nn.Sequential(nn.Linear(x, hidden), nn.Tanh()), nn.Linear(hidden, code))
+    return kind(enc, AE(nn.Linear(y, code), nn.Linear(code, y)), **options)
+
+
+def dense_batches(count: int, x: int = 6, y: int = 3) -> list[tuple[Tensor, Tensor]]:
+    """Return `count` random batches of 7 samples."""
+    return [(torch.randn(7, x), torch.randn(7, y)) for _ in range(count)]
+
+
+def equal_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two modules of one shape have the same parameters, bit for bit."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# --- the numbers, by hand -------------------------------------------------------------------------------------------
+
+
+def test_both_losses_by_hand() -> None:
+    # b(f(x)) = 6, 12 against g(y) = 1/2, 3/2; h(g(y)) = 2, 6 against y = 1, 3
+    layer = scalar_layer()
+    hidden, code = layer(X, Y)
+    associated, autoencoder = layer.loss()
+    assert hidden.tolist() == [[2.0], [4.0]]
+    assert code.tolist() == [[0.5], [1.5]]
+    assert associated.item() == (5.5**2 + 10.5**2) / 2
+    assert autoencoder.item() == (1.0**2 + 3.0**2) / 2
+    assert associated.shape == autoencoder.shape == ()
+
+
+def test_gradients_by_hand_stop_at_the_code_of_the_associated_loss() -> None:
+    layer = scalar_layer()
+    layer(X, Y)
+    layer.backward()
+    grads = [m.weight.grad.item() for m in (layer.enc.f, layer.enc.b, layer.ae.g, layer.ae.h)]  # type: ignore[union-attr,operator]
+    # g would get 40 - 37 if the associated loss reached it.
+    assert grads == [79.5, 53.0, 40.0, 5.0]
+
+
+def test_one_sgd_step_by_hand() -> None:
+    layer = scalar_layer(lr=0.01, optimizer=torch.optim.SGD)
+    layer(X, Y)
+    layer.backward_and_update()
+    assert weights(layer) == pytest.approx([1.205, 2.47, 0.1, 3.95], abs=1e-6)
+
+
+def test_one_adam_step_by_hand_moves_every_weight_by_the_learning_rate() -> None:
+    layer = scalar_layer(lr={"enc": 0.1, "ae": 0.02})
+    layer(X, Y)
+    layer.backward()
+    layer.update()
+    # The first step of Adam is lr * grad / (|grad| + 1e-8); all four gradients are positive.
+    assert weights(layer) == pytest.approx([1.9, 2.9, 0.48, 3.98], abs=1e-6)
+
+
+def test_two_adam_steps_equal_adam_written_out() -> None:
+    layer, twin = scalar_layer(lr=0.05), [2.0, 3.0, 0.5, 4.0]
+    first, second = [0.0] * 4, [0.0] * 4
+    for step in (1, 2):
+        f, b, g, h = twin
+        grads = [0.0] * 4
+        for x, y in ((1.0, 1.0), (2.0, 3.0)):
+            away, off = b * f * x - g * y, h * g * y - y
+            for i, part in enumerate((away * b * x, away * f * x, off * h * y, off * g * y)):
+                grads[i] += part  # 2 / B = 1
+        for i, grad in enumerate(grads):
+            first[i] = 0.9 * first[i] + 0.1 * grad
+            second[i] = 0.999 * second[i] + 0.001 * grad**2
+            twin[i] -= 0.05 * (first[i] / (1 - 0.9**step)) / ((second[i] / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        layer(X, Y)
+        layer.backward_and_update()
+    assert weights(layer) == pytest.approx(twin, abs=1e-5)
+
+
+def test_the_defaults_are_mse_and_adam() -> None:
+    layer = AL(ENC(weight(1.0), weight(1.0)), AE(weight(1.0), weight(1.0)))
+    assert type(layer.optimizer) is torch.optim.Adam
+    assert isinstance(layer.enc.cri, nn.MSELoss)
+    assert isinstance(layer.ae.cri, nn.MSELoss)
+
+
+def test_own_criteria_are_used_each_on_its_side() -> None:
+    layer = AL(ENC(weight(2.0), weight(3.0), nn.L1Loss()), AE(weight(0.5), weight(4.0), cri=lambda a, b: (a - b).sum()))
+    layer(X, Y)
+    assert [loss.item() for loss in layer.loss()] == [8.0, 4.0]
+
+
+# --- nothing leaks --------------------------------------------------------------------------------------------------
+
+
+def test_outputs_are_detached_and_no_gradient_crosses_layers() -> None:
+    first, second = dense_layer(), dense_layer(x=5, y=4)
+    x = torch.randn(7, 6, requires_grad=True)
+    y = torch.randn(7, 3, requires_grad=True)
+    hidden, code = first(x, y)
+    assert hidden.grad_fn is None
+    assert code.grad_fn is None
+    assert not hidden.requires_grad
+    assert not code.requires_grad
+    second(hidden, code)
+    second.backward()
+    assert all(p.grad is None for p in first.parameters())
+    first.backward()
+    assert x.grad is None
+    assert y.grad is None
+    assert all(p.grad is not None for p in first.parameters())
+
+
+def test_each_loss_reaches_only_its_own_side() -> None:
+    for silent in ("enc", "ae"):
+        layer = dense_layer()
+        part = getattr(layer, silent)
+        part.cri = lambda a, b: (a * 0.0).sum()
+        layer(*dense_batches(1)[0])
+        layer.backward()
+        assert all(p.grad is None or not p.grad.any() for p in part.parameters())
+        other = layer.ae if silent == "enc" else layer.enc
+        assert all(p.grad is not None and p.grad.any() for p in other.parameters())
+
+
+def test_update_clears_the_gradients() -> None:
+    layer = dense_layer()
+    layer(*dense_batches(1)[0])
+    layer.backward_and_update()
+    assert all(p.grad is None for p in layer.parameters())
+
+
+def test_reported_losses_hold_no_graph() -> None:
+    layer = dense_layer()
+    layer(*dense_batches(1)[0])
+    assert not any(loss.requires_grad for loss in layer.loss())
+
+
+# --- learning rates -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lr",
+    [
+        1,
+        0.5,
+        np.float32(0.25),
+        np.int64(2),
+        np.array(0.5),
+        torch.tensor(0.5),
+        torch.tensor(1),
+        Fraction(1, 4),
+        Decimal("0.5"),
+    ],
+    ids=repr,
+)
+def test_a_learning_rate_is_a_number_of_any_kind(lr: Any) -> None:
+    """Guards fault 12: an int learning rate failed."""
+    layer = AL(ENC(weight(1.0), weight(1.0)), AE(weight(1.0), weight(1.0)), lr)  # third, positional
+    assert [group["lr"] for group in layer.optimizer.param_groups] == [float(lr)] * 2
+    layer(X, Y)
+    layer.backward_and_update()
+    layer.set_lr({"enc": lr, "ae": 0.125})
+    assert [group["lr"] for group in layer.optimizer.param_groups] == [float(lr), 0.125]
+
+
+def test_each_side_has_its_own_rate() -> None:
+    layer = scalar_layer(lr={"ae": 0, "enc": 0.01}, optimizer=torch.optim.SGD)
+    layer(X, Y)
+    layer.backward_and_update()
+    assert weights(layer) == pytest.approx([1.205, 2.47, 0.5, 4.0], abs=1e-6)
+
+
+def test_set_lr_of_one_side_leaves_the_other() -> None:
+    layer = scalar_layer(lr=0.5)
+    layer.set_lr({"ae": 0.25})
+    assert [group["lr"] for group in layer.optimizer.param_groups] == [0.5, 0.25]
+    layer.set_lr({"enc": 1})
+    assert [group["lr"] for group in layer.optimizer.param_groups] == [1.0, 0.25]
+    layer.set_lr(0.125)
+    assert [group["lr"] for group in layer.optimizer.param_groups] == [0.125, 0.125]
+
+
+@pytest.mark.parametrize(
+    "lr",
+    [-1e-9, float("nan"), float("inf"), torch.tensor(-1.0), {"enc": 0.1, "ae": -0.1}, {"enc": 0.1, "dec": 0.1}, {}],
+    ids=repr,
+)
+def test_a_wrong_rate_is_refused_and_changes_nothing(lr: Any) -> None:
+    with pytest.raises(ValueError, match="learning rate"):
+        scalar_layer(lr=lr)
+    layer = scalar_layer(lr=0.5)
+    with pytest.raises(ValueError, match="learning rate"):
+        layer.set_lr(lr)
+    assert [group["lr"] for group in layer.optimizer.param_groups] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("side", ["enc", "ae"])
+def test_a_layer_made_with_one_side_s_rate_only_is_refused_by_name(side: str) -> None:
+    missing = {"enc": "ae", "ae": "enc"}[side]
+    with pytest.raises(ValueError, match=f"learning rate.*{missing}"):
+        scalar_layer(lr={side: 0.1})
+
+
+# --- inference ------------------------------------------------------------------------------------------------------
+
+
+def test_inference_paths_are_f_b_and_h() -> None:
+    layer = dense_layer()
+    x, hidden, code = torch.randn(2, 6), torch.randn(2, 5), torch.randn(2, 4)
+    with torch.no_grad():
+        assert torch.equal(layer.inference(x, "f"), layer.enc.f(x))
+        assert torch.equal(layer.inference(hidden, "b"), layer.enc.b(hidden))
+        assert torch.equal(layer.inference(code, "h"), layer.ae.h(code))
+    assert layer.inference(x, "f").requires_grad is False
+
+
+@pytest.mark.parametrize("path", ["g", "", "F", "fb", "text", None])
+def test_another_path_is_a_value_error_that_names_the_right_ones(path: Any) -> None:
+    """Guards fault 12: `assert "text"` let every path through."""
+    with pytest.raises(ValueError, match="'f', 'b' or 'h'"):
+        dense_layer().inference(torch.randn(2, 6), path)
+
+
+def test_inference_does_not_disturb_the_batch_in_flight() -> None:
+    layer, twin = dense_layer(), None
+    twin = copy.deepcopy(layer)
+    (x, y), (other, _) = dense_batches(2)
+    layer(x, y)
+    layer.inference(other, "f")
+    layer.backward_and_update()
+    twin(x, y)
+    twin.backward_and_update()
+    assert equal_weights(layer, twin)
+
+
+def test_inputs_are_moved_to_the_layers_device() -> None:
+    # "meta" is a device that every machine has: tensors there have shapes and no data.
+    layer = dense_layer().to("meta")
+    x, y = layer({"x": torch.randn(7, 6)}["x"], torch.randn(7, 3))
+    assert x.device.type == y.device.type == layer.device.type == "meta"
+    for path, width in (("f", 6), ("b", 5), ("h", 4)):
+        assert layer.inference(torch.randn(2, width), path).device.type == "meta"
+
+
+# --- one batch in flight --------------------------------------------------------------------------------------------
+
+
+def test_backward_before_forward_is_an_error() -> None:
+    layer = dense_layer()
+    with pytest.raises(RuntimeError, match="forward"):
+        layer.backward()
+    with pytest.raises(RuntimeError, match="forward"):
+        layer.backward_and_update()
+    layer(*dense_batches(1)[0])
+    layer.backward()
+    with pytest.raises(RuntimeError, match="forward"):
+        layer.backward()
+
+
+def test_a_second_forward_in_flight_is_an_error_and_the_first_batch_is_still_right() -> None:
+    """Guards fault 4: one batch in flight only, and the second silently replaced it."""
+    layer = dense_layer()
+    twin = copy.deepcopy(layer)
+    one, two = dense_batches(2)
+    layer(*one)
+    with pytest.raises(RuntimeError, match="discard"):
+        layer(*two)
+    layer.backward_and_update()
+    twin(*one)
+    twin.backward_and_update()
+    assert equal_weights(layer, twin)
+
+
+def test_discard_drops_the_batch_and_its_gradients() -> None:
+    layer = dense_layer()
+    twin = copy.deepcopy(layer)
+    one, two = dense_batches(2)
+    layer(*one)
+    layer.discard()
+    with pytest.raises(RuntimeError, match="no batch in flight"):
+        layer.backward()
+    layer(*one)
+    layer.backward()
+    layer.discard()
+    for each in (layer, twin):
+        each(*two)
+        each.backward_and_update()
+    assert equal_weights(layer, twin)
+
+
+def test_a_forward_without_gradients_leaves_nothing_pending() -> None:
+    layer = dense_layer()
+    batch = dense_batches(1)[0]
+    with torch.no_grad():
+        layer(*batch)
+        layer(*batch)
+    assert not torch.stack(layer.loss()).isnan().any()
+    with pytest.raises(RuntimeError, match="no batch in flight"):
+        layer.backward()
+    layer(*batch)
+    layer.backward_and_update()
+
+
+def test_gradients_accumulate_over_batches_until_the_update() -> None:
+    layer = scalar_layer()
+    for _ in range(2):
+        layer(X, Y)
+        layer.backward()
+    assert layer.enc.f.weight.grad.item() == 2 * 79.5  # type: ignore[union-attr,operator]
+
+
+def test_a_forward_while_another_thread_updates_is_an_error_or_waits() -> None:
+    """Two batches in flight must never be silently wrong: here the second would be computed with old weights."""
+    entered, go = threading.Event(), threading.Event()
+
+    class SlowSGD(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            entered.set()
+            go.wait(5.0)
+            return super().step(closure)
+
+    layer = scalar_layer(lr=0.01, optimizer=SlowSGD)
+    layer(X, Y)
+    worker = threading.Thread(target=layer.backward_and_update)
+    worker.start()
+    assert entered.wait(5.0)
+    threading.Timer(0.1, go.set).start()
+    try:
+        hidden, _ = layer(X, Y)
+    except RuntimeError as error:
+        assert "backward" in str(error)  # noqa: PT017 (either way out is right)
+    else:
+        assert hidden[0].item() == pytest.approx(1.205), "the forward used weights from before the update"
+    finally:
+        worker.join()
+
+
+# --- the losses that are reported -----------------------------------------------------------------------------------
+
+
+def test_losses_are_nan_before_any_batch() -> None:
+    pair = dense_layer().loss()
+    assert len(pair) == 2
+    assert all(loss.shape == () and loss.isnan() for loss in pair)
+
+
+def test_losses_are_those_of_the_last_batch() -> None:
+    layer = scalar_layer(lr=0.0)
+    for x in (X, 2 * X):
+        layer(x, Y)
+        layer.backward_and_update()
+    assert layer.loss()[0].item() == (11.5**2 + 22.5**2) / 2
+
+
+# --- subclasses -----------------------------------------------------------------------------------------------------
+
+
+class Whole(AL):
+    """Replaces `forward` and `backward` wholly and keeps its own losses, as users of the earlier code do."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, code = self.enc.f(x), self.ae.g(y)
+        self.loss_b = F.l1_loss(self.enc.b(hidden), code.detach())
+        self.loss_d = F.l1_loss(self.ae.h(code), y)
+        return hidden.detach(), code.detach()
+
+    def loss(self) -> tuple[Tensor, Tensor]:
+        return self.loss_b.detach(), self.loss_d.detach()
+
+    def backward(self) -> None:
+        self.loss_b.backward()
+        self.loss_d.backward()
+
+
+class Clipped(AL):
+    """Clips its own gradients: the part of a step that must be per layer."""
+
+    def backward(self) -> None:
+        super().backward()
+        nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+
+
+class HalfENC(ENC):
+    """Hands on half of what `f` returns."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, bridged = super().forward(x)
+        return hidden / 2, bridged
+
+    def loss(self, bridged: Tensor, code: Tensor) -> Tensor:
+        return 10 * super().loss(bridged, code)
+
+
+class ThirdAE(AE):
+    """Weighs the auto-encoder loss by three."""
+
+    def loss(self, decoded: Tensor, y: Tensor) -> Tensor:
+        return 3 * super().loss(decoded, y)
+
+
+def test_subclasses_of_enc_and_ae_are_used() -> None:
+    """Guards fault 4: a subclass's `loss()` crashed on a name-mangled attribute."""
+    layer = AL(HalfENC(weight(2.0), weight(3.0)), ThirdAE(weight(0.5), weight(4.0)))
+    hidden, _ = layer(X, Y)
+    assert hidden.tolist() == [[1.0], [2.0]]
+    assert [loss.item() for loss in layer.loss()] == [702.5, 15.0]
+    layer.backward()
+    assert layer.enc.f.weight.grad.item() == 795.0  # type: ignore[union-attr,operator]
+
+
+def test_a_wholly_replaced_layer_reports_its_own_losses_and_trains() -> None:
+    """Guards fault 4: a subclass that kept its own losses could not be driven by the base class."""
+    layer = dense_layer(kind=Whole)
+    batch = dense_batches(1)[0]
+    losses = []
+    for _ in range(30):
+        layer(*batch)
+        layer.backward_and_update()
+        losses.append(sum(loss.item() for loss in layer.loss()))
+    assert losses[-1] < losses[0]
+    layer.discard()
+    layer(*batch)
+
+
+@pytest.mark.parametrize("kind", [AL, Whole, Clipped])
+def test_the_thread_per_layer_loop_of_the_readme(kind: type[AL]) -> None:
+    def stack() -> list[AL]:
+        torch.manual_seed(3)
+        return [dense_layer(kind=kind), dense_layer(x=5, y=4, kind=kind), dense_layer(x=5, y=4, kind=kind)]
+
+    batches = dense_batches(8)
+    threaded, plain = stack(), stack()
+    for x, y in batches:
+        threads = []
+        for layer in threaded:
+            x, y = layer(x, y)  # noqa: PLW2901
+            thread = threading.Thread(target=layer.backward_and_update)
+            thread.start()
+            threads.append(thread)
+        for thread in threads:
+            thread.join()
+    for x, y in batches:
+        for layer in plain:
+            x, y = layer(x, y)  # noqa: PLW2901
+            layer.backward()
+            layer.update()
+    assert all(equal_weights(one, other) for one, other in zip(threaded, plain, strict=True))
+    assert [layer.loss() for layer in threaded] == [layer.loss() for layer in plain]
+
+
+# --- any structure, any shape ---------------------------------------------------------------------------------------
+
+
+class Route(nn.Module):
+    """A module made of a function, with a linear map to train."""
+
+    def __init__(self, route: Callable[[nn.Linear, Any], Any], d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d_in, d_out)
+        self.route = route
+
+    def forward(self, x: Any) -> Any:
+        return self.route(self.linear, x)
+
+
+def test_x_and_y_may_be_nested_structures() -> None:
+    enc = ENC(
+        Route(lambda m, x: {"out": [m(x["in"]), x["mask"]], "n": x["n"], "none": None}, 4, 3),
+        Route(lambda m, x: m(x["out"][0] * x["out"][1]), 3, 2),
+        lambda bridged, code: F.mse_loss(bridged, code[0][code[1]]),
+    )
+    ae = AE(
+        Route(lambda m, y: (m(y[0]), y[1]), 5, 2),
+        Route(lambda m, y: (m(y[0]), y[1]), 2, 5),
+        lambda decoded, y: F.mse_loss(decoded[0], y[0]),
+    )
+    layer = AL(enc, ae)
+    table, labels = torch.eye(5), torch.tensor([0, 4, 2])
+    x = OrderedDict({"in": torch.randn(3, 4, requires_grad=True), "mask": torch.ones(3, 1), "n": 7})
+    hidden, (codes, same) = layer(x, (table, labels))
+    assert set(hidden) == {"out", "n", "none"}
+    assert hidden["n"] == 7
+    assert hidden["none"] is None
+    assert not hidden["out"][0].requires_grad
+    assert codes.shape == (5, 2)
+    assert not codes.requires_grad
+    assert torch.equal(same, labels)
+    layer.backward_and_update()
+    assert layer.inference(hidden, "b").shape == (3, 2)
+
+
+def test_the_first_dimension_need_not_be_the_batch() -> None:
+    class SequenceFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            out: tuple[Tensor, Tensor] = self.rnn(x)
+            return out
+
+    enc = ENC(SequenceFirst(), Route(lambda m, x: m(x[1][0]), 3, 2))  # (T, B, D) -> ((T, B, H), (1, B, H))
+    layer = AL(enc, AE(nn.Linear(5, 2), nn.Linear(2, 5)))
+    (states, last), code = layer(torch.randn(9, 6, 4), torch.randn(6, 5))
+    assert states.shape == (9, 6, 3)
+    assert last.shape == (1, 6, 3)
+    assert code.shape == (6, 2)
+    layer.backward_and_update()
+
+
+# --- copies, casts, and what cannot be trained ----------------------------------------------------------------------
+
+
+def test_optimizer_state_follows_a_cast() -> None:
+    layer = dense_layer()
+    batch = dense_batches(1)[0]
+    layer(*batch)
+    layer.backward_and_update()
+    nn.ModuleList([layer]).to(torch.float64)  # as a part of a larger model
+    moments = [layer.optimizer.state[p]["exp_avg"] for p in layer.parameters()]
+    assert all(moment.dtype == torch.float64 and moment.any() for moment in moments)
+    layer(*(part.double() for part in batch))
+    layer.backward_and_update()
+    assert all(layer.optimizer.state[p]["step"] == 2 for p in layer.parameters())
+
+
+def test_a_deep_copy_trains_on_its_own() -> None:
+    layer = dense_layer(lr=0.1)
+    first, second = dense_batches(2)
+    layer(*first)
+    layer.backward_and_update()
+    twin = copy.deepcopy(layer)
+    before = copy.deepcopy(layer)
+    twin(*second)
+    twin.backward_and_update()
+    assert equal_weights(layer, before)
+    assert not equal_weights(layer, twin)
+    layer(*second)
+    layer.backward_and_update()
+    assert equal_weights(layer, twin), "the copy lost the optimizer's moments"
+
+
+def test_frozen_parameters_stay_and_a_layer_without_any_to_train_is_refused() -> None:
+    frozen = weight(2.0).requires_grad_(False)
+    layer = AL(ENC(frozen, weight(3.0)), AE(weight(0.5), weight(4.0)))
+    layer(X, Y)
+    layer.backward_and_update()
+    assert frozen.weight.item() == 2.0
+    assert weights(layer)[1] != 3.0
+    with pytest.raises(ValueError, match="parameter"):
+        AL(ENC(nn.Identity(), nn.Identity()), AE(nn.Identity(), nn.Identity()))
+
+
+def test_only_one_side_may_have_weights() -> None:
+    layer = AL(ENC(weight(2.0), nn.Identity()), AE(nn.Identity(), nn.Identity()), 0.1)
+    layer(X, Y)
+    layer.backward_and_update()
+    assert layer.enc.f.weight.item() == pytest.approx(1.9)  # type: ignore[union-attr,arg-type,operator]
+
+
+def test_the_optimizer_gets_two_named_groups() -> None:
+    seen: list[Mapping[str, Any]] = []
+
+    def optimizer(groups: list[Mapping[str, Any]]) -> torch.optim.Optimizer:
+        seen.extend(groups)
+        return torch.optim.SGD(groups, lr=1.0)
+
+    layer = scalar_layer(lr={"enc": 0.1, "ae": 0.2}, optimizer=optimizer)
+    assert [(group["name"], group["lr"]) for group in seen] == [("enc", 0.1), ("ae", 0.2)]
+    assert list(layer.enc.parameters()) == seen[0]["params"]

@@ -1,0 +1,34 @@
+"""What holds for every test: one intra-op thread, a fixed seed, and no worker thread left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+#: Seconds that a worker which was told to end may still need.
+GRACE = 2.0
+
+
+def _workers() -> set[threading.Thread]:
+    """Return the threads that the schedules started and that still run."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("al-")}
+
+
+@pytest.fixture(autouse=True)
+def _isolated() -> Iterator[None]:
+    """Give the test its own generator state and thread count, and fail it if it leaves a worker running."""
+    threads, before = torch.get_num_threads(), _workers()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+    deadline = time.monotonic() + GRACE
+    while _workers() - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    left = sorted(thread.name for thread in _workers() - before)
+    assert not left, f"the test left worker threads running: {', '.join(left)}; close the schedule"

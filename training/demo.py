@@ -1,0 +1,36 @@
+"""The main job on real data that every installation has: `python -m training.demo`, a few minutes on two cores."""
+
+from __future__ import annotations
+
+import sys
+
+from .config import Task
+from .experiment import Outcome, exit_code, run
+
+__all__ = ["RUNS", "main"]
+
+#: Small versions of the two commands, sized for a laptop: the point is that everything runs, not the accuracy.
+RUNS: tuple[tuple[Task, str], ...] = (
+    ("vision", "digits vgg --set width=0.25 --set epochs=10 --set train_batch_size=64"),
+    ("text", "docstrings lstm --set embedding_dim=64 --set x_hid=64 --set max_len=64 --set epochs=8 --set lr=0.002"),
+)
+
+
+def main(argv: list[str]) -> int:
+    """Run both commands with `argv` appended (for example --out DIR), then compare, and return the exit code."""
+
+    def both() -> list[Outcome]:
+        outcomes = []
+        for task, command in RUNS:
+            script = "cvmain.py" if task == "vision" else "nlpmain.py"
+            print(f"\npython {script} {command}", flush=True)
+            outcomes.append(run(task, [*command.split(), *argv]))
+            if outcomes[-1].interrupted:
+                break
+        return outcomes
+
+    return exit_code(both)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
