@@ -43,6 +43,7 @@ __all__ = [
     "Schedule",
     "Sequential",
     "StageError",
+    "available_cores",
     "default_threads",
     "make_schedule",
 ]
@@ -81,8 +82,13 @@ def default_threads(layers: int) -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // layers)
+    return max(1, available_cores() // layers)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Schedule(ABC):
@@ -120,7 +126,16 @@ class Schedule(ABC):
             for number, (x, y) in enumerate(batches, start=first)
         )
         with _intra_op_threads(self.threads):
-            yield from self._run(numbered)
+            try:
+                yield from self._run(numbered)
+            except GeneratorExit:
+                raise
+            except BaseException:
+                # Whatever happened, the layers can be trained on: no half-done batch stays in one.
+                self.close()
+                for layer in self.stack:
+                    layer.discard()
+                raise
 
     @abstractmethod
     def _run(self, batches: Iterator[Batch]) -> Iterator[LocalLosses]:
@@ -168,7 +183,6 @@ class Sequential(Schedule):
                     self._forward(name, layer, batch)
                     self._backward(name, layer, batch)
                 except Exception as error:
-                    layer.discard()
                     raise StageError(name, batch.number, error) from error
             yield batch.losses
 
@@ -246,29 +260,29 @@ class Continuous(Schedule):
         inlet, outlet = self._channels[0], self._channels[-1]
         under_way = 0
         try:
-            try:
-                for batch in batches:
-                    inlet.put(batch)
-                    under_way += 1
-                    while outlet.ready():
-                        done = outlet.get()
-                        under_way -= 1
-                        yield done.losses
-                while under_way:
+            for batch in batches:
+                inlet.put(batch)
+                under_way += 1
+                while outlet.ready():
                     done = outlet.get()
                     under_way -= 1
                     yield done.losses
-            except GeneratorExit:
-                # The caller left its loop: every layer still gets every batch that was sent.
-                for _ in range(under_way):
-                    outlet.get()
+            while under_way:
+                done = outlet.get()
+                under_way -= 1
+                yield done.losses
         except Closed:
-            self.close()
             if self._failure is None:
                 raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
             raise self._failure from self._failure.__cause__
-        except BaseException:
-            self.close()
+        except GeneratorExit:
+            # The caller left its loop: every layer still gets every batch that was sent, unless all has ended.
+            try:
+                for _ in range(under_way):
+                    outlet.get()
+            except Closed:
+                if self._failure is not None:
+                    raise self._failure from self._failure.__cause__
             raise
 
     def _work(self, index: int) -> None:
@@ -309,8 +323,6 @@ class Continuous(Schedule):
         stuck = [worker.name for worker in self._workers if worker.is_alive()]
         if stuck:
             raise RuntimeError(f"workers {', '.join(stuck)} did not end within {JOIN_DEADLINE:.0f} s")
-        for layer in self.stack:
-            layer.discard()
 
 
 SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Sequential, ALFM, Continuous)}

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from ALPackage.pipeline import default_threads
+
 from .errors import ConfigError, reason, remedy
 from .schema import SCHEMAS, CommonConfig, Config, DeviceLists, Method, Schedule, Task, TextConfig, VisionConfig
 
@@ -26,13 +28,12 @@ __all__ = [
     "Task",
     "TextConfig",
     "VisionConfig",
-    "cores",
     "device_list",
+    "intra_op_threads",
     "layer_count",
     "length_limit",
     "load_config",
     "resolve_heads",
-    "threads_per_worker",
 ]
 
 
@@ -88,24 +89,21 @@ def length_limit(config: TextConfig, dataset: str) -> int:
     return limit
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def intra_op_threads(config: CommonConfig, model: str, method: Method) -> int:
+    """Return the intra-op threads of an AL worker, or of BP: OMP_NUM_THREADS wins over everything.
 
-
-def threads_per_worker(config: CommonConfig, layers: int) -> int:
-    """Return the intra-op threads of an AL worker: OMP_NUM_THREADS, else `threads`, else cores over layers.
-
-    It depends on no timing and on no schedule, because the number of threads may change the last bit of a sum.
+    An AL worker takes `threads`, else an equal share of the cores; BP takes all cores. It depends on no timing and on
+    no schedule, because the number of threads may change the last bit of a sum.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "").strip()
-    if asked:
-        first = asked.split(",")[0].strip()
-        if not first.isdecimal() or int(first) < 1:
-            raise ConfigError(f'OMP_NUM_THREADS: got "{asked}"; expected a number of at least 1, or leave it unset')
-        return int(first)
-    return config.threads or max(1, cores() // layers)
+    first = asked.split(",")[0].strip()
+    if asked and (not first.isdecimal() or int(first) < 1):
+        raise ConfigError(f'OMP_NUM_THREADS: got "{asked}"; expected a number of at least 1, or leave it unset')
+    if method == "bp":
+        return default_threads(1)
+    if asked or config.threads is None:
+        return default_threads(layer_count(model, "al", config))
+    return config.threads
 
 
 def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config:

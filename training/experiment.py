@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ALPackage import ALStack, PlacementError
+from ALPackage.pipeline import default_threads
 from ALPackage.placement import resolve
 from data import DataError, Split
 from data.batches import Batches
@@ -20,7 +21,7 @@ from models import parameter_counts
 from utils import set_seed
 
 from .arguments import Arguments, configure, parse
-from .config import Config, Method, Task, cores, device_list, layer_count, threads_per_worker
+from .config import Config, Method, Task, device_list, intra_op_threads, layer_count
 from .errors import ConfigError, UsageError
 from .memory import PeakMemory
 from .provenance import collect
@@ -81,7 +82,7 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
     """
     arguments = parse(task, argv)
     config = configure(arguments)
-    threads = {"al": threads_per_worker(config, layer_count(arguments.model, "al", config)), "bp": cores()}
+    threads = {method: intra_op_threads(config, arguments.model, method) for method in arguments.methods}
     for method in arguments.methods:
         _check_devices(config, arguments.model, method)
     out = prepare_output(config.outputpath)
@@ -135,7 +136,7 @@ def _run_method(
     results: Results | None = None
     for turn in range(1, arguments.turns + 1):
         seed = config.seed + turn
-        torch.set_num_threads(cores())
+        torch.set_num_threads(default_threads(1))  # measuring takes all cores, for both methods
         set_seed(seed)
         model = job.build(method)
         devices = model.set_device(device_list(config, arguments.model, method))
@@ -209,7 +210,8 @@ def _run_turn(
         )
         print(
             f"{method} turn {turn} epoch {epoch}/{config.epochs}: train {train_acc[-1]:.2f} %, "
-            f"val {val_acc[-1]:.2f} %, test {test_acc[-1]:.2f} %; {seconds:.1f} s, {len(data.train) / seconds:,.0f} samples/s",
+            f"val {val_acc[-1]:.2f} %, test {test_acc[-1]:.2f} %; "
+            f"{seconds:.1f} s, {len(data.train) / seconds:,.0f} samples/s",
             flush=True,
         )
 

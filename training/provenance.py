@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .config import cores
+from ALPackage.pipeline import available_cores
 
 __all__ = ["collect"]
 
@@ -29,7 +29,7 @@ def collect(devices: Iterable[torch.device | str]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "cuda": torch.version.cuda,
         "platform": platform.platform(),
-        "cores": cores(),
+        "cores": available_cores(),
         "device_names": {str(name): _device_name(torch.device(name)) for name in dict.fromkeys(map(str, devices))},
         "git_commit": (commit := _commit()),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,

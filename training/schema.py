@@ -67,7 +67,8 @@ class CommonConfig(BaseModel):
     """Share of the training samples that is set aside to choose the epoch on."""
 
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Intra-op threads of an AL worker; null: cores over layers, at least 1. OMP_NUM_THREADS wins over both."""
+    """Intra-op threads of an AL worker; null: cores over layers, at least 1. OMP_NUM_THREADS wins over both and,
+    unlike `threads`, limits BP too, which takes all cores otherwise."""
 
     association: Literal["mse", "cosine", "contrastive"] = "contrastive"
     """The associated loss; `contrastive` is cross-entropy over the codes of all classes."""

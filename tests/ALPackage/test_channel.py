@@ -1,0 +1,105 @@
+"""The bounded channel: order, back-pressure, and a close that wakes everybody at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ALPackage.channel import Channel, Closed
+
+
+def in_thread(work: Callable[[], None]) -> threading.Thread:
+    """Run `work` on a thread of its own."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_first_in_first_out() -> None:
+    channel: Channel[int] = Channel()
+    for item in range(5):
+        channel.put(item)
+    assert [channel.get() for _ in range(5)] == list(range(5))
+
+
+def test_every_item_crosses_threads_once_and_in_order() -> None:
+    channel: Channel[int] = Channel(depth=2)
+    taken: list[int] = []
+    taker = in_thread(lambda: taken.extend(channel.get() for _ in range(2000)))
+    for item in range(2000):
+        channel.put(item)
+    taker.join(5.0)
+    assert taken == list(range(2000))
+
+
+def test_put_waits_while_the_channel_is_full() -> None:
+    channel: Channel[int] = Channel(depth=2)
+    put: list[int] = []
+
+    def work() -> None:
+        for item in range(4):
+            channel.put(item)
+            put.append(item)
+
+    putter = in_thread(work)
+    time.sleep(0.05)
+    assert put == [0, 1]
+    assert channel.get() == 0
+    time.sleep(0.05)
+    assert put == [0, 1, 2]
+    assert [channel.get() for _ in range(3)] == [1, 2, 3]
+    putter.join(5.0)
+    assert put == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("waiters", [1, 4])
+@pytest.mark.parametrize("side", ["get", "put"])
+def test_close_wakes_everyone_who_waits(side: str, waiters: int) -> None:
+    channel: Channel[int] = Channel(depth=1)
+    if side == "put":
+        channel.put(0)
+    woken: list[float] = []
+
+    def wait() -> None:
+        try:
+            if side == "get":
+                channel.get()
+            else:
+                channel.put(1)
+        except Closed:
+            woken.append(time.monotonic())
+
+    threads = [in_thread(wait) for _ in range(waiters)]
+    time.sleep(0.05)
+    assert not woken
+    closed = time.monotonic()
+    channel.close()
+    for thread in threads:
+        thread.join(5.0)
+    assert len(woken) == waiters
+    assert max(woken) - closed < 1.0
+
+
+def test_a_closed_channel_drops_what_it_holds_and_refuses_more() -> None:
+    channel: Channel[int] = Channel()
+    channel.put(1)
+    channel.close()
+    channel.close()
+    with pytest.raises(Closed):
+        channel.get()
+    with pytest.raises(Closed):
+        channel.put(2)
+
+
+def test_ready_tells_whether_get_would_wait() -> None:
+    channel: Channel[int] = Channel()
+    assert not channel.ready()
+    channel.put(1)
+    assert channel.ready()
+    channel.get()
+    assert not channel.ready()
+    channel.close()
+    assert channel.ready()

@@ -1,0 +1,61 @@
+"""Nested tensors: every tensor is cut and moved, everything else is left as it is."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, namedtuple
+from typing import Any
+
+import torch
+
+from ALPackage.nested import detach, to_device
+
+Pair = namedtuple("Pair", ["left", "right"])
+
+
+def grown() -> torch.Tensor:
+    """Return a tensor with a history."""
+    return torch.ones(2, requires_grad=True) * 2
+
+
+def test_detach_keeps_the_structure_and_the_values() -> None:
+    tree: dict[str, Any] = {"a": [grown(), (grown(), 3)], "b": None, "c": "word", "d": Pair(grown(), 1.5), "e": []}
+    cut = detach(tree)
+    assert list(cut) == list(tree)
+    assert cut["a"][1][1] == 3
+    assert cut["b"] is None
+    assert cut["c"] == "word"
+    assert cut["e"] == []
+    assert isinstance(cut["d"], Pair)
+    assert cut["d"].right == 1.5
+    tensors = [cut["a"][0], cut["a"][1][0], cut["d"].left]
+    assert all(not t.requires_grad and t.grad_fn is None and t.tolist() == [2.0, 2.0] for t in tensors)
+    assert tree["a"][0].requires_grad, "the original was changed"
+
+
+def test_the_standard_containers_keep_their_type() -> None:
+    ordered = detach(OrderedDict(b=grown(), a=grown()))
+    assert isinstance(ordered, OrderedDict)
+    assert list(ordered) == ["b", "a"]
+    tree = defaultdict(list, {"x": [grown()]})
+    cut = detach(tree)
+    assert isinstance(cut, defaultdict)
+    assert not cut["x"][0].requires_grad
+
+
+def test_a_single_tensor_and_a_lone_leaf() -> None:
+    assert not detach(grown()).requires_grad
+    assert detach(5) == 5
+    assert to_device("word", torch.device("cpu")) == "word"
+
+
+def test_to_device_moves_every_tensor_and_copies_none_that_is_there() -> None:
+    here = torch.ones(2)
+    tree = (here, {"n": 1, "deep": [torch.ones(3)]})
+    assert to_device(tree, torch.device("cpu"))[0] is here
+    moved = to_device(tree, torch.device("meta"))
+    assert moved[0].device.type == moved[1]["deep"][0].device.type == "meta"
+    assert moved[1]["n"] == 1
+
+
+def test_to_device_keeps_the_history() -> None:
+    assert to_device([grown()], torch.device("cpu"))[0].grad_fn is not None

@@ -1,0 +1,209 @@
+"""The stack: names, inference at any depth against the path by hand, and what two layers may not share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ALPackage import AE, AL, ENC, ALStack
+from ALPackage.randomness import Dropout
+
+
+def layer(x: int, hidden: int, y: int, code: int, **parts: nn.Module) -> AL:
+    """Return a layer of linear maps, of which `parts` replaces some (f, b, g, h)."""
+    f = parts.get("f") or nn.Sequential(nn.Linear(x, hidden), nn.Tanh())
+    b = parts.get("b") or nn.Linear(hidden, code)
+    g = parts.get("g") or nn.Linear(y, code)
+    h = parts.get("h") or nn.Linear(code, y)
+    return AL(ENC(f, b), AE(g, h))
+
+
+def three() -> ALStack:
+    """Return a stack whose three layers all have other widths."""
+    return ALStack([layer(6, 5, 3, 4), layer(5, 7, 4, 2), layer(7, 4, 2, 8)])
+
+
+def test_layers_are_named_by_number_or_by_their_owner() -> None:
+    assert three().names == ["layer_1", "layer_2", "layer_3"]
+    named = ALStack({"stem": layer(6, 5, 3, 4), "top": layer(5, 7, 4, 2)})
+    assert named.names == ["stem", "top"]
+    assert [name for name, _ in named.items()] == ["stem", "top"]
+    assert len(named) == 2
+    assert next(iter(named)) is named[0]
+    assert named[-1] is named.layers["top"]
+    assert any(key.startswith("layers.stem.enc.f.") for key in named.state_dict())
+
+
+def test_layers_may_come_from_a_generator() -> None:
+    assert len(ALStack(layer(3, 3, 2, 2) for _ in range(4))) == 4
+
+
+@pytest.mark.parametrize("nothing", [[], {}])
+def test_an_empty_stack_is_refused(nothing: Any) -> None:
+    with pytest.raises(ValueError, match="no layers"):
+        ALStack(nothing)
+
+
+def test_forward_and_the_layer_by_layer_calls() -> None:
+    torch.manual_seed(1)
+    stack = three()
+    torch.manual_seed(1)
+    twin = three()
+    x, y = torch.randn(7, 6), torch.randn(7, 3)
+    stack.set_lr(0.05)
+    out = stack(x, y)
+    stack.backward()
+    stack.update()
+    losses = []
+    hidden, code = x, y
+    for one in twin:
+        one.set_lr(0.05)
+        hidden, code = one(hidden, code)
+        losses.append(one.loss())
+        one.backward_and_update()
+    assert torch.equal(out[0], hidden)
+    assert torch.equal(out[1], code)
+    assert stack.loss() == losses
+    assert all(torch.equal(a, b) for a, b in zip(stack.parameters(), twin.parameters(), strict=True))
+
+
+def test_backward_and_update_is_both() -> None:
+    stack = three()
+    before = [p.detach().clone() for p in stack.parameters()]
+    stack(torch.randn(7, 6), torch.randn(7, 3))
+    stack.backward_and_update()
+    assert not any(torch.equal(a, b) for a, b in zip(stack.parameters(), before, strict=True))
+
+
+def test_set_lr_reaches_every_layer() -> None:
+    stack = three()
+    stack.set_lr({"ae": 0.25})
+    assert [[g["lr"] for g in one.optimizer.param_groups] for one in stack] == [[1e-3, 0.25]] * 3
+
+
+def test_a_target_turns_labels_into_y0() -> None:
+    stack = ALStack([layer(6, 5, 3, 4)], target=lambda labels: nn.functional.one_hot(labels, 3).float())
+    _, code = stack(torch.randn(2, 6), torch.tensor([2, 0]))
+    with torch.no_grad():
+        expected = stack[0].ae.g(torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+    assert torch.equal(code, expected)
+
+
+# --- inference ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_inference_is_the_path_by_hand(depth: int) -> None:
+    stack, x = three(), torch.randn(7, 6)
+    parts: list[Any] = list(stack)
+    with torch.no_grad():
+        z = x
+        for number in range(depth):
+            z = parts[number].enc.f(z)
+        z = parts[depth - 1].enc.b(z)
+        for number in reversed(range(depth)):
+            z = parts[number].ae.h(z)
+    got = stack.inference(x, depth)
+    assert got.shape == (7, 3)
+    assert torch.equal(got, z)
+    assert torch.equal(stack.inference_by_depth(x)[depth - 1], z)
+    if depth == 3:
+        assert torch.equal(stack.inference(x), z)
+
+
+def test_inference_by_depth_runs_every_f_once() -> None:
+    calls: list[int] = []
+    stack = three()
+    for number, one in enumerate(stack):
+        one.enc.f.register_forward_hook(lambda *_, number=number: calls.append(number))
+    assert len(stack.inference_by_depth(torch.randn(7, 6))) == 3
+    assert calls == [0, 1, 2]
+
+
+@pytest.mark.parametrize("depth", [0, -1, 4])
+def test_a_depth_out_of_range_says_the_range(depth: int) -> None:
+    with pytest.raises(ValueError, match=f"depth={depth}.*1 to 3"):
+        three().inference(torch.randn(7, 6), depth)
+
+
+def test_inference_leaves_no_graph_and_nothing_in_flight() -> None:
+    stack, x = three(), torch.randn(7, 6, requires_grad=True)
+    assert not stack.inference(x).requires_grad
+    assert not any(out.requires_grad for out in stack.inference_by_depth(x))
+    stack(torch.randn(7, 6), torch.randn(7, 3))
+    stack.inference(x)
+    stack.backward_and_update()
+
+
+def test_inference_takes_nested_inputs() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 5)
+
+        def forward(self, x: dict[str, Tensor]) -> Tensor:
+            return self.linear(x["tokens"]) * x["mask"]  # type: ignore[no-any-return]
+
+    stack = ALStack([layer(6, 5, 3, 4, f=Masked()), layer(5, 7, 4, 2)])
+    assert stack.inference({"tokens": torch.randn(7, 6), "mask": torch.ones(7, 1)}).shape == (7, 3)
+
+
+# --- what layers may not share --------------------------------------------------------------------------------------
+
+
+def test_a_shared_parameter_is_refused_and_both_layers_are_named() -> None:
+    shared = nn.Linear(5, 5)
+    with pytest.raises(ValueError, match=r"'below' and 'above' share.*weight") as caught:
+        ALStack(
+            {
+                "below": layer(5, 5, 3, 4, f=shared),
+                "middle": layer(5, 5, 4, 4),
+                "above": layer(5, 5, 4, 4, f=nn.Sequential(nn.Tanh(), shared)),
+            }
+        )
+    assert "middle" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tied_weights_and_a_layer_given_twice_are_refused() -> None:
+    one, two = nn.Linear(5, 5), nn.Linear(5, 5)
+    two.weight = one.weight
+    with pytest.raises(ValueError, match="share"):
+        ALStack([layer(5, 5, 3, 4, f=one), layer(5, 5, 4, 4, f=two)])
+    again = layer(5, 5, 4, 4)
+    with pytest.raises(ValueError, match="share"):
+        ALStack([again, again])
+
+
+def test_a_shared_buffer_is_refused() -> None:
+    """Two layers that train at once would both write these running statistics, in an order that timing decides."""
+    norm = nn.BatchNorm1d(5, affine=False)
+    with pytest.raises(ValueError, match=r"'layer_1' and 'layer_2' share.*running_mean"):
+        ALStack(
+            [
+                layer(6, 5, 3, 4, f=nn.Sequential(nn.Linear(6, 5), norm)),
+                layer(5, 5, 4, 4, f=nn.Sequential(nn.Linear(5, 5), norm)),
+            ]
+        )
+
+
+def test_a_shared_dropout_is_refused() -> None:
+    """It holds one stream: two layers that train at once would draw from it in an order that timing decides."""
+    drop = Dropout(0.5)
+    with pytest.raises(ValueError, match="'layer_1' and 'layer_2' share"):
+        ALStack(
+            [
+                layer(6, 5, 3, 4, f=nn.Sequential(nn.Linear(6, 5), drop)),
+                layer(5, 5, 4, 4, f=nn.Sequential(nn.Linear(5, 5), drop)),
+            ]
+        )
+
+
+def test_modules_without_state_may_be_shared_and_parameters_within_a_layer_too() -> None:
+    act = nn.ReLU()
+    assert len(ALStack([layer(5, 5, 3, 4, f=nn.Sequential(nn.Linear(5, 5), act)) for _ in range(2)])) == 2
+    tied = nn.Linear(5, 5)
+    assert len(ALStack([layer(5, 5, 3, 5, f=nn.Sequential(tied, nn.Tanh(), tied), b=nn.Linear(5, 5))])) == 1

@@ -1,0 +1,150 @@
+"""VGG and ResNet: layers and shapes, image sizes, the weight of the bridges, and a tiny batch that is learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ALPackage import ALStack
+from ALPackage.losses import ASSOCIATIONS
+from models import VISION_MODELS, BPStack, build_vision, parameter_counts
+
+LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
+LAYERS = {"vgg": (4, 5), "resnet": (5, 6)}
+
+
+def al(model: str, **options: Any) -> ALStack:
+    """Return the AL form at a tiny size, of which `options` changes some."""
+    settings = {"n_classes": 5, "in_channels": 3, "image_size": 16, "width": 0.05, "enc_dim": 16, "ae_dim": 8}
+    stack = build_vision(model, "al", **{**settings, **LOCAL, **options})
+    assert isinstance(stack, ALStack)
+    return stack
+
+
+def bp(model: str, **options: Any) -> BPStack:
+    """Return the BP form at a tiny size, of which `options` changes some."""
+    settings = {"n_classes": 5, "in_channels": 3, "image_size": 16, "width": 0.05, "enc_dim": 16, "ae_dim": 8}
+    stack = build_vision(model, "bp", **{**settings, **LOCAL, **options})
+    assert isinstance(stack, BPStack)
+    return stack
+
+
+@pytest.mark.parametrize("model", VISION_MODELS)
+def test_the_number_of_layers(model: str) -> None:
+    assert (len(al(model)), len(bp(model))) == LAYERS[model]
+    assert list(bp(model).layers)[:-1] == al(model).names
+
+
+def channels(module: Any) -> list[int]:
+    """Return the output channels of every 3x3 convolution, in order."""
+    return [m.out_channels for m in module.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+
+
+def test_the_shapes_are_the_thesis_s() -> None:
+    vgg = bp("vgg", width=1.0, image_size=32)
+    assert [channels(f) for f in vgg.layers.values()] == [[128, 256], [256, 512], [512], [512], []]
+    assert [m.out_features for m in vgg.layers["head"].modules() if isinstance(m, nn.Linear)] == [2500, 5]
+    assert [m.in_features for m in vgg.layers["head"].modules() if isinstance(m, nn.Linear)] == [2048, 2500]
+    resnet = bp("resnet", width=1.0, image_size=32)
+    expected = [[64], [64] * 4, [128] * 4, [256] * 4, [512] * 4, []]
+    assert [channels(f) for f in resnet.layers.values()] == expected
+    x = torch.randn(2, 3, 32, 32)
+    sizes = []
+    for f in list(resnet.eval().layers.values())[:-1]:
+        x = f(x)
+        sizes.append(x.shape[-1])
+    assert sizes == [32, 32, 16, 8, 4]
+
+
+@pytest.mark.parametrize("model", VISION_MODELS)
+@pytest.mark.parametrize("bridge", ["pool", "conv"])
+@pytest.mark.parametrize("size", [16, 32, 48, 64, 80, 96, 112])
+def test_every_multiple_of_16_is_an_image_size(model: str, bridge: str, size: int) -> None:
+    stack, twin = al(model, image_size=size, bridge=bridge), bp(model, image_size=size)
+    x, labels = torch.randn(2, 3, size, size), torch.tensor([4, 0])
+    stack(x, labels)
+    stack.backward_and_update()
+    assert [out.shape for out in stack.eval().inference_by_depth(x)] == [(2, 5)] * len(stack)
+    assert twin.eval()(x).shape == (2, 5)
+
+
+@pytest.mark.parametrize("model", VISION_MODELS)
+@pytest.mark.parametrize("size", [0, 8, 15, 20, 24, 33])
+def test_another_image_size_is_refused(model: str, size: int) -> None:
+    with pytest.raises(ValueError, match=f"image_size={size}.*multiple of 16") as caught:
+        al(model, image_size=size)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", VISION_MODELS)
+def test_grey_images_are_taken(model: str) -> None:
+    assert bp(model, in_channels=1).eval()(torch.randn(2, 1, 16, 16)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("option", "value"), [("bridge", "flatten"), ("act", "swoosh"), ("association", "l2")])
+def test_an_unknown_choice_lists_the_right_ones(option: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}: got '{value}'; expected one of"):
+        al("vgg", **{option: value})
+
+
+@pytest.mark.parametrize("image_size", [32, 64])
+@pytest.mark.parametrize("bridge", ["pool", "conv"])
+@pytest.mark.parametrize("model", VISION_MODELS)
+def test_the_bridges_are_much_smaller_than_the_network(model: str, bridge: str, image_size: int) -> None:
+    """Guards fault 7: bridges of 109M weights on a 7M VGG and of 188M on an 11M ResNet."""
+    stack = al(model, n_classes=200, width=1.0, image_size=image_size, bridge=bridge, enc_dim=256, ae_dim=128)
+
+    def count(part: str) -> int:
+        return sum(p.numel() for layer in stack for p in getattr(layer.enc, part).parameters())
+
+    assert count("b") < count("f") / 2
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+@pytest.mark.parametrize("model", VISION_MODELS)
+def test_nothing_squashes_the_codes_with_a_sigmoid(model: str, association: str) -> None:
+    """Guards fault 7: a sigmoid twice on the bridge and one on the decoder's output."""
+    stack = al(model, association=association)
+    assert not [m for m in stack.modules() if isinstance(m, (nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Tanh))]
+
+
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+@pytest.mark.parametrize("model", VISION_MODELS)
+def test_al_learns_a_tiny_batch_at_every_depth(model: str, association: str) -> None:
+    torch.manual_seed(2)
+    stack = al(model, association=association, lr=5e-3, in_channels=1)
+    labels = torch.arange(15) % 5
+    x = torch.randn(5, 1, 16, 16)[labels] + 0.3 * torch.randn(15, 1, 16, 16)
+    losses = []
+    for _ in range(40):
+        stack(x, labels)
+        stack.backward_and_update()
+        losses.append([loss.item() for loss, _ in stack.loss()])
+    assert all(last < first / 2 for first, last in zip(losses[0], losses[-1], strict=True))
+    stack.eval()
+    for prediction in stack.inference_by_depth(x):
+        assert (prediction.argmax(-1) == labels).float().mean() > 0.8  # chance is 0.2
+
+
+@pytest.mark.parametrize("model", VISION_MODELS)
+def test_parameters_are_counted_as_by_hand(model: str) -> None:
+    twin, stack = bp(model), al(model)
+    assert parameter_counts(twin) == (sum(p.numel() for p in twin.parameters()),) * 2
+    network = sum(p.numel() for layer in stack for p in layer.enc.f.parameters())
+    # g and h of the first layer between 5 classes and codes of 8, of the others between codes of 8
+    coders = [(5 * 8 + 8, 8 * 5 + 5)] + [(8 * 8 + 8, 8 * 8 + 8)] * (len(stack) - 1)
+    # a bridge from c x 2 x 2 (1 x 1 for VGG's last map): linear to 16 without bias, batch normalisation, linear to 8
+    inputs = {"vgg": [16 * 4, 24 * 4, 24 * 4, 24], "resnet": [8 * 4, 8 * 4, 8 * 4, 16 * 4, 24 * 4]}[model]
+    bridges = [n * 16 + 2 * 16 + 16 * 8 + 8 for n in inputs]
+    trained = network + sum(bridges) + sum(g + h for g, h in coders)
+    assert parameter_counts(stack) == (trained, network + bridges[-1] + sum(h for _, h in coders))
+
+
+def test_vgg_s_network_has_the_parameters_counted_by_hand() -> None:
+    shape = [(3, 8), (8, 16), (16, 16), (16, 24), (24, 24), (24, 24)]  # convolutions of width 0.05
+    blocks = sum(9 * a * b + 2 * b for a, b in shape)
+    head = 24 * 128 + 128 + 128 * 5 + 5
+    assert parameter_counts(bp("vgg")) == (blocks + head, blocks + head)

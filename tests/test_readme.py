@@ -1,0 +1,93 @@
+"""Every command and every piece of Python in the README runs, on small data. CPU, no network."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from data import download
+from tests.small_data import build
+from training import experiment
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = {
+    "cvmain.py": "--set width=0.05 --set epochs=1 --set train_batch_size=16",
+    "nlpmain.py": "--set embedding_dim=50 --set x_hid=8 --set epochs=1 --set batch_size=16 --set max_len=12",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    inline = re.findall(r"`((?:python|make|pip) [^`<]*)`", README)
+    return list(dict.fromkeys(line for line in [*lines, *inline] if line))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.get_num_threads()
+    # One thread each: the work is tiny, and a busy machine would make the threads of an operation wait for each other.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if "main.py" in line])
+def test_a_command_of_the_readme_runs(command: str, data: Path, tmp_path: Path) -> None:
+    _, script, *argv = shlex.split(command)
+    small = shlex.split(f"{SMALL[script]} --data-root {data} --out {tmp_path}")
+    if "-r" not in argv and "--limit-train" not in argv:
+        small += ["--limit-train", "40"]
+    code: int | str | None
+    try:
+        code = experiment.main("vision" if script == "cvmain.py" else "text", [*argv, *small])
+    except SystemExit as left:  # --list and --print-config print and leave
+        code = left.code
+    assert code == 0
+
+
+def test_the_other_commands_of_the_readme_exist() -> None:
+    others = [line for line in commands() if "main.py" not in line]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for line in others:
+        for part in line.split(" && "):
+            words = shlex.split(part)
+            if words[0] == "make":
+                assert words[1] in targets
+            elif words[:3] == ["python", "-m", "data.download"]:
+                assert words[3] in download.RESOURCES
+            elif words[:3] == ["pip", "install", "-r"]:
+                assert (ROOT / words[3]).exists()
+            else:
+                assert part in ("python -m venv .venv", ". .venv/bin/activate")
+    assert {"make demo", "make test", "make test-torchtext"} <= set(others)
+
+
+def test_the_python_of_the_readme_runs_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "\n".join(blocks("python"))
+    torch.manual_seed(0)
+    exec(compile(code, "README.md", "exec"), {})
+    assert float(capsys.readouterr().out.split()[-1]) > 0.9
+
+
+def test_the_tables_of_the_readme_are_complete() -> None:
+    from data import TEXT, VISION
+
+    assert [name for name in [*VISION, *TEXT] if f"`{name}`" not in README] == []
+    assert [
+        flag for flag in ("--config", "--set", "--schedule", "--data-root", "--out") if f"`{flag}" not in README
+    ] == []

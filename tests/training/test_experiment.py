@@ -1,0 +1,241 @@
+"""The two commands from arguments to result files, in process, on small data. CPU, no network."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small_data import build
+from training import demo, experiment
+from training.config import Task
+from training.results import columns
+from training.trainer import ALTrainer, cosine_lr
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = {
+    "vision": "--set width=0.05 --set epochs=2 --set train_batch_size=16",
+    "text": "--set embedding_dim=50 --set x_hid=8 --set y_hid=8 --set epochs=2 --set batch_size=16 --set max_len=12",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.get_num_threads()
+    # One thread each: the work is tiny, and a busy machine would make the threads of an operation wait for each other.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
+def command(task: Task, text: str, data: Path, out: Path) -> int:
+    return experiment.main(task, shlex.split(f"{QUICK[task]} --data-root {data} --out {out} {text}"))
+
+
+def rows(path: Path, *, without: tuple[str, ...] = ("train_time",)) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return [{key: value for key, value in row.items() if key not in without} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset", "model", "layers"),
+    [
+        ("vision", "tinyImageNet", "vgg", 4),
+        ("vision", "fashionMNIST", "resnet", 5),
+        ("text", "agnews", "lstm", 4),
+        ("text", "imdb", "transformer", 4),
+    ],
+)
+def test_both_methods_leave_the_promised_files(
+    task: Task,
+    dataset: str,
+    model: str,
+    layers: int,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(task, f"{dataset.upper()} {model.upper()} -r 2 --seed 5", data, tmp_path) == 0
+    stem = f"{dataset}_{model}"
+    tables = sorted(path.name for path in tmp_path.glob("*.csv"))
+    assert tables == [f"{stem}_al.csv", f"{stem}_bp.csv"]
+    for method in ("al", "bp"):
+        table = rows(tmp_path / f"{stem}_{method}.csv", without=())
+        assert list(table[0]) == columns(method, layers)
+        assert [(row["turn"], row["epoch"]) for row in table] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+        assert 0 < float(table[0]["train_time"]) < float(table[1]["train_time"])
+        assert all(0 <= float(row[key]) <= 100 for row in table for key in ("train_acc", "val_acc", "test_acc"))
+    for row in rows(tmp_path / f"{stem}_al.csv"):
+        assert row[f"test_acc_depth_{layers}"] == row["test_acc"]
+    methods = json.loads((tmp_path / f"{stem}.json").read_text())["methods"]
+    assert methods["al"]["seeds"] == methods["bp"]["seeds"] == [6, 7]
+    assert methods["al"]["schedule"] == "continuous"
+    assert methods["bp"]["threads"] == 1
+    assert methods["al"]["devices"] == ["cpu"] * layers
+    assert len(methods["bp"]["devices"]) == layers + 1
+    assert len(list(tmp_path.glob("*.png"))) == 3
+    printed = capsys.readouterr()
+    assert "test accuracy (%)" in printed.out
+    assert f"{stem}.json" in printed.out
+    assert printed.err == "", "a bar or a warning where no terminal is"
+
+
+def test_the_same_command_gives_the_same_numbers_and_schedules_agree(data: Path, tmp_path: Path) -> None:
+    tables = []
+    for number, schedule in enumerate(["continuous", "continuous", "al-fm", "sequential"]):
+        out = tmp_path / str(number)
+        assert command("text", f"agnews transformer --schedule {schedule}", data, out) == 0
+        tables.append([rows(out / f"agnews_transformer_{method}.csv") for method in ("al", "bp")])
+    assert all(table == tables[0] for table in tables)
+    assert command("text", "agnews transformer --seed 1", data, tmp_path / "other") == 0
+    assert rows(tmp_path / "other/agnews_transformer_al.csv") != tables[0][0]
+
+
+def test_al_learns_through_the_command(data: Path, tmp_path: Path) -> None:
+    assert command("vision", "tinyImageNet vggal --set epochs=12 --set augmentation=none", data, tmp_path) == 0
+    assert [path.name for path in tmp_path.glob("*.csv")] == ["tinyImageNet_vgg_al.csv"]
+    last = rows(tmp_path / "tinyImageNet_vgg_al.csv")[-1]
+    assert float(last["test_acc"]) > 80.0
+
+
+def test_one_method_keeps_the_other_ones_results(data: Path, tmp_path: Path) -> None:
+    assert command("vision", "tinyImageNet vgg --method bp", data, tmp_path) == 0
+    before = (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes()
+    assert command("vision", "tinyImageNet vgg --method al", data, tmp_path) == 0
+    assert (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes() == before
+    assert set(json.loads((tmp_path / "tinyImageNet_vgg.json").read_text())["methods"]) == {"al", "bp"}
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu"]'""", "3 entries, but vgg with AL has 4"),
+        ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu","cuda:9"]'""", "al_gpu_list: 'cuda:9'"),
+        ("vision", """tinyImageNet vgg --set bp_gpu_list='["cpu","cpu","cpu","cpu","gpu"]'""", "bp_gpu_list: 'gpu'"),
+        ("vision", "tinyImageNet vgg --set in_channels=1", "in_channels: got 1, but tinyImageNet has 3"),
+        ("vision", "tinyImagNet vgg", "did you mean tinyImageNet"),
+        ("text", "agnews transformer --set n_heads=7", "n_heads: got 7"),
+        ("text", "agnews lstn", 'did you mean "lstm"'),
+        ("text", "agnews lstm --set batchsize=4", 'did you mean "batch_size"'),
+        ("text", "agnews lstm --set min_len=50 --set max_len=50", "no training document"),
+        ("text", "agnews lstm --set text_backend=torchtext", "requirements-torchtext.txt"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    task: Task, text: str, message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "torchtext" in text and importlib.util.find_spec("torchtext") is not None:
+        pytest.skip("torchtext is installed here, so asking for it is no mistake")
+    # The mistake comes last on the command line, so that it is not overridden by the quick settings.
+    quick = shlex.split(f"--data-root {data} --out {tmp_path} {QUICK[task]}")
+    assert experiment.main(task, [*quick, *shlex.split(text)]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_data_that_must_be_placed_by_hand_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("text", "imdb lstm", tmp_path / "empty", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "IMDB_Dataset.csv" in error
+    assert error.count("\n") == 1
+
+
+def test_a_default_number_of_heads_is_fitted_with_a_notice(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("text", "agnews transformer --method al", data, tmp_path) == 0
+    assert "n_heads is 5: 6 does not divide the model's width of 50" in capsys.readouterr().out
+    block = json.loads((tmp_path / "agnews_transformer.json").read_text())["methods"]["al"]
+    assert block["config"]["n_heads"] == 5
+
+
+def test_an_interruption_keeps_what_is_done(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ALTrainer.train
+    calls = 0
+
+    def interrupted(self: ALTrainer, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return train(self, *arguments)
+
+    monkeypatch.setattr(ALTrainer, "train", interrupted)
+    assert command("vision", "tinyImageNet vgg", data, tmp_path) == 130
+    assert len(rows(tmp_path / "tinyImageNet_vgg_al.csv")) == 1
+    assert not (tmp_path / "tinyImageNet_vgg_bp.csv").exists()
+    printed = capsys.readouterr()
+    assert "tinyImageNet_vgg_al.csv" in printed.out
+    assert "interrupted: the files above hold every epoch that was finished" in printed.err
+
+
+@pytest.mark.parametrize("script", ["cvmain.py", "nlpmain.py"])
+def test_the_scripts_run_from_any_folder(script: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "--list"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert ("digits" if script == "cvmain.py" else "docstrings") in done.stdout
+    wrong = subprocess.run(
+        [sys.executable, str(ROOT / script), "nothing", "at-all"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: ")
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_the_learning_rate_falls_along_half_a_cosine() -> None:
+    lr = cosine_lr(1.0, 0.1, 10)
+    assert lr(0) == 1.0
+    assert lr(5) == pytest.approx(0.55)
+    assert lr(10) == pytest.approx(0.1)
+    assert lr(11) == pytest.approx(0.1)
+
+
+def test_the_demo_runs_both_tasks_and_ends_with_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        demo,
+        "RUNS",
+        tuple(
+            (
+                task,
+                f"{text} {QUICK[task]} --set epochs=1 --set embedding_dim=8"
+                if task == "text"
+                else f"{text} {QUICK[task]}",
+            )
+            for task, text in demo.RUNS
+        ),
+    )
+    assert demo.main(["--limit-train", "60", "--out", str(tmp_path), "--data-root", str(tmp_path / "data")]) == 0
+    printed = capsys.readouterr().out
+    end = printed[printed.rindex("digits, vgg, 1 turn") :]
+    assert "docstrings, lstm, 1 turn" in end
+    assert end.count("peak memory (MB)") == 2
+    for name in ("digits_vgg_al.csv", "docstrings_lstm.json", "docstrings_lstm_accuracy.png"):
+        assert (tmp_path / name).exists()
+        assert name in end
