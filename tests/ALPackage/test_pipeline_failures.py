@@ -64,8 +64,11 @@ def test_a_failure_in_the_update_is_a_stage_error_too(schedule: str) -> None:
             raise Broken
 
     stack = hooked(nothing, optimizer=BrokenSGD)
-    with make_schedule(schedule, stack, threads=1) as one, pytest.raises(StageError, match=r"'layer_1'.*batch 7"):
+    with make_schedule(schedule, stack, threads=1) as one, pytest.raises(StageError) as caught:
         list(one.run(pairs(3), first=7))
+    assert caught.value.batch == 7
+    assert caught.value.layer in stack.names  # in al-fm the first in time
+    assert isinstance(caught.value.__cause__, Broken)
 
 
 def test_batches_are_numbered_from_first_in_a_failure() -> None:
