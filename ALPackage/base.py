@@ -92,6 +92,8 @@ class AL(nn.Module):
         self.enc = enc
         self.ae = ae
         rates = _rates(lr)
+        for side in {"enc", "ae"} - set(rates):
+            raise ValueError(f'AL: got no learning rate for {side}; give one number, or both "enc" and "ae"')
         groups = [
             {"params": [p for p in part.parameters() if p.requires_grad], "lr": rates[name], "name": name}
             for name, part in (("enc", enc), ("ae", ae))
@@ -100,6 +102,7 @@ class AL(nn.Module):
             raise ValueError("AL: none of f, b, g, h has a parameter to train; give at least one of them weights")
         self.optimizer = optimizer(groups)
         self._pending: Tensor | None = None
+        self._updating = False
         self._losses: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -110,13 +113,15 @@ class AL(nn.Module):
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Compute both local losses and return (f(x), g(y)), detached, on the layer's device.
 
-        Raises RuntimeError if the previous batch still waits for its `backward`.
+        Raises RuntimeError if the previous batch still waits for its `backward`, or is being updated on.
         """
         if self._pending is not None and torch.is_grad_enabled():
             raise RuntimeError(
                 "AL.forward: the previous batch still waits for backward(); call backward_and_update() first, "
                 "or discard() to drop it, or use torch.no_grad() where no training is meant"
             )
+        if self._updating:
+            raise RuntimeError("AL.forward: backward_and_update() is at work on another thread; join that thread first")
         x, y = to_device(detach((x, y)), self.device)
         hidden, bridged = self.enc(x)
         code, decoded = self.ae(y)
@@ -151,8 +156,12 @@ class AL(nn.Module):
 
     def backward_and_update(self) -> None:
         """Run `backward`, then `update`: the part of a batch that no other layer waits for."""
-        self.backward()
-        self.update()
+        self._updating = True
+        try:
+            self.backward()
+            self.update()
+        finally:
+            self._updating = False
 
     def discard(self) -> None:
         """Drop the batch in flight and any gradients, as after a failure, so that the layer can go on."""
@@ -193,8 +202,11 @@ def _rates(lr: LearningRate) -> dict[str, float]:
     unknown = set(lr) - {"enc", "ae"}
     if unknown or not lr:
         raise ValueError(f'AL: got learning rates for {sorted(map(str, lr))}; expected "enc" and "ae"')
-    rates = {name: float(rate) for name, rate in lr.items()}
-    for name, rate in rates.items():
+    rates: dict[str, float] = {}
+    for name, given in lr.items():
+        if isinstance(given, (str, bytes)):
+            raise ValueError(f"AL: got learning rate {given!r} for {name}; expected a number, not text")
+        rate = rates[name] = float(given)
         if not 0.0 <= rate < float("inf"):
             raise ValueError(f"AL: got learning rate {rate} for {name}; expected a finite number >= 0")
     return rates

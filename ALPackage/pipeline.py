@@ -18,11 +18,10 @@ from (seed, layer, number); and every schedule uses the same number of intra-op 
 
 from __future__ import annotations
 
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar
@@ -34,19 +33,10 @@ from .base import AL, LearningRate
 from .channel import Channel, Closed
 from .randomness import enter_stream, refuse_shared_randomness
 from .stack import ALStack
+from .threads import Autocast, default_threads, intra_op_threads, worker_settings
 from .trace import Trace
 
-__all__ = [
-    "ALFM",
-    "SCHEDULES",
-    "Continuous",
-    "Schedule",
-    "Sequential",
-    "StageError",
-    "available_cores",
-    "default_threads",
-    "make_schedule",
-]
+__all__ = ["ALFM", "SCHEDULES", "Continuous", "Schedule", "Sequential", "StageError", "make_schedule"]
 
 #: Batches that may wait between two stages: enough to absorb jitter, few enough to keep memory flat.
 QUEUE_DEPTH = 2
@@ -57,10 +47,11 @@ LocalLosses = list[tuple[Tensor, Tensor]]
 
 
 class StageError(RuntimeError):
-    """A layer failed on a batch; the original exception, with its traceback, is the `__cause__`."""
+    """A layer failed on a batch (None: while its worker started); the original exception is the `__cause__`."""
 
-    def __init__(self, layer: str, batch: int, cause: BaseException) -> None:
-        super().__init__(f"layer {layer!r} failed on batch {batch}: {type(cause).__name__}: {cause}")
+    def __init__(self, layer: str, batch: int | None, cause: BaseException) -> None:
+        when = "before its first batch" if batch is None else f"on batch {batch}"
+        super().__init__(f"layer {layer!r} failed {when}: {type(cause).__name__}: {cause}")
         self.layer = layer
         self.batch = batch
         self.__cause__ = cause
@@ -77,20 +68,6 @@ class Batch:
     losses: LocalLosses = field(default_factory=list)
 
 
-def default_threads(layers: int) -> int:
-    """Return the intra-op threads of one worker: OMP_NUM_THREADS if set, else an equal share of the cores."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
-    return max(1, available_cores() // layers)
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 class Schedule(ABC):
     """Trains a stack on batches. Use it as a context manager, or `close` it, to end its threads.
 
@@ -105,8 +82,12 @@ class Schedule(ABC):
     ) -> None:
         self.stack = stack
         self.threads = default_threads(len(stack)) if threads is None else threads
+        if self.threads < 1:
+            raise ValueError(f"threads: got {threads}; expected at least 1")
         self.seed = seed
         self.trace = trace
+        self._running = False
+        self._autocast = Autocast()
 
     def run(
         self,
@@ -118,14 +99,19 @@ class Schedule(ABC):
         """Train on every (x, y) of `batches` and yield each batch's losses, in order, when its last layer is done.
 
         A batch's losses are one (associated, auto-encoder) pair of 0-d tensors per layer. Batches are numbered
-        from `first`; `lr` gives the learning rate for a number. Raises StageError for a failure in a layer, and
-        what the loader raised as it was. Leaving the loop early finishes the batches that are under way.
+        from `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
+        StageError for a failure in a layer, what the loader raised as it was, and RuntimeError while another run
+        is open. Leaving the loop early, like a failing loader, lets the batches under way finish first.
         """
+        if self._running:
+            raise RuntimeError("this schedule has an open run; finish it, or close() it, before the next")
+        self._running = True
+        self._autocast = Autocast()
         numbered = (
             Batch(number, lr(number) if lr is not None else None, x, self.stack.target(y))
             for number, (x, y) in enumerate(batches, start=first)
         )
-        with _intra_op_threads(self.threads):
+        with intra_op_threads(self.threads):
             try:
                 yield from self._run(numbered)
             except GeneratorExit:
@@ -136,6 +122,8 @@ class Schedule(ABC):
                 for layer in self.stack:
                     layer.discard()
                 raise
+            finally:
+                self._running = False
 
     @abstractmethod
     def _run(self, batches: Iterator[Batch]) -> Iterator[LocalLosses]:
@@ -150,7 +138,7 @@ class Schedule(ABC):
             enter_stream(layer, self.seed, name, batch.number)
             if batch.lr is not None:
                 layer.set_lr(batch.lr)
-            with torch.enable_grad():
+            with torch.enable_grad(), self._autocast.entered():
                 batch.x, batch.y = layer(batch.x, batch.y)
             batch.losses.append(layer.loss())
 
@@ -168,7 +156,9 @@ class Schedule(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        # An exception that is on its way matters more than a failure that nobody has asked for.
+        with suppress(StageError) if error is not None else nullcontext():
+            self.close()
 
 
 class Sequential(Schedule):
@@ -225,7 +215,7 @@ class ALFM(Schedule):
     def _work(self, name: str, layer: AL, batch: Batch, failures: list[StageError]) -> None:
         """Run one layer's backward and update on this thread and keep what failed."""
         try:
-            with _worker_settings(layer.device, self.threads):
+            with worker_settings(layer.device, self.threads):
                 self._backward(name, layer, batch)
         except BaseException as error:
             failures.append(StageError(name, batch.number, error))
@@ -244,6 +234,7 @@ class Continuous(Schedule):
         super().__init__(stack, **options)
         refuse_shared_randomness(stack, self.name)
         self._failure: StageError | None = None
+        self._told = False
         self._failing = threading.Lock()
         self._stages = _stages(stack)
         self._channels: list[Channel[Batch]] = [Channel(QUEUE_DEPTH) for _ in self._stages]
@@ -272,37 +263,34 @@ class Continuous(Schedule):
                 under_way -= 1
                 yield done.losses
         except Closed:
-            if self._failure is None:
-                raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
-            raise self._failure from self._failure.__cause__
-        except GeneratorExit:
-            # The caller left its loop: every layer still gets every batch that was sent, unless all has ended.
-            try:
+            self._raise_failure()
+            raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
+        except (Exception, GeneratorExit):
+            # The loader failed, or the caller left its loop: every layer still gets every batch that was sent.
+            with suppress(Closed):
                 for _ in range(under_way):
                     outlet.get()
-            except Closed:
-                if self._failure is not None:
-                    raise self._failure from self._failure.__cause__
+            self._raise_failure()
             raise
 
     def _work(self, index: int) -> None:
         """Be the worker of stage `index`: take a batch, train this stage's layers on it, hand it on."""
         inlet, outlet = self._channels[index], self._channels[index + 1]
         stage = self._stages[index]
+        name, number = stage[0][0], None
         try:
-            with _worker_settings(stage[0][1].device, self.threads):
+            with worker_settings(stage[0][1].device, self.threads):
                 while True:
                     batch = inlet.get()
+                    number = batch.number
                     for name, layer in stage:
-                        try:
-                            self._forward(name, layer, batch)
-                            self._backward(name, layer, batch)
-                        except BaseException as error:
-                            self._fail(StageError(name, batch.number, error))
-                            return
+                        self._forward(name, layer, batch)
+                        self._backward(name, layer, batch)
                     outlet.put(batch)
         except Closed:
             return
+        except BaseException as error:
+            self._fail(StageError(name, number, error))
 
     def _fail(self, failure: StageError) -> None:
         """Keep the first failure and wake everybody."""
@@ -311,18 +299,29 @@ class Continuous(Schedule):
                 self._failure = failure
         self._close_channels()
 
+    def _raise_failure(self) -> None:
+        """Raise the failure of a worker, if there is one."""
+        if self._failure is not None:
+            self._told = True
+            raise self._failure from self._failure.__cause__
+
     def _close_channels(self) -> None:
         for channel in self._channels:
             channel.close()
 
     def close(self) -> None:
-        """End the workers; a batch under way in a layer is finished there and goes no further."""
+        """End the workers; a batch under way in a layer is finished there and goes no further.
+
+        Raises StageError for a failure that came after the caller had left its loop.
+        """
         self._close_channels()
         for worker in self._workers:
             worker.join(JOIN_DEADLINE)
         stuck = [worker.name for worker in self._workers if worker.is_alive()]
         if stuck:
             raise RuntimeError(f"workers {', '.join(stuck)} did not end within {JOIN_DEADLINE:.0f} s")
+        if not self._told:
+            self._raise_failure()
 
 
 SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Sequential, ALFM, Continuous)}
@@ -345,26 +344,3 @@ def _stages(stack: ALStack) -> list[Sequence[tuple[str, AL]]]:
         stages[-1].append((name, layer))
         last = layer.device
     return list(stages)
-
-
-@contextmanager
-def _intra_op_threads(threads: int) -> Iterator[None]:
-    """Use `threads` intra-op threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _worker_settings(device: torch.device, threads: int) -> Iterator[None]:
-    """Establish the thread-local state that training needs: a new thread inherits none of it.
-
-    Backward stays on this thread, so that two stages on one GPU do not queue up in autograd's worker.
-    """
-    torch.set_num_threads(threads)
-    where = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    with torch.autograd.set_multithreading_enabled(False), where:
-        yield

@@ -84,9 +84,11 @@ def refuse_shared_randomness(model: nn.Module, schedule: str) -> None:
             rate = module.p
         if isinstance(module, nn.RReLU):
             rate = module.upper - module.lower
+        if isinstance(module, (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)):
+            rate = 1.0
         if rate:
             raise ValueError(
                 f"schedule {schedule!r}: {name} ({type(module).__name__}) draws from the process-wide generator, so "
                 "two layers could not train at once and stay reproducible; use ALPackage.randomness.Dropout, "
-                'set its rate to 0, or train with schedule="sequential"'
+                'set its rate to 0, take another module, or train with schedule="sequential"'
             )

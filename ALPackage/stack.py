@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from .base import AL, LearningRate
 from .placement import set_device
+from .randomness import Dropout
 
 __all__ = ["ALStack"]
 
@@ -19,7 +21,7 @@ class ALStack(nn.Module):
 
     `layers`: a mapping from names to layers, or an iterable, whose layers are named layer_1, layer_2, ...
     `target`: turns what the loader yields as y (labels) into y_0; by default y is used as it is.
-    Raises ValueError if two layers share a parameter: they could then not be trained apart.
+    Raises ValueError if two layers share a parameter, a buffer or a random stream: they could not be trained apart.
     """
 
     def __init__(
@@ -33,17 +35,18 @@ class ALStack(nn.Module):
         if not layers:
             raise ValueError("ALStack: got no layers; give at least one")
         self.layers = nn.ModuleDict(layers)
-        self.target: Callable[[Any], Any] = (lambda y: y) if target is None else target
-        self._refuse_shared_parameters()
+        self.target: Callable[[Any], Any] = _as_it_is if target is None else target
+        self._refuse_shared_state()
 
-    def _refuse_shared_parameters(self) -> None:
+    def _refuse_shared_state(self) -> None:
         owner: dict[int, str] = {}
         for name, layer in self.items():
-            for parameter_name, parameter in layer.named_parameters():
-                first = owner.setdefault(id(parameter), name)
+            dropouts = ((path, module) for path, module in layer.named_modules() if isinstance(module, Dropout))
+            for path, state in chain(layer.named_parameters(), layer.named_buffers(), dropouts):
+                first = owner.setdefault(id(state), name)
                 if first != name:
                     raise ValueError(
-                        f"ALStack: layers {first!r} and {name!r} share the parameter {parameter_name!r}; "
+                        f"ALStack: layers {first!r} and {name!r} share {path!r}; "
                         "give each layer its own, or put both modules into one layer"
                     )
 
@@ -134,3 +137,7 @@ class ALStack(nn.Module):
         for layer in reversed(layers):
             code = layer.inference(code, "h")
         return code
+
+
+def _as_it_is(y: Any) -> Any:
+    return y

@@ -39,6 +39,7 @@ def build_vision(
     Both forms draw their blocks' initial weights first and in the same order, so with one seed the forward
     networks start out equal. `local`: association, temperature, lr and weight_decay of the AL form.
     """
+    _known(model, VISION_MODELS, method)
     network = {"vgg": vgg, "resnet": resnet}[model]
     blocks, head = network(
         n_classes=n_classes,
@@ -73,6 +74,7 @@ def build_text(
     `act`: activation of AL's class codes, in bridges, g and h. `local`: association, temperature, lr and
     weight_decay of the AL form.
     """
+    _known(model, TEXT_MODELS, method)
     if model == "lstm":
         blocks, head = lstm(n_classes=n_classes, vectors=vectors, hidden=x_hid, n_layers=n_layers, dropout=dropout)
     else:
@@ -87,3 +89,11 @@ def build_text(
     if method == "bp":
         return BPStack(blocks, head)
     return al_form(blocks, n_classes, code_dim=y_hid, act=act, **local)
+
+
+def _known(model: str, models: tuple[str, ...], method: str) -> None:
+    """Raise ValueError for a model or a method that there is not."""
+    if model not in models:
+        raise ValueError(f"model: got {model!r}; expected one of {', '.join(models)}")
+    if method not in ("al", "bp"):
+        raise ValueError(f"method: got {method!r}; expected al or bp")

@@ -12,8 +12,8 @@ BRIDGES = ("pool", "conv")
 
 
 def scaled(channels: int, width: float) -> int:
-    """Return `channels` times `width`, rounded to a multiple of 8, at least 8 (what tensor cores like)."""
-    return max(8, round(channels * width / 8) * 8)
+    """Return `channels` times `width`: as they are at 1, else rounded to a multiple of 8 (what tensor cores like)."""
+    return channels if width == 1.0 else max(8, round(channels * width / 8) * 8)
 
 
 def conv_unit(c_in: int, c_out: int, act: str, stride: int = 1) -> list[nn.Module]:
@@ -25,9 +25,10 @@ def conv_unit(c_in: int, c_out: int, act: str, stride: int = 1) -> list[nn.Modul
 def shrink(size: int, to: int) -> nn.Module:
     """Return average pooling with a fixed window that takes maps of size x size to (to x to).
 
-    A fixed window, because the backward pass of adaptive pooling is not deterministic on a GPU.
+    The windows overlap where `to` does not divide `size`. A fixed window, because the backward pass of adaptive
+    pooling is not deterministic on a GPU.
     """
-    return nn.Identity() if size <= to else nn.AvgPool2d(size // to)
+    return nn.Identity() if size <= to else nn.AvgPool2d(size - (to - 1) * (size // to), stride=size // to)
 
 
 def pooled_bridge(channels: int, size: int, code_dim: int, *, hidden: int, act: str, kind: str) -> nn.Module:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ALPackage.pipeline import default_threads
+from ALPackage.threads import default_threads
 
 from .errors import ConfigError, reason, remedy
 from .schema import SCHEMAS, CommonConfig, Config, DeviceLists, Method, Schedule, Task, TextConfig, VisionConfig
@@ -28,8 +28,8 @@ __all__ = [
     "Task",
     "TextConfig",
     "VisionConfig",
+    "count_threads",
     "device_list",
-    "intra_op_threads",
     "layer_count",
     "length_limit",
     "load_config",
@@ -89,7 +89,7 @@ def length_limit(config: TextConfig, dataset: str) -> int:
     return limit
 
 
-def intra_op_threads(config: CommonConfig, model: str, method: Method) -> int:
+def count_threads(config: CommonConfig, model: str, method: Method) -> int:
     """Return the intra-op threads of an AL worker, or of BP: OMP_NUM_THREADS wins over everything.
 
     An AL worker takes `threads`, else an equal share of the cores; BP takes all cores. It depends on no timing and on

@@ -13,15 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ALPackage import ALStack, PlacementError
-from ALPackage.pipeline import default_threads
 from ALPackage.placement import resolve
+from ALPackage.threads import default_threads
 from data import DataError, Split
 from data.batches import Batches
 from models import parameter_counts
 from utils import set_seed
 
 from .arguments import Arguments, configure, parse
-from .config import Config, Method, Task, device_list, intra_op_threads, layer_count
+from .config import Config, Method, Task, count_threads, device_list, layer_count
 from .errors import ConfigError, UsageError
 from .memory import PeakMemory
 from .provenance import collect
@@ -82,7 +82,7 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
     """
     arguments = parse(task, argv)
     config = configure(arguments)
-    threads = {method: intra_op_threads(config, arguments.model, method) for method in arguments.methods}
+    threads = {method: count_threads(config, arguments.model, method) for method in arguments.methods}
     for method in arguments.methods:
         _check_devices(config, arguments.model, method)
     out = prepare_output(config.outputpath)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ALPackage.pipeline import available_cores
+from ALPackage.threads import available_cores
 
 __all__ = ["collect"]
 

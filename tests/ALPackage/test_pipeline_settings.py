@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, SCHEDULES, ALStack, StageError, make_schedule
-from ALPackage.pipeline import default_threads
+from ALPackage.threads import default_threads
 
 from .hooked import (
     ALL,

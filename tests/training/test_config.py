@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ALPackage.pipeline import available_cores
+from ALPackage.threads import available_cores
 from training.config import (
     SCHEMAS,
     CommonConfig,
     Task,
     TextConfig,
     VisionConfig,
+    count_threads,
     device_list,
-    intra_op_threads,
     layer_count,
     length_limit,
     load_config,
@@ -269,16 +269,16 @@ def test_length_limit_follows_the_data_set() -> None:
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert intra_op_threads(VisionConfig(threads=3), "vgg", "bp") == available_cores()
-    assert intra_op_threads(TextConfig(n_layers=48), "lstm", "al") == max(1, available_cores() // 49)
-    assert intra_op_threads(VisionConfig(threads=3), "vgg", "al") == 3
+    assert count_threads(VisionConfig(threads=3), "vgg", "bp") == available_cores()
+    assert count_threads(TextConfig(n_layers=48), "lstm", "al") == max(1, available_cores() // 49)
+    assert count_threads(VisionConfig(threads=3), "vgg", "al") == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
-    assert intra_op_threads(VisionConfig(threads=3), "vgg", "al") == 2
-    assert intra_op_threads(VisionConfig(), "vgg", "bp") == 2
+    assert count_threads(VisionConfig(threads=3), "vgg", "al") == 2
+    assert count_threads(VisionConfig(), "vgg", "bp") == 2
     for wrong in ("0", "many"):
         monkeypatch.setenv("OMP_NUM_THREADS", wrong)
         with pytest.raises(ConfigError, match=f'OMP_NUM_THREADS: got "{wrong}"'):
-            intra_op_threads(VisionConfig(), "vgg", "al")
+            count_threads(VisionConfig(), "vgg", "al")
 
 
 def test_a_config_cannot_be_changed_afterwards() -> None:

@@ -1,0 +1,81 @@
+"""What a new thread does not inherit, and how many threads an operation may use.
+
+Grad mode, autocast, the current device and the number of intra-op threads belong to a thread. A schedule that
+lets layers work on threads of their own establishes them there, so that a layer computes what it would compute
+on the caller's thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+__all__ = ["Autocast", "available_cores", "default_threads", "intra_op_threads", "worker_settings"]
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def default_threads(layers: int) -> int:
+    """Return the intra-op threads of one worker: OMP_NUM_THREADS if set, else an equal share of the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return max(1, available_cores() // layers)
+
+
+@contextmanager
+def intra_op_threads(threads: int) -> Iterator[None]:
+    """Use `threads` intra-op threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def worker_settings(device: torch.device, threads: int) -> Iterator[None]:
+    """Make this thread a worker for `device`.
+
+    Backward stays on this thread, so that two stages on one GPU do not queue up in autograd's worker.
+    """
+    torch.set_num_threads(threads)
+    where = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with torch.autograd.set_multithreading_enabled(False), where:
+        yield
+
+
+class Autocast:
+    """The autocast state of the thread that makes this object, to be entered on others.
+
+    Its cache of cast weights stays off: it would outlive an update, and a layer would go on with old weights.
+    """
+
+    def __init__(self) -> None:
+        self._enabled = [(kind, dtype) for kind in ("cpu", "cuda") for on, dtype in [_state(kind)] if on]
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run the block under that state."""
+        with ExitStack() as states:
+            for kind, dtype in self._enabled:
+                states.enter_context(torch.autocast(kind, dtype=dtype, cache_enabled=False))
+            yield
+
+
+def _state(kind: str) -> tuple[bool, Any]:
+    """Return (enabled, dtype) of autocast on this thread; torch before 2.4 has other names for the question."""
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    if kind == "cpu":
+        return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+    return torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
