@@ -265,12 +265,14 @@ class Continuous(Schedule):
         except Closed:
             self._raise_failure()
             raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
-        except (Exception, GeneratorExit):
+        except (Exception, GeneratorExit) as end:
             # The loader failed, or the caller left its loop: every layer still gets every batch that was sent.
             with suppress(Closed):
                 for _ in range(under_way):
                     outlet.get()
-            self._raise_failure()
+            # Python drops what an abandoned iterator raises, so that failure is kept for `close`.
+            if not isinstance(end, GeneratorExit):
+                self._raise_failure()
             raise
 
     def _work(self, index: int) -> None:

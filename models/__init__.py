@@ -52,7 +52,7 @@ def build_vision(
     )
     if method == "bp":
         return BPStack(blocks, head)
-    return al_form(blocks, n_classes, code_dim=ae_dim, act=None, **local)
+    return al_form(blocks, n_classes, code_dim=ae_dim, **local)
 
 
 def build_text(
@@ -71,24 +71,21 @@ def build_text(
 ) -> ALStack | BPStack:
     """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
 
-    `act`: activation of AL's class codes, in bridges, g and h. `local`: association, temperature, lr and
-    weight_decay of the AL form.
+    `act`: activation in the bridges. `local`: association, temperature, lr and weight_decay of the AL form.
     """
     _known(model, TEXT_MODELS, method)
-    if model == "lstm":
-        blocks, head = lstm(n_classes=n_classes, vectors=vectors, hidden=x_hid, n_layers=n_layers, dropout=dropout)
-    else:
-        blocks, head = transformer(
-            n_classes=n_classes,
-            vectors=vectors,
-            hidden=x_hid,
-            heads=n_heads,
-            n_layers=n_layers,
-            dropout=dropout,
-        )
+    common: dict[str, Any] = {
+        "n_classes": n_classes,
+        "vectors": vectors,
+        "hidden": x_hid,
+        "n_layers": n_layers,
+        "dropout": dropout,
+        "act": act,
+    }
+    blocks, head = lstm(**common) if model == "lstm" else transformer(heads=n_heads, **common)
     if method == "bp":
         return BPStack(blocks, head)
-    return al_form(blocks, n_classes, code_dim=y_hid, act=act, **local)
+    return al_form(blocks, n_classes, code_dim=y_hid, **local)
 
 
 def _known(model: str, models: tuple[str, ...], method: str) -> None:

@@ -14,7 +14,7 @@ from ALPackage.losses import Association, ClassCodes, OneHot, Reconstruction, Un
 from ALPackage.nested import to_device
 from ALPackage.placement import resolve
 
-from .blocks import Block, activation
+from .blocks import Block
 
 __all__ = ["BPStack", "al_form", "parameter_counts"]
 
@@ -24,7 +24,6 @@ def al_form(
     n_classes: int,
     *,
     code_dim: int,
-    act: str | None,
     association: str,
     temperature: float,
     lr: float,
@@ -32,20 +31,19 @@ def al_form(
 ) -> ALStack:
     """Return the AL stack of a network: one AL layer per block, and no head.
 
-    `code_dim`: width of the class codes of every layer. `act`: activation of the codes, None for linear ones.
-    With the contrastive association codes have unit length on both sides, the bridge's and g's.
+    `code_dim`: width of the class codes of every layer. The codes are linear in the labels, so that decoding keeps
+    their order; with the contrastive association codes have unit length on both sides, the bridge's and g's.
     """
     optimizer = partial(torch.optim.AdamW, weight_decay=weight_decay)
     layers: dict[str, AL] = {}
     below = n_classes
     for block in blocks:
         unit = [UnitNorm()] if association == "contrastive" else []
-        squash = [activation(act)] if act else []
-        bridge = nn.Sequential(block.bridge(code_dim), *squash, *unit)
+        bridge = nn.Sequential(block.bridge(code_dim), *unit)
         encoder, decoder = _code_pair(below, code_dim)
-        g = ClassCodes(nn.Sequential(encoder, *squash, *unit))
+        g = ClassCodes(nn.Sequential(encoder, *unit))
         if layers:
-            h = ClassCodes(nn.Sequential(decoder, *squash, *unit))
+            h = ClassCodes(nn.Sequential(decoder, *unit))
             reconstruction = Reconstruction("contrastive" if association == "contrastive" else "mse", temperature)
         else:
             # The first decoder's rows are logits over the classes: nothing may bound them.

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
-from .text import Embedding, LastStates, Mean, Sequences
+from .text import Embedding, LastStates, Mean, Sequences, read_bridge
 
 __all__ = ["lstm"]
 
@@ -32,20 +32,26 @@ class BiLSTM(nn.Module):
 
 
 def lstm(
-    *, n_classes: int, vectors: Tensor, hidden: int, n_layers: int, dropout: float
+    *, n_classes: int, vectors: Tensor, hidden: int, n_layers: int, dropout: float, act: str
 ) -> tuple[list[Block], nn.Module]:
     """Return the embedding block and `n_layers` LSTM blocks, and the BP head on the true last states.
 
-    `vectors`: initial embeddings (V, D). `hidden`: units of each direction.
+    `vectors`: initial embeddings (V, D). `hidden`: units of each direction. `act`: activation in the bridges.
     """
     width = vectors.shape[1]
-    blocks = [Block("embedding", Embedding(vectors, dropout, positional=False), partial(_read, Mean, width))]
+    blocks = [Block("embedding", Embedding(vectors, dropout, positional=False), partial(_bridge, Mean, width, act))]
     for number in range(1, n_layers + 1):
-        blocks.append(Block(f"lstm_{number}", BiLSTM(width, hidden, dropout), partial(_read, LastStates, 2 * hidden)))
+        blocks.append(
+            Block(f"lstm_{number}", BiLSTM(width, hidden, dropout), partial(_bridge, LastStates, 2 * hidden, act))
+        )
         width = 2 * hidden
     return blocks, _read(LastStates, width, n_classes)
 
 
-def _read(pooling: type[nn.Module], features: int, out: int) -> nn.Module:
-    """Return pooling over the real positions, then a linear layer: the head and every bridge."""
+def _bridge(pooling: type[nn.Module], features: int, act: str, code_dim: int) -> nn.Module:
+    return read_bridge(_read(pooling, features, code_dim), act, code_dim)
+
+
+def _read(pooling: type[nn.Module], features: int, out: int) -> nn.Sequential:
+    """Return pooling over the real positions, then a linear layer: the head, and the beginning of every bridge."""
     return nn.Sequential(pooling(), nn.Linear(features, out))

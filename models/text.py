@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from ALPackage.randomness import Dropout
 
-__all__ = ["Embedding", "LastStates", "Mean", "Sequences", "real_positions"]
+from .blocks import activation
+
+__all__ = ["Embedding", "LastStates", "Mean", "Sequences", "read_bridge", "real_positions"]
 
 Sequences = tuple[Tensor, Tensor]
 
@@ -76,3 +78,8 @@ class LastStates(nn.Module):
         half = features.shape[2] // 2
         rows = torch.arange(len(lengths), device=lengths.device)
         return torch.cat([features[rows, lengths - 1, :half], features[:, 0, half:]], dim=1)
+
+
+def read_bridge(reading: nn.Sequential, act: str, code_dim: int) -> nn.Module:
+    """Return a bridge: a reading of the real positions to `code_dim` units, the activation, a linear layer."""
+    return nn.Sequential(*reading, activation(act), nn.Linear(code_dim, code_dim))

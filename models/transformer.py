@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
-from .text import Embedding, Mean, Sequences, real_positions
+from .text import Embedding, Mean, Sequences, read_bridge, real_positions
 
 __all__ = ["transformer"]
 
@@ -55,20 +55,25 @@ class EncoderLayer(nn.Module):
 
 
 def transformer(
-    *, n_classes: int, vectors: Tensor, hidden: int, heads: int, n_layers: int, dropout: float
+    *, n_classes: int, vectors: Tensor, hidden: int, heads: int, n_layers: int, dropout: float, act: str
 ) -> tuple[list[Block], nn.Module]:
     """Return the embedding block and `n_layers` encoder blocks, and the BP head on the mean of real positions.
 
-    `vectors`: initial embeddings (V, D); the model's width is D. `hidden`: units of the feed-forward part.
+    `vectors`: initial embeddings (V, D); the model's width is D. `hidden`: units of the feed-forward part. `act`:
+    activation in the bridges.
     """
     width = vectors.shape[1]
-    read = partial(_read, width)
-    blocks = [Block("embedding", Embedding(vectors, dropout, positional=True), read)]
+    bridge = partial(_bridge, width, act)
+    blocks = [Block("embedding", Embedding(vectors, dropout, positional=True), bridge)]
     for number in range(1, n_layers + 1):
-        blocks.append(Block(f"encoder_{number}", EncoderLayer(width, heads, hidden, dropout), read))
-    return blocks, read(n_classes)
+        blocks.append(Block(f"encoder_{number}", EncoderLayer(width, heads, hidden, dropout), bridge))
+    return blocks, _read(width, n_classes)
 
 
-def _read(features: int, out: int) -> nn.Module:
-    """Return the normalised mean over real positions, then a linear layer: the head and every bridge."""
+def _bridge(features: int, act: str, code_dim: int) -> nn.Module:
+    return read_bridge(_read(features, code_dim), act, code_dim)
+
+
+def _read(features: int, out: int) -> nn.Sequential:
+    """Return the normalised mean over real positions, then a linear layer: the head, and the start of every bridge."""
     return nn.Sequential(Mean(), nn.LayerNorm(features), nn.Linear(features, out))

@@ -14,6 +14,8 @@ from data import download
 from tests.small_data import build
 from training import experiment
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = {

@@ -190,7 +190,7 @@ class TextConfig(CommonConfig):
     """LSTM or Transformer layers, beside the embedding and, for BP, the head."""
 
     act: Activation = "tanh"
-    """Activation function of bridges and label codes."""
+    """Activation function in the bridges."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the activations that is dropped in training."""

@@ -171,6 +171,18 @@ def test_what_the_loader_raises_comes_through_as_it_is(schedule: str, at: int) -
 
 
 @pytest.mark.parametrize("schedule", ALL)
+def test_when_the_loader_fails_every_layer_has_taken_the_same_steps(schedule: str) -> None:
+    def loader() -> Iterator[tuple[Any, Any]]:
+        yield from pairs(6)
+        raise Broken
+
+    stack = hooked(delay)
+    with make_schedule(schedule, stack, threads=1, seed=SEED) as one, pytest.raises(Broken):
+        list(one.run(loader()))
+    assert steps(stack) == [{6.0}] * 3
+
+
+@pytest.mark.parametrize("schedule", ALL)
 def test_what_the_rate_or_the_target_raises_comes_through_too(schedule: str) -> None:
     def broken(_: Any) -> Any:
         raise Broken
@@ -241,7 +253,7 @@ def test_ctrl_c_while_the_caller_waits_ends_at_once(schedule: str) -> None:
     assert not workers()
 
 
-def test_a_failure_during_the_drain_is_not_lost() -> None:
+def test_a_failure_during_the_drain_is_raised_when_the_schedule_ends() -> None:
     """Guards fault 12: the batch that fails may be one that was still under way when the loop was left."""
     reached = threading.Event()
 
@@ -250,12 +262,13 @@ def test_a_failure_during_the_drain_is_not_lost() -> None:
             reached.wait(3.0)
             raise Broken
 
-    with make_schedule("continuous", hooked(hook), threads=1) as one:
-        run = one.run(pairs())
-        next(run)
+    one = make_schedule("continuous", hooked(hook), threads=1)
+    for _ in one.run(pairs()):
         reached.set()
-        with pytest.raises(StageError, match="'layer_3' failed on batch 1"):
-            run.close()  # type: ignore[attr-defined]
+        break  # Python ends the iterator here, and would lose what that raises
+    with pytest.raises(StageError, match="'layer_3' failed on batch 1"):
+        one.close()
+    one.close()
 
 
 @pytest.mark.parametrize("schedule", ALL)

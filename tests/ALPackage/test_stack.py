@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -207,3 +208,10 @@ def test_modules_without_state_may_be_shared_and_parameters_within_a_layer_too()
     assert len(ALStack([layer(5, 5, 3, 4, f=nn.Sequential(nn.Linear(5, 5), act)) for _ in range(2)])) == 2
     tied = nn.Linear(5, 5)
     assert len(ALStack([layer(5, 5, 3, 5, f=nn.Sequential(tied, nn.Tanh(), tied), b=nn.Linear(5, 5))])) == 1
+
+
+def test_a_stack_can_be_pickled() -> None:
+    one = three()
+    again = pickle.loads(pickle.dumps(one))
+    x = torch.randn(4, 6)
+    assert torch.equal(again.inference(x), one.inference(x))

@@ -302,7 +302,7 @@ def test_parameters_are_counted_as_by_hand() -> None:
     lstms = [4 * 2 * (6 * d + 6 * 6 + 6 + 6) for d in (8, 12, 12)]  # four gates, two directions
     assert parameter_counts(bp("lstm"))[0] == 30 * 8 + sum(lstms) + 12 * 5 + 5
     coders = [(5 * 8 + 8, 8 * 5 + 5)] + [(8 * 8 + 8, 8 * 8 + 8)] * 3
-    bridges = [8 * 8 + 8] + [12 * 8 + 8] * 3
+    bridges = [8 * 8 + 8 + 8 * 8 + 8] + [12 * 8 + 8 + 8 * 8 + 8] * 3
     decoders = sum(h for _, h in coders)
     trained = 30 * 8 + sum(lstms) + sum(bridges) + sum(g for g, _ in coders) + decoders
     assert parameter_counts(al("lstm")) == (trained, 30 * 8 + sum(lstms) + bridges[-1] + decoders)

@@ -21,6 +21,8 @@ from training.config import Task
 from training.results import columns
 from training.trainer import ALTrainer, cosine_lr
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {
     "vision": "--set width=0.05 --set epochs=2 --set train_batch_size=16",
