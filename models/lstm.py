@@ -41,10 +41,8 @@ def lstm(
     width = vectors.shape[1]
     blocks = [Block("embedding", Embedding(vectors, dropout, positional=False), partial(_bridge, Mean, width, act))]
     for number in range(1, n_layers + 1):
-        blocks.append(
-            Block(f"lstm_{number}", BiLSTM(width, hidden, dropout), partial(_bridge, LastStates, 2 * hidden, act))
-        )
-        width = 2 * hidden
+        layer, width = BiLSTM(width, hidden, dropout), 2 * hidden
+        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, LastStates, width, act)))
     return blocks, _read(LastStates, width, n_classes)
 
 

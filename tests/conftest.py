@@ -5,9 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from tests.small_data import build
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root that holds every data set in its official layout, small."""
+    return build(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands use one thread per operation: on a busy machine the threads of tiny work wait for each other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
 
 #: Seconds that a worker which was told to end may still need.
 GRACE = 2.0

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from data import download
-from tests.small_data import build
 from training import experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,24 +32,10 @@ def commands() -> list[str]:
     return list(dict.fromkeys(line for line in [*lines, *inline] if line))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("datasets"))
-
-
-@pytest.fixture(autouse=True)
-def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    # One thread each: the work is tiny, and a busy machine would make the threads of an operation wait for each other.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("command", [line for line in commands() if "main.py" in line])
-def test_a_command_of_the_readme_runs(command: str, data: Path, tmp_path: Path) -> None:
+def test_a_command_of_the_readme_runs(command: str, datasets: Path, tmp_path: Path) -> None:
     _, script, *argv = shlex.split(command)
-    small = shlex.split(f"{SMALL[script]} --data-root {data} --out {tmp_path}")
+    small = shlex.split(f"{SMALL[script]} --data-root {datasets} --out {tmp_path}")
     if "-r" not in argv and "--limit-train" not in argv:
         small += ["--limit-train", "40"]
     code: int | str | None

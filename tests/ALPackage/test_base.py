@@ -223,7 +223,16 @@ def test_set_lr_of_one_side_leaves_the_other() -> None:
 
 @pytest.mark.parametrize(
     "lr",
-    [-1e-9, float("nan"), float("inf"), torch.tensor(-1.0), {"enc": 0.1, "ae": -0.1}, {"enc": 0.1, "dec": 0.1}, {}],
+    [
+        -1e-9,
+        float("nan"),
+        float("inf"),
+        torch.tensor(-1.0),
+        {"enc": 0.1, "ae": -0.1},
+        {"enc": 0.1, "dec": 0.1},
+        {},
+        "0.1",
+    ],
     ids=repr,
 )
 def test_a_wrong_rate_is_refused_and_changes_nothing(lr: Any) -> None:

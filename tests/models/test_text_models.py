@@ -310,6 +310,6 @@ def test_parameters_are_counted_as_by_hand() -> None:
     encoder = 2 * 16 + (8 * 24 + 24) + (8 * 8 + 8) + (8 * 6 + 6) + (6 * 8 + 8)
     head = 16 + 8 * 5 + 5
     assert parameter_counts(bp("transformer"))[0] == 30 * 8 + 3 * encoder + head
-    bridge = 16 + 8 * 8 + 8
+    bridge = 16 + 2 * (8 * 8 + 8)
     trained = 30 * 8 + 3 * encoder + 4 * bridge + sum(g for g, _ in coders) + decoders
     assert parameter_counts(al("transformer")) == (trained, 30 * 8 + 3 * encoder + bridge + decoders)

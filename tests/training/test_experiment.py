@@ -8,14 +8,11 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from tests.small_data import build
 from training import demo, experiment
 from training.config import Task
 from training.results import columns
@@ -30,22 +27,8 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("datasets"))
-
-
-@pytest.fixture(autouse=True)
-def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    # One thread each: the work is tiny, and a busy machine would make the threads of an operation wait for each other.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
-
-
-def command(task: Task, text: str, data: Path, out: Path) -> int:
-    return experiment.main(task, shlex.split(f"{QUICK[task]} --data-root {data} --out {out} {text}"))
+def command(task: Task, text: str, root: Path, out: Path) -> int:
+    return experiment.main(task, shlex.split(f"{QUICK[task]} --data-root {root} --out {out} {text}"))
 
 
 def rows(path: Path, *, without: tuple[str, ...] = ("train_time",)) -> list[dict[str, str]]:
@@ -67,11 +50,11 @@ def test_both_methods_leave_the_promised_files(
     dataset: str,
     model: str,
     layers: int,
-    data: Path,
+    datasets: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert command(task, f"{dataset.upper()} {model.upper()} -r 2 --seed 5", data, tmp_path) == 0
+    assert command(task, f"{dataset.upper()} {model.upper()} -r 2 --seed 5", datasets, tmp_path) == 0
     stem = f"{dataset}_{model}"
     tables = sorted(path.name for path in tmp_path.glob("*.csv"))
     assert tables == [f"{stem}_al.csv", f"{stem}_bp.csv"]
@@ -96,28 +79,28 @@ def test_both_methods_leave_the_promised_files(
     assert printed.err == "", "a bar or a warning where no terminal is"
 
 
-def test_the_same_command_gives_the_same_numbers_and_schedules_agree(data: Path, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_numbers_and_schedules_agree(datasets: Path, tmp_path: Path) -> None:
     tables = []
     for number, schedule in enumerate(["continuous", "continuous", "al-fm", "sequential"]):
         out = tmp_path / str(number)
-        assert command("text", f"agnews transformer --schedule {schedule}", data, out) == 0
+        assert command("text", f"agnews transformer --schedule {schedule}", datasets, out) == 0
         tables.append([rows(out / f"agnews_transformer_{method}.csv") for method in ("al", "bp")])
     assert all(table == tables[0] for table in tables)
-    assert command("text", "agnews transformer --seed 1", data, tmp_path / "other") == 0
+    assert command("text", "agnews transformer --seed 1", datasets, tmp_path / "other") == 0
     assert rows(tmp_path / "other/agnews_transformer_al.csv") != tables[0][0]
 
 
-def test_al_learns_through_the_command(data: Path, tmp_path: Path) -> None:
-    assert command("vision", "tinyImageNet vggal --set epochs=12 --set augmentation=none", data, tmp_path) == 0
+def test_al_learns_through_the_command(datasets: Path, tmp_path: Path) -> None:
+    assert command("vision", "tinyImageNet vggal --set epochs=12 --set augmentation=none", datasets, tmp_path) == 0
     assert [path.name for path in tmp_path.glob("*.csv")] == ["tinyImageNet_vgg_al.csv"]
     last = rows(tmp_path / "tinyImageNet_vgg_al.csv")[-1]
     assert float(last["test_acc"]) > 80.0
 
 
-def test_one_method_keeps_the_other_ones_results(data: Path, tmp_path: Path) -> None:
-    assert command("vision", "tinyImageNet vgg --method bp", data, tmp_path) == 0
+def test_one_method_keeps_the_other_ones_results(datasets: Path, tmp_path: Path) -> None:
+    assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
     before = (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes()
-    assert command("vision", "tinyImageNet vgg --method al", data, tmp_path) == 0
+    assert command("vision", "tinyImageNet vgg --method al", datasets, tmp_path) == 0
     assert (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes() == before
     assert set(json.loads((tmp_path / "tinyImageNet_vgg.json").read_text())["methods"]) == {"al", "bp"}
 
@@ -138,12 +121,12 @@ def test_one_method_keeps_the_other_ones_results(data: Path, tmp_path: Path) -> 
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    task: Task, text: str, message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: Task, text: str, message: str, datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "torchtext" in text and importlib.util.find_spec("torchtext") is not None:
         pytest.skip("torchtext is installed here, so asking for it is no mistake")
     # The mistake comes last on the command line, so that it is not overridden by the quick settings.
-    quick = shlex.split(f"--data-root {data} --out {tmp_path} {QUICK[task]}")
+    quick = shlex.split(f"--data-root {datasets} --out {tmp_path} {QUICK[task]}")
     assert experiment.main(task, [*quick, *shlex.split(text)]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
@@ -160,16 +143,16 @@ def test_data_that_must_be_placed_by_hand_is_asked_for(tmp_path: Path, capsys: p
 
 
 def test_a_default_number_of_heads_is_fitted_with_a_notice(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command("text", "agnews transformer --method al", data, tmp_path) == 0
+    assert command("text", "agnews transformer --method al", datasets, tmp_path) == 0
     assert "n_heads is 5: 6 does not divide the model's width of 50" in capsys.readouterr().out
     block = json.loads((tmp_path / "agnews_transformer.json").read_text())["methods"]["al"]
     assert block["config"]["n_heads"] == 5
 
 
 def test_an_interruption_keeps_what_is_done(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = ALTrainer.train
     calls = 0
@@ -182,7 +165,7 @@ def test_an_interruption_keeps_what_is_done(
         return train(self, *arguments)
 
     monkeypatch.setattr(ALTrainer, "train", interrupted)
-    assert command("vision", "tinyImageNet vgg", data, tmp_path) == 130
+    assert command("vision", "tinyImageNet vgg", datasets, tmp_path) == 130
     assert len(rows(tmp_path / "tinyImageNet_vgg_al.csv")) == 1
     assert not (tmp_path / "tinyImageNet_vgg_bp.csv").exists()
     printed = capsys.readouterr()
