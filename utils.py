@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from ALPackage.placement import available_devices, set_device
 
-__all__ = ["available_devices", "set_device", "set_seed"]
+__all__ = ["available_devices", "set_deterministic", "set_device", "set_seed"]
 
 
 def set_seed(seed: int) -> None:
@@ -17,3 +18,15 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def set_deterministic() -> None:
+    """Have CUDA compute the same numbers every time; call it before the first CUDA operation.
+
+    An operation that has no deterministic form still runs, with a warning. The CPU needs none of this.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling costs a pass over every new tensor, and we read none that was not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

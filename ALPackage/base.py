@@ -18,6 +18,7 @@ from typing import Any, SupportsFloat
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from .nested import detach, to_device
 
@@ -113,7 +114,8 @@ class AL(nn.Module):
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Compute both local losses and return (f(x), g(y)), detached, on the layer's device.
 
-        Raises RuntimeError if the previous batch still waits for its `backward`, or is being updated on.
+        Raises RuntimeError if the previous batch still waits for its `backward` or is being updated on, and if a
+        function changed the input in place.
         """
         if self._pending is not None and torch.is_grad_enabled():
             raise RuntimeError(
@@ -123,8 +125,14 @@ class AL(nn.Module):
         if self._updating:
             raise RuntimeError("AL.forward: backward_and_update() is at work on another thread; join that thread first")
         x, y = to_device(detach((x, y)), self.device)
+        versions = _versions((x, y))
         hidden, bridged = self.enc(x)
         code, decoded = self.ae(y)
+        if _versions((x, y)) != versions:
+            raise RuntimeError(
+                "AL.forward: f, b, g or h changed its input in place, which belongs to the loader or to the layer "
+                "below; use the form that is not in place, such as nn.ReLU(inplace=False)"
+            )
         associated = self.enc.loss(bridged, detach(code))
         autoencoder = self.ae.loss(decoded, y)
         self._losses = associated.detach(), autoencoder.detach()
@@ -147,7 +155,11 @@ class AL(nn.Module):
         if self._pending is None:
             raise RuntimeError("AL.backward: no batch in flight; call forward(x, y) first, with gradients enabled")
         pending, self._pending = self._pending, None
-        torch.autograd.backward(pending)
+        try:
+            torch.autograd.backward(pending)
+        except BaseException:
+            self.discard()  # half of the gradients would be added to the next batch's
+            raise
 
     def update(self) -> None:
         """Take one optimizer step and clear the gradients."""
@@ -193,6 +205,11 @@ class AL(nn.Module):
         if self.optimizer.state:
             self.optimizer.load_state_dict(self.optimizer.state_dict())
         return self
+
+
+def _versions(tree: Any) -> list[int]:
+    """Return the version of every tensor, which grows when one is changed in place (inference tensors keep none)."""
+    return [leaf._version for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_inference()]
 
 
 def _rates(lr: LearningRate) -> dict[str, float]:

@@ -90,9 +90,9 @@ class Association(nn.Module):
 class Reconstruction(nn.Module):
     """The auto-encoder loss of a decoded target against the target that was encoded.
 
-    "classes": the decoded rows are logits over the classes (the first layer, whose target is one-hot).
-    "mse": squared distance between the codes. "contrastive": cross-entropy over the cosines of each decoded
-    code to all codes of the layer below, divided by `temperature`.
+    "classes": cross-entropy of the decoded rows as logits over the classes (the first layer, whose target is
+    one-hot). "contrastive": cross-entropy over the cosines of each decoded code to all codes of the layer below.
+    Both divide the logits by `temperature`. "mse": squared distance between the codes.
     """
 
     def __init__(self, kind: str, temperature: float = 0.2) -> None:

@@ -19,6 +19,7 @@ from (seed, layer, number); and every schedule uses the same number of intra-op 
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -40,7 +41,7 @@ __all__ = ["ALFM", "SCHEDULES", "Continuous", "Schedule", "Sequential", "StageEr
 
 #: Batches that may wait between two stages: enough to absorb jitter, few enough to keep memory flat.
 QUEUE_DEPTH = 2
-#: Seconds that `close` gives a worker to end the step it is in.
+#: Seconds that closing gives the workers, together, to end the step that each is in.
 JOIN_DEADLINE = 10.0
 
 LocalLosses = list[tuple[Tensor, Tensor]]
@@ -98,6 +99,8 @@ class Schedule(ABC):
     ) -> Iterator[LocalLosses]:
         """Train on every (x, y) of `batches` and yield each batch's losses, in order, when its last layer is done.
 
+        Nothing is trained before the result is iterated over.
+
         A batch's losses are one (associated, auto-encoder) pair of 0-d tensors per layer. Batches are numbered
         from `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
         StageError for a failure in a layer, what the loader raised as it was, and RuntimeError while another run
@@ -118,9 +121,9 @@ class Schedule(ABC):
                 raise
             except BaseException:
                 # Whatever happened, the layers can be trained on: no half-done batch stays in one.
-                self.close()
-                for layer in self.stack:
-                    layer.discard()
+                if self._stop():
+                    for layer in self.stack:
+                        layer.discard()
                 raise
             finally:
                 self._running = False
@@ -129,8 +132,13 @@ class Schedule(ABC):
     def _run(self, batches: Iterator[Batch]) -> Iterator[LocalLosses]:
         """Train on the numbered batches and yield their losses in order."""
 
-    def close(self) -> None:  # noqa: B027 (a schedule without threads has nothing to end)
+    def close(self) -> None:
         """End the schedule's threads, if it has any; safe to call twice."""
+        self._stop()
+
+    def _stop(self) -> bool:
+        """End the threads without raising anything; tell whether all have ended."""
+        return True
 
     def _forward(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer forward on one batch, which then holds the layer's outputs."""
@@ -156,9 +164,11 @@ class Schedule(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # An exception that is on its way matters more than a failure that nobody has asked for.
-        with suppress(StageError) if error is not None else nullcontext():
+        # An exception that is on its way matters more than what closing could have to say.
+        if error is None:
             self.close()
+        else:
+            self._stop()
 
 
 class Sequential(Schedule):
@@ -180,8 +190,7 @@ class Sequential(Schedule):
 class ALFM(Schedule):
     """A new thread per layer and batch for backward and update, all joined before the next batch.
 
-    The forward passes run on the caller's thread. Kept as the baseline that earlier codes used; `continuous` is
-    at least as fast for every stack.
+    The forward passes run on the caller's thread. Kept as the baseline that earlier codes used.
     """
 
     name = "al-fm"
@@ -236,6 +245,7 @@ class Continuous(Schedule):
         self._failure: StageError | None = None
         self._told = False
         self._failing = threading.Lock()
+        self._devices = stack.devices
         self._stages = _stages(stack)
         self._channels: list[Channel[Batch]] = [Channel(QUEUE_DEPTH) for _ in self._stages]
         # Unbounded, so that the last stage never waits for the caller; the inlet bounds what is under way.
@@ -248,6 +258,8 @@ class Continuous(Schedule):
             worker.start()
 
     def _run(self, batches: Iterator[Batch]) -> Iterator[LocalLosses]:
+        if self.stack.devices != self._devices:
+            raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
         inlet, outlet = self._channels[0], self._channels[-1]
         under_way = 0
         try:
@@ -314,16 +326,23 @@ class Continuous(Schedule):
     def close(self) -> None:
         """End the workers; a batch under way in a layer is finished there and goes no further.
 
-        Raises StageError for a failure that came after the caller had left its loop.
+        Raises StageError for a failure that came after the caller had left its loop, and RuntimeError where a step
+        lasts longer than JOIN_DEADLINE.
         """
-        self._close_channels()
-        for worker in self._workers:
-            worker.join(JOIN_DEADLINE)
-        stuck = [worker.name for worker in self._workers if worker.is_alive()]
-        if stuck:
-            raise RuntimeError(f"workers {', '.join(stuck)} did not end within {JOIN_DEADLINE:.0f} s")
+        if not self._stop():
+            raise RuntimeError(f"a worker did not end within {JOIN_DEADLINE:.0f} s: {', '.join(self._alive())}")
         if not self._told:
             self._raise_failure()
+
+    def _stop(self) -> bool:
+        self._close_channels()
+        deadline = time.monotonic() + JOIN_DEADLINE
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        return not self._alive()
+
+    def _alive(self) -> list[str]:
+        return [worker.name for worker in self._workers if worker.is_alive()]
 
 
 SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Sequential, ALFM, Continuous)}

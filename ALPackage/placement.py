@@ -18,8 +18,7 @@ class PlacementError(ValueError):
 
 def available_devices() -> list[str]:
     """Return the names of the devices that this machine has: "cpu", then every GPU."""
-    names = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return [*names, "mps"] if torch.backends.mps.is_available() else names
+    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
 
 
 def resolve(devices: str | Sequence[str], layers: int) -> list[torch.device]:
@@ -52,8 +51,8 @@ def _existing(name: str) -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError) as reason:
         raise PlacementError(f"devices: {name!r} is not a device name; this machine has {', '.join(have)}") from reason
-    if device.type in ("cpu", "mps"):
-        device = torch.device(device.type)
+    if device.type == "cpu":
+        device = torch.device("cpu")
     elif device.index is None:
         device = torch.device(device.type, 0)
     if str(device) not in have:

@@ -48,7 +48,7 @@ def al_form(
         else:
             # The first decoder's rows are logits over the classes: nothing may bound them.
             h = ClassCodes(decoder)
-            reconstruction = Reconstruction("classes", temperature)
+            reconstruction = Reconstruction("classes", temperature if association == "contrastive" else 1.0)
         layers[block.name] = AL(
             ENC(block.f, bridge, Association(association, temperature)), AE(g, h, reconstruction), lr, optimizer
         )

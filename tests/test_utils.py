@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
+import torch.utils.deterministic
 
 import utils
 from ALPackage import placement
@@ -32,3 +34,18 @@ def test_a_seed_fixes_all_three_generators(seed: int) -> None:
     assert draws() == first
     utils.set_seed(seed + 1)
     assert not set(draws()) & set(first)
+
+
+def test_deterministic_mode_is_asked_for_without_filling_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        utils.set_deterministic()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = before
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

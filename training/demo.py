@@ -19,15 +19,13 @@ RUNS: tuple[tuple[Task, str], ...] = (
 def main(argv: list[str]) -> int:
     """Run both commands with `argv` appended (for example --out DIR), then compare, and return the exit code."""
 
-    def both() -> list[Outcome]:
-        outcomes = []
+    def both(outcomes: list[Outcome]) -> None:
         for task, command in RUNS:
             script = "cvmain.py" if task == "vision" else "nlpmain.py"
             print(f"\npython {script} {command}", flush=True)
             outcomes.append(run(task, [*command.split(), *argv]))
             if outcomes[-1].interrupted:
                 break
-        return outcomes
 
     return exit_code(both)
 

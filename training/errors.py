@@ -25,7 +25,7 @@ class ConfigError(UsageError):
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that `name` may have been meant for, whatever its case; None where none is near."""
     lowered = {choice.lower(): choice for choice in known}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1)
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.7)
     return lowered[close[0]] if close else None
 
 

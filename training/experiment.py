@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,15 +19,16 @@ from ALPackage.placement import resolve
 from ALPackage.threads import default_threads
 from data import DataError, Split
 from data.batches import Batches
-from models import parameter_counts
-from utils import set_seed
+from models import BPStack, parameter_counts
+from utils import set_deterministic, set_seed
 
 from .arguments import Arguments, configure, parse
 from .config import Config, Method, Task, count_threads, device_list, layer_count
 from .errors import ConfigError, UsageError
 from .memory import PeakMemory
 from .provenance import collect
-from .report import comparison_table, draw
+from .record import Record
+from .report import comparison_table
 from .results import Facts, MethodSummary, Results, prepare_output
 from .tasks import Job, load_job
 from .trainer import ALTrainer, BPTrainer, Trainer, cosine_lr
@@ -49,30 +52,32 @@ def main(task: Task, argv: Sequence[str] | None = None) -> int:
     0: done. 2: a mistake in the arguments, the config or the data, told in one line. 130: interrupted; the epochs
     that were finished are on disk.
     """
-    return exit_code(lambda: [run(task, sys.argv[1:] if argv is None else argv)])
+    return exit_code(lambda outcomes: outcomes.append(run(task, sys.argv[1:] if argv is None else argv)))
 
 
-def exit_code(work: Callable[[], list[Outcome]]) -> int:
-    """Do the work, turn what can go wrong for a user into one line and an exit code, and report what was done."""
+def exit_code(work: Callable[[list[Outcome]], None]) -> int:
+    """Do the work, which appends what it leaves; report all of that, and what went wrong as a line and a code."""
+    outcomes: list[Outcome] = []
+    code, last_words = 0, ""
     try:
-        outcomes = work()
+        work(outcomes)
     except (UsageError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        code, last_words = 2, f"error: {error}"
     except KeyboardInterrupt:
-        print("interrupted: nothing had been trained yet", file=sys.stderr)
-        return 130
+        code = 130
     for outcome in outcomes:
         if outcome.summaries:
             print(f"\n{outcome.title}\n{comparison_table(outcome.summaries)}")
     files = [path for outcome in outcomes for path in outcome.files]
     if files:
-        print("\nresults:", *(f"  {path}" for path in files), sep="\n")
-    if any(outcome.interrupted for outcome in outcomes):
+        print("\nresults:", *(f"  {path}" for path in files), sep="\n", flush=True)
+    if code == 130 or any(outcome.interrupted for outcome in outcomes):
+        code = 130
         kept = "the files above hold every epoch that was finished" if files else "before the first epoch was done"
-        print(f"interrupted: {kept}", file=sys.stderr)
-        return 130
-    return 0
+        last_words = f"interrupted: {kept}"
+    if last_words:
+        print(last_words, file=sys.stderr)
+    return code
 
 
 def run(task: Task, argv: Sequence[str]) -> Outcome:
@@ -86,23 +91,24 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
     for method in arguments.methods:
         _check_devices(config, arguments.model, method)
     out = prepare_output(config.outputpath)
+    if torch.cuda.is_available():
+        set_deterministic()
     job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
     _introduce(arguments, job)
-    results: list[Results] = []
+    record = Record(out, arguments.dataset, arguments.model)
     interrupted = False
     try:
         for method in arguments.methods:
-            _run_method(arguments, config, job, method, threads[method], out, results)
+            _run_method(arguments, config, job, method, threads[method], record)
+        record.draw()
     except KeyboardInterrupt:
         interrupted = True
-    for notice in dict.fromkeys(notice for part in results for notice in part.notices):
+        with suppress(KeyboardInterrupt):  # who presses it again is not interested in pictures
+            record.draw()
+    for notice in record.notices():
         print(f"note: {notice}")
-    summaries = [summary for part in results if (summary := part.summary()) is not None]
-    files = [part.csv_path for part in results if part.rows]
-    if files:
-        files += [results[0].json_path, *draw(out, arguments.dataset, arguments.model)]
     title = f"{arguments.dataset}, {arguments.model}, {arguments.turns} turn{'s' * (arguments.turns > 1)}"
-    return Outcome(title, summaries, files, interrupted)
+    return Outcome(title, record.summaries(), record.files(), interrupted)
 
 
 def _check_devices(config: Config, model: str, method: Method) -> None:
@@ -123,66 +129,65 @@ def _introduce(arguments: Arguments, job: Job) -> None:
         print(f"  {note}")
 
 
-def _run_method(
-    arguments: Arguments,
-    config: Config,
-    job: Job,
-    method: Method,
-    threads: int,
-    out: Path,
-    started: list[Results],
-) -> None:
-    """Run all turns of one method; its `Results` joins `started`, so that an interruption keeps it."""
-    results: Results | None = None
-    for turn in range(1, arguments.turns + 1):
-        seed = config.seed + turn
+def _run_method(arguments: Arguments, config: Config, job: Job, method: Method, threads: int, record: Record) -> None:
+    """Run all turns of one method; its `Results` joins the record, so that an interruption keeps it."""
+
+    def begin(seed: int) -> tuple[Trainer, ALStack | BPStack, list[torch.device]]:
         torch.set_num_threads(default_threads(1))  # measuring takes all cores, for both methods
         set_seed(seed)
         model = job.build(method)
         devices = model.set_device(device_list(config, arguments.model, method))
         if isinstance(model, ALStack):
-            trainer: Trainer = ALTrainer(model, config.schedule, threads=threads, seed=seed)
-        else:
-            trainer = BPTrainer(model, lr=job.lr, weight_decay=config.weight_decay)
-        if results is None:
-            trained, inferred = parameter_counts(model)
-            facts = Facts(
-                config={**config.model_dump(mode="json"), **job.resolved, "limit_train": arguments.limit_train},
-                seeds=[config.seed + t for t in range(1, arguments.turns + 1)],
-                train_samples=len(job.data.train),
-                parameters_training=trained,
-                parameters_inference=inferred,
-                threads=threads,
-                schedule=config.schedule if method == "al" else None,
-                devices=[str(device) for device in devices],
-                provenance=collect(devices),
-                notes=job.notes,
-            )
-            results = Results(out, arguments.dataset, arguments.model, method, len(model), facts)
-            print(
-                f"{method.upper()}: {len(model)} layers on {', '.join(dict.fromkeys(map(str, devices)))}; "
-                f"{f'{config.schedule}, ' if method == 'al' else ''}{threads} intra-op threads"
-                f"{' per worker' if method == 'al' else ''}; {trained:,} parameters"
-            )
-            started.append(results)
+            return ALTrainer(model, config.schedule, threads=threads, seed=seed), model, devices
+        return BPTrainer(model, lr=job.lr, weight_decay=config.weight_decay), model, devices
+
+    seeds = [config.seed + turn for turn in range(1, arguments.turns + 1)]
+    trainer, model, devices = begin(seeds[0])
+    with trainer:
+        # Libraries set themselves up at the first batch; on a model that is thrown away, no method pays for it.
+        first = islice(Batches(job.data.train, job.batch_size, job.transform, device=devices[0]), 2)
+        trainer.train(first, lambda step: job.lr, lambda losses: None)
+    trained, inferred = parameter_counts(model)
+    facts = Facts(
+        config={**config.model_dump(mode="json"), **job.resolved, "limit_train": arguments.limit_train},
+        seeds=seeds,
+        train_samples=len(job.data.train),
+        parameters_training=trained,
+        parameters_inference=inferred,
+        threads=threads,
+        schedule=config.schedule if method == "al" else None,
+        devices=[str(device) for device in devices],
+        provenance=collect(devices),
+        notes=job.notes,
+    )
+    results = Results(record.out, arguments.dataset, arguments.model, method, len(model), facts)
+    record.results.append(results)
+    how = (
+        f"{config.schedule}, {threads} intra-op threads per worker" if method == "al" else f"{threads} intra-op threads"
+    )
+    where = ", ".join(dict.fromkeys(map(str, devices)))
+    print(f"{method.upper()}: {len(model)} layers on {where}; {how}; {trained:,} parameters")
+    del trainer, model
+    for turn, seed in enumerate(seeds, start=1):
         with PeakMemory(devices) as memory:
-            try:
-                _run_turn(trainer, job, config, results, turn, seed, devices)
-            finally:
-                trainer.close()
-        results.finish_turn(turn, peak_memory_mb=memory.mb)
+            trainer, _, devices = begin(seed)
+            with trainer:
+                _run_turn(trainer, job, config, record, turn, seed, devices)
+        notes = [] if memory.exact else ["peak memory: of the process since it began, as this system tells no other"]
+        results.finish_turn(turn, peak_memory_mb=memory.mb, notes=notes)
 
 
 def _run_turn(
     trainer: Trainer,
     job: Job,
     config: Config,
-    results: Results,
+    record: Record,
     turn: int,
     seed: int,
     devices: list[torch.device],
 ) -> None:
     """Train one model for all epochs, measuring and recording after each."""
+    results = record.results[-1]
     method = results.method
     data = job.data
     steps = config.epochs * len(Batches(data.train, job.batch_size, job.transform))
@@ -214,6 +219,7 @@ def _run_turn(
             f"{seconds:.1f} s, {len(data.train) / seconds:,.0f} samples/s",
             flush=True,
         )
+        record.draw_now_and_then()
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""The peak memory of a stretch of training.
+"""The peak memory of a stretch of work: of a turn, its training and its measuring.
 
 On CUDA it is what PyTorch's allocator handed out, added up over the devices. On the CPU it is the largest
 resident size of the process while inside. Linux can forget the earlier peak; elsewhere the operating system

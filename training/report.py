@@ -8,7 +8,7 @@ matplotlib is touched.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,13 +31,13 @@ STYLE: dict[Method, tuple[str, Literal["-", "--"], str]] = {"al": ("#0072B2", "-
 Tables = dict[Method, pd.DataFrame]
 
 
-def draw(out: Path, dataset: str, model: str) -> list[Path]:
-    """Draw the pictures of `dataset` and `model` from the CSV files in `out`; return the PNG files.
+def draw(out: Path, dataset: str, model: str, methods: Collection[Method] = ("al", "bp")) -> list[Path]:
+    """Draw the pictures of `dataset` and `model` from the CSV files of `methods` in `out`; return the PNG files.
 
     Raises `UsageError` where a CSV file is not one of ours.
     """
     tables: Tables = {}
-    for method in STYLE:
+    for method in (method for method in STYLE if method in methods):
         path = csv_path(out, dataset, model, method)
         if path.exists():
             tables[method] = _read(path, method)

@@ -162,6 +162,24 @@ class Results:
             peak_memory_mb=max(peaks, default=None),
         )
 
+    def comparable(self) -> list[Method]:
+        """Return the other methods on disk that were run with the same config and seeds, devices and speed aside."""
+        aside = {"outputpath", "schedule", "threads", "al_gpu_list", "bp_gpu_list"}
+
+        def essence(config: dict[str, Any], seeds: list[int]) -> tuple[dict[str, Any], list[int]]:
+            return {key: value for key, value in config.items() if key not in aside}, seeds
+
+        mine = essence(self.facts.config, self.facts.seeds)
+        methods: tuple[Method, ...] = ("al", "bp")
+        blocks = self._other_methods()
+        return [
+            method
+            for method in methods
+            if isinstance(block := blocks.get(method), dict)
+            and isinstance(block.get("config"), dict)
+            and essence(block["config"], block.get("seeds", [])) == mine
+        ]
+
     def _write(self) -> None:
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, self.columns, lineterminator="\n")

@@ -74,7 +74,7 @@ class CommonConfig(BaseModel):
     """The associated loss; `contrastive` is cross-entropy over the codes of all classes."""
 
     temperature: Rate = 0.2
-    """Divides the similarities of the contrastive association: lower is sharper."""
+    """Divides the similarities in the losses of the contrastive association: lower is sharper."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled decay of the weights, for AL and BP alike."""

@@ -6,6 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -56,7 +57,12 @@ class Trainer(ABC):
             samples += len(labels)
         return (torch.stack(right).sum(0) * (100.0 / samples)).tolist()
 
-    def close(self) -> None:  # noqa: B027 (BP has no threads to end)
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(  # noqa: B027 (BP has no threads to end)
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """End the trainer's threads, if any."""
 
     @abstractmethod
@@ -111,9 +117,11 @@ class ALTrainer(Trainer):
     def _devices(self) -> list[torch.device]:
         return self.stack.devices
 
-    def close(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """End the schedule's threads."""
-        self.schedule.close()
+        self.schedule.__exit__(kind, error, traceback)
 
 
 class BPTrainer(Trainer):

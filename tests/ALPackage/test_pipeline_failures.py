@@ -323,3 +323,31 @@ def test_a_schedule_that_never_ran_ends_its_threads() -> None:
 def test_an_empty_loader_yields_nothing(schedule: str) -> None:
     with make_schedule(schedule, hooked(nothing), threads=1) as one:
         assert list(one.run(iter(()))) == []
+
+
+def test_a_worker_that_does_not_end_in_time_hides_no_other_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "JOIN_DEADLINE", 0.05)
+    reached, release = threading.Event(), threading.Event()
+
+    def slow(layer: int, batch: int, phase: str) -> None:
+        if layer == 2:
+            reached.set()
+            release.wait(3.0)
+        if (layer, batch) == (0, 2):
+            reached.wait(3.0)
+            raise Broken
+
+    one = make_schedule("continuous", hooked(slow), threads=1)
+    with pytest.raises(StageError, match="batch 2"), one:
+        list(one.run(pairs()))
+    with pytest.raises(RuntimeError, match="did not end within"):
+        one.close()
+    release.set()
+
+
+def test_layers_that_moved_after_the_schedule_was_made_are_refused() -> None:
+    stack = hooked(nothing)
+    with make_schedule("continuous", stack, threads=1) as one:
+        stack[1].to("meta")
+        with pytest.raises(RuntimeError, match="place them first"):
+            list(one.run(pairs()))

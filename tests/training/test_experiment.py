@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from training import demo, experiment
+from training import demo, experiment, record
 from training.config import Task
 from training.results import columns
 from training.trainer import ALTrainer, cosine_lr
@@ -160,7 +160,7 @@ def test_an_interruption_keeps_what_is_done(
     def interrupted(self: ALTrainer, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 2:
+        if calls == 3:  # the first is the warm-up
             raise KeyboardInterrupt
         return train(self, *arguments)
 
@@ -224,3 +224,58 @@ def test_the_demo_runs_both_tasks_and_ends_with_the_comparison(
     for name in ("digits_vgg_al.csv", "docstrings_lstm.json", "docstrings_lstm_accuracy.png"):
         assert (tmp_path / name).exists()
         assert name in end
+
+
+def test_what_the_first_command_of_the_demo_did_is_reported_when_the_second_one_fails(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = f"tinyImageNet vgg --method al {QUICK['vision']}"
+    monkeypatch.setattr(demo, "RUNS", (("vision", good), ("text", "agnews lstm --set epochs=none")))
+    assert demo.main(["--out", str(tmp_path), "--data-root", str(datasets)]) == 2
+    printed = capsys.readouterr()
+    assert "test accuracy (%)" in printed.out
+    assert "tinyImageNet_vgg_al.csv" in printed.out
+    assert printed.err.startswith("error: --set epochs=none")
+
+
+def test_an_interruption_while_the_pictures_are_drawn_loses_no_table(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(record.Record, "draw_now_and_then", lambda self: None)
+    monkeypatch.setattr(record, "draw", interrupted)
+    assert command("vision", "tinyImageNet vgg --method al", datasets, tmp_path) == 130
+    printed = capsys.readouterr()
+    assert "test accuracy (%)" in printed.out
+    assert "tinyImageNet_vgg_al.csv" in printed.out
+
+
+def test_a_foreign_file_of_the_other_method_costs_no_result(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
+    (tmp_path / "tinyImageNet_vgg_bp.csv").write_text("a,b\n1,2\n")
+    assert command("vision", "tinyImageNet vgg --method al", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "note: no pictures:" in printed
+    assert "tinyImageNet_vgg_al.csv" in printed
+
+
+def test_pictures_show_an_earlier_result_only_if_it_is_comparable(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[set[str]] = []
+
+    def remember(out: Path, dataset: str, model: str, methods: set[str]) -> list[Path]:
+        shown.append(set(methods))
+        return []
+
+    monkeypatch.setattr(record, "draw", remember)
+    assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
+    assert command("vision", "tinyImageNet vgg --method al --schedule sequential", datasets, tmp_path) == 0
+    assert shown[-1] == {"al", "bp"}
+    for other in ("--seed 3", "--limit-train 30", "-r 2", "--set base_lr=0.01"):
+        assert command("vision", f"tinyImageNet vgg --method al {other}", datasets, tmp_path) == 0
+        assert shown[-1] == {"al"}, other
