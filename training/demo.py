@@ -11,8 +11,8 @@ __all__ = ["RUNS", "main"]
 
 #: Small versions of the two commands, sized for a laptop: the point is that everything runs, not the accuracy.
 RUNS: tuple[tuple[Task, str], ...] = (
-    ("vision", "digits vgg --set width=0.25 --set epochs=10 --set train_batch_size=64"),
-    ("text", "docstrings lstm --set embedding_dim=64 --set x_hid=64 --set max_len=64 --set epochs=8 --set lr=0.002"),
+    ("vision", "digits vgg --set width=0.25 --set epochs=8 --set train_batch_size=64"),
+    ("text", "docstrings lstm --set embedding_dim=64 --set x_hid=64 --set max_len=64 --set epochs=5 --set lr=0.003"),
 )
 
 

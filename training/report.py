@@ -28,6 +28,8 @@ __all__ = ["comparison_table", "draw"]
 
 STYLE: dict[Method, tuple[str, Literal["-", "--"], str]] = {"al": ("#0072B2", "-", "o"), "bp": ("#D55E00", "--", "s")}
 """Colour, line and marker of each method."""
+LEAST_RANGE = 5.0
+"""Percentage points that the axis of accuracy by depth spans at least."""
 Tables = dict[Method, pd.DataFrame]
 
 
@@ -160,12 +162,17 @@ def _depth(tables: Tables, title: str) -> Figure:
     mean = at.mean().to_numpy()
     reach = [mean - at.min().to_numpy(), at.max().to_numpy() - mean]
     colour, line, marker = STYLE["al"]
-    left.errorbar(depths, mean, reach, color=colour, linestyle=line, marker=marker, capsize=4, label="AL")
+    caps = 4 if len(at) > 1 else 0
+    left.errorbar(depths, mean, reach, color=colour, linestyle=line, marker=marker, capsize=caps, label="AL")
     if "bp" in tables:
         bp = _chosen(tables["bp"])["test_acc"]
         left.axhline(bp.mean(), color=STYLE["bp"][0], linestyle=STYLE["bp"][1], label="BP, all layers")
         if len(bp) > 1:
             left.axhspan(bp.min(), bp.max(), color=STYLE["bp"][0], alpha=0.22, linewidth=0)
+    # A narrow range would make a few samples look like a collapse.
+    low, high = left.get_ylim()
+    missing = max(0.0, LEAST_RANGE - (high - low)) / 2
+    left.set_ylim(low - missing, high + missing)
     left.legend()
     left.set_title("At the epoch chosen on validation", fontsize=11)
     left.set_xlabel("Layers used for inference")
