@@ -231,3 +231,49 @@ def test_the_optimizer_gets_two_named_groups() -> None:
     layer = scalar_layer(lr={"enc": 0.1, "ae": 0.2}, optimizer=optimizer)
     assert [(group["name"], group["lr"]) for group in seen] == [("enc", 0.1), ("ae", 0.2)]
     assert list(layer.enc.parameters()) == seen[0]["params"]
+
+
+@pytest.mark.parametrize("part", ["f", "g"])
+def test_a_function_that_changes_its_input_in_place_is_refused(part: str) -> None:
+    """The input belongs to the loader, or to the layer below, which still needs it for its backward pass."""
+    hasty = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3))
+    parts = {"f": nn.Linear(3, 3), "g": nn.Linear(3, 3)} | {part: hasty}
+    layer = AL(ENC(parts["f"], nn.Linear(3, 3)), AE(parts["g"], nn.Linear(3, 3)))
+    with pytest.raises(RuntimeError, match="in place"):
+        layer(torch.randn(4, 3), torch.randn(4, 3))
+    tidy = AL(
+        ENC(nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True)), nn.Linear(3, 3)),
+        AE(nn.Linear(3, 3), nn.Linear(3, 3)),
+    )
+    tidy(torch.randn(4, 3), torch.randn(4, 3))
+    with torch.inference_mode():
+        tidy.eval()(torch.randn(4, 3), torch.randn(4, 3))
+
+
+def test_a_failed_backward_leaves_no_gradients_for_the_next_batch() -> None:
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            if broken:
+                raise ValueError("broken")
+            return gradients[0]
+
+    class Node(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = Fails.apply(x)
+            return out
+
+    layer = AL(ENC(nn.Sequential(nn.Linear(3, 3), Node()), nn.Linear(3, 3)), AE(nn.Linear(3, 3), nn.Linear(3, 3)))
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    broken = True
+    layer(x, y)
+    with pytest.raises(ValueError, match="broken"):
+        layer.backward()
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    broken = False
+    layer(x, y)
+    layer.backward_and_update()
