@@ -1,7 +1,7 @@
 """Associated Learning: layers with local losses, and the schedules that train them in a pipeline."""
 
 from .base import AE, AL, ENC
-from .pipeline import SCHEDULES, StageError, make_schedule
+from .pipeline import SCHEDULES, Schedule, StageError, make_schedule
 from .placement import PlacementError, set_device
 from .stack import ALStack
 
@@ -12,6 +12,7 @@ __all__ = [
     "SCHEDULES",
     "ALStack",
     "PlacementError",
+    "Schedule",
     "StageError",
     "make_schedule",
     "set_device",

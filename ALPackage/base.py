@@ -18,9 +18,8 @@ from typing import Any, SupportsFloat
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 
-from .nested import detach, to_device
+from .nested import detach, to_device, versions
 
 __all__ = ["AE", "AL", "ENC"]
 
@@ -125,10 +124,10 @@ class AL(nn.Module):
         if self._updating:
             raise RuntimeError("AL.forward: backward_and_update() is at work on another thread; join that thread first")
         x, y = to_device(detach((x, y)), self.device)
-        versions = _versions((x, y))
+        before = versions((x, y))
         hidden, bridged = self.enc(x)
         code, decoded = self.ae(y)
-        if _versions((x, y)) != versions:
+        if versions((x, y)) != before:
             raise RuntimeError(
                 "AL.forward: f, b, g or h changed its input in place, which belongs to the loader or to the layer "
                 "below; use the form that is not in place, such as nn.ReLU(inplace=False)"
@@ -205,11 +204,6 @@ class AL(nn.Module):
         if self.optimizer.state:
             self.optimizer.load_state_dict(self.optimizer.state_dict())
         return self
-
-
-def _versions(tree: Any) -> list[int]:
-    """Return the version of every tensor, which grows when one is changed in place (inference tensors keep none)."""
-    return [leaf._version for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_inference()]
 
 
 def _rates(lr: LearningRate) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from typing import Generic, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Channel", "Closed"]
 
 T = TypeVar("T")
+CLOSED: Any = object()
 
 
 class Closed(Exception):  # noqa: N818 (a state that a loop ends on, not an error)
@@ -19,45 +19,74 @@ class Channel(Generic[T]):
     """Like `queue.Queue`, with `close`: it wakes every waiting thread at once, so that nobody polls.
 
     `depth`: items held before `put` waits; None is unbounded. Closing drops the items that are held.
+
+    Made of two of the interpreter's own C queues, one for items and one for free places: no lock is ever held by
+    Python code, so that Ctrl-C, which can strike between any two instructions, never leaves one locked.
     """
 
     def __init__(self, depth: int | None = None) -> None:
-        self._depth = depth
-        self._items: deque[T] = deque()
+        self._items: SimpleQueue[T] = SimpleQueue()
+        self._places: SimpleQueue[None] | None = None if depth is None else SimpleQueue()
         self._closed = False
-        lock = threading.Lock()
-        self._filled = threading.Condition(lock)
-        self._freed = threading.Condition(lock)
+        for _ in range(depth or 0):
+            self._give_place()
 
     def put(self, item: T) -> None:
         """Append `item`, waiting for space. Raises Closed."""
-        with self._freed:
-            while not self._closed and self._depth is not None and len(self._items) >= self._depth:
-                self._freed.wait()
-            if self._closed:
-                raise Closed
-            self._items.append(item)
-            self._filled.notify()
+        if self._places is not None:
+            self._take(self._places)
+        self._append(item)
+
+    def offer(self, item: T) -> bool:
+        """Append `item` if there is space now, and tell whether there was. Raises Closed."""
+        if self._places is not None:
+            try:
+                self._take(self._places, block=False)
+            except Empty:
+                return False
+        self._append(item)
+        return True
 
     def get(self) -> T:
         """Take the oldest item, waiting for one. Raises Closed."""
-        with self._filled:
-            while not self._closed and not self._items:
-                self._filled.wait()
-            if self._closed:
-                raise Closed
-            item = self._items.popleft()
-            self._freed.notify()
-            return item
+        item: T = self._take(self._items)
+        self._give_place()
+        return item
 
     def ready(self) -> bool:
         """Tell whether `get` would return at once or raise."""
-        return bool(self._items) or self._closed
+        return self._closed or not self._items.empty()
 
     def close(self) -> None:
         """Refuse all further items and wake every thread that waits here."""
-        with self._filled:
-            self._closed = True
-            self._items.clear()
-            self._filled.notify_all()
-            self._freed.notify_all()
+        self._closed = True
+        for queue in (self._items, self._places):
+            if queue is not None:
+                _empty(queue)
+                queue.put(CLOSED)
+
+    def _append(self, item: T) -> None:
+        if self._closed:
+            raise Closed
+        self._items.put(item)
+
+    def _give_place(self) -> None:
+        if self._places is not None:
+            self._places.put(None)
+
+    def _take(self, queue: SimpleQueue[Any], block: bool = True) -> Any:
+        if self._closed:
+            raise Closed
+        taken = queue.get(block)
+        if self._closed:
+            queue.put(CLOSED)  # for the next one who waits here
+            raise Closed
+        return taken
+
+
+def _empty(queue: SimpleQueue[Any]) -> None:
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        return

@@ -81,10 +81,10 @@ class Association(nn.Module):
         """Return the mean loss over the batch, 0-d."""
         table, labels = target
         if self.kind == "mse":
-            return F.mse_loss(bridged, table[labels])
+            return F.mse_loss(_full(bridged), _full(table[labels]))
         if self.kind == "cosine":
-            return (1.0 - F.cosine_similarity(bridged, table[labels], dim=-1)).mean()
-        return F.cross_entropy(similarity(bridged, table) / self.temperature, labels)
+            return (1.0 - F.cosine_similarity(_full(bridged), _full(table[labels]), dim=-1)).mean()
+        return F.cross_entropy(_full(similarity(bridged, table)) / self.temperature, labels)
 
 
 class Reconstruction(nn.Module):
@@ -106,12 +106,17 @@ class Reconstruction(nn.Module):
         """Return the mean loss over the classes, 0-d."""
         rows, table = decoded[0], target[0]
         if self.kind == "mse":
-            return F.mse_loss(rows, table)
+            return F.mse_loss(_full(rows), _full(table))
         own = torch.arange(len(table), device=table.device)
         logits = (rows if self.kind == "classes" else similarity(rows, table)) / self.temperature
-        return F.cross_entropy(logits, own)
+        return F.cross_entropy(_full(logits), own)
 
 
 def similarity(codes: Tensor, table: Tensor) -> Tensor:
     """Return the cosine of every code (B, d) to every row of the table (C, d), as (B, C)."""
     return F.normalize(codes, dim=-1) @ F.normalize(table, dim=-1).T
+
+
+def _full(x: Tensor) -> Tensor:
+    """Return x in float32 where autocast has left half precision: losses are summed in full precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

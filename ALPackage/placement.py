@@ -9,7 +9,7 @@ from torch import nn
 
 from .base import AL
 
-__all__ = ["PlacementError", "al_layers", "available_devices", "resolve", "set_device"]
+__all__ = ["PlacementError", "al_layers", "available_devices", "resolve", "set_device", "stage_sizes"]
 
 
 class PlacementError(ValueError):
@@ -77,3 +77,16 @@ def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.dev
     for layer, device in zip(layers, where, strict=True):
         layer.to(device)
     return where
+
+
+def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
+    """Return the number of layers of each stage: neighbours on one device share one, an index-less "cpu" stands alone."""
+    sizes: list[int] = []
+    last: torch.device | None = None
+    for device in devices:
+        if device == last and (device.type != "cpu" or device.index is not None):
+            sizes[-1] += 1
+        else:
+            sizes.append(1)
+        last = device
+    return sizes

@@ -1,4 +1,4 @@
-"""What each layer did when: spans of work, how much of them overlapped, and a Chrome trace."""
+"""What each worker did when: its use of time, spans of work, how much of them overlapped, and a Chrome trace."""
 
 from __future__ import annotations
 
@@ -10,18 +10,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Span", "Trace"]
+__all__ = ["PHASES", "Span", "Trace", "Usage"]
+
+#: What a worker can be at; the last three are not work.
+PHASES = ("forward", "backward", "inference", "copy", "wait for input", "wait for space")
 
 
 @dataclass(frozen=True)
 class Span:
-    """Work of one layer on one batch: `phase` is "forward" or "backward"; times in s of a monotonic clock."""
+    """What a worker did on one batch: `phase` is one of `PHASES`; times in s of a monotonic clock, on the host.
+
+    `layer` is a layer's name, or that of a stage's first layer for a copy or a wait. `worker` is its thread's name.
+    """
 
     layer: str
     batch: int
     phase: str
     start: float
     stop: float
+    worker: str = ""
+
+    @property
+    def work(self) -> bool:
+        """Whether a layer was at work."""
+        return self.phase in ("forward", "backward", "inference")
+
+
+@dataclass
+class Usage:
+    """How a worker has spent its time, in s, since it was last asked to start anew.
+
+    `copy` is the hand-over to its device. On a GPU these are the times of the host, which launches the work and waits.
+    """
+
+    device: str
+    layers: list[str]
+    batches: int = 0
+    busy: float = 0.0
+    copy: float = 0.0
+    wait_input: float = 0.0
+    wait_space: float = 0.0
 
 
 class Trace:
@@ -29,7 +57,6 @@ class Trace:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        self._threads: dict[Span, str] = {}
 
     @contextmanager
     def span(self, layer: str, batch: int, phase: str) -> Iterator[None]:
@@ -38,20 +65,23 @@ class Trace:
         try:
             yield
         finally:
-            done = Span(layer, batch, phase, start, time.perf_counter())
-            self.spans.append(done)
-            self._threads[done] = threading.current_thread().name
+            self.add(layer, batch, phase, start, time.perf_counter())
+
+    def add(self, layer: str, batch: int, phase: str, start: float, stop: float) -> None:
+        """Record a span of the calling thread."""
+        self.spans.append(Span(layer, batch, phase, start, stop, threading.current_thread().name))
 
     def busy(self) -> dict[str, float]:
         """Return the seconds of work per layer."""
         total: dict[str, float] = {}
-        for span in self.spans:
+        for span in filter(lambda span: span.work, self.spans):
             total[span.layer] = total.get(span.layer, 0.0) + span.stop - span.start
         return total
 
     def overlap(self) -> float:
         """Return the seconds during which at least two different layers were at work."""
-        edges = sorted([(s.start, 1, s.layer) for s in self.spans] + [(s.stop, -1, s.layer) for s in self.spans])
+        spans = [span for span in self.spans if span.work]
+        edges = sorted([(s.start, 1, s.layer) for s in spans] + [(s.stop, -1, s.layer) for s in spans])
         active: dict[str, int] = {}
         total, last = 0.0, 0.0
         for when, change, layer in edges:
@@ -64,16 +94,23 @@ class Trace:
         return total
 
     def write_chrome(self, path: Path) -> None:
-        """Write the spans in Chrome's trace format (microseconds), which Perfetto opens."""
+        """Write the spans in Chrome's trace format (microseconds), a track per worker, which Perfetto opens."""
+        workers = list(dict.fromkeys(span.worker for span in self.spans))
+        names = [
+            {"name": "thread_name", "ph": "M", "pid": 0, "tid": number, "args": {"name": worker}}
+            for number, worker in enumerate(workers)
+        ]
         events = [
             {
-                "name": f"{span.layer} {span.phase} {span.batch}",
+                "name": f"{span.layer} {span.phase} {span.batch}" if span.work else span.phase,
+                "cat": span.phase,
                 "ph": "X",
                 "ts": span.start * 1e6,
                 "dur": (span.stop - span.start) * 1e6,
                 "pid": 0,
-                "tid": self._threads[span],
+                "tid": workers.index(span.worker),
+                "args": {"layer": span.layer, "batch": span.batch},
             }
             for span in self.spans
         ]
-        path.write_text(json.dumps({"traceEvents": events}), encoding="utf-8")
+        path.write_text(json.dumps({"traceEvents": names + events}), encoding="utf-8")

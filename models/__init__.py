@@ -10,11 +10,12 @@ from ALPackage import ALStack
 
 from .assemble import BPStack, al_form, parameter_counts
 from .lstm import lstm
+from .optimizer import adamw
 from .resnet import resnet
 from .transformer import transformer
 from .vgg import vgg
 
-__all__ = ["TEXT_MODELS", "VISION_MODELS", "BPStack", "build_text", "build_vision", "parameter_counts"]
+__all__ = ["TEXT_MODELS", "VISION_MODELS", "BPStack", "adamw", "build_text", "build_vision", "parameter_counts"]
 
 VISION_MODELS = ("vgg", "resnet")
 TEXT_MODELS = ("lstm", "transformer")

@@ -15,6 +15,7 @@ from ALPackage.nested import to_device
 from ALPackage.placement import resolve
 
 from .blocks import Block
+from .optimizer import adamw
 
 __all__ = ["BPStack", "al_form", "parameter_counts"]
 
@@ -34,7 +35,7 @@ def al_form(
     `code_dim`: width of the class codes of every layer. The codes are linear in the labels, so that decoding keeps
     their order; with the contrastive association codes have unit length on both sides, the bridge's and g's.
     """
-    optimizer = partial(torch.optim.AdamW, weight_decay=weight_decay)
+    optimizer = partial(adamw, weight_decay=weight_decay)
     layers: dict[str, AL] = {}
     below = n_classes
     for block in blocks:

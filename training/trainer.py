@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ALPackage import ALStack, make_schedule
-from models import BPStack
+from ALPackage.trace import Usage
+from models import BPStack, adamw
 
 __all__ = ["ALTrainer", "BPTrainer", "Trainer", "cosine_lr"]
 
@@ -31,6 +34,8 @@ class Trainer(ABC):
 
     #: Optimizer steps taken so far; the learning rate and AL's random streams follow it.
     step: int = 0
+    #: "fp32" or "bf16".
+    precision: str = "fp32"
 
     def train(
         self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
@@ -41,7 +46,8 @@ class Trainer(ABC):
         """
         self._mode(True)
         start = time.perf_counter()
-        losses = self._epoch(batches, lr, progress)
+        with self._precision():
+            losses = self._epoch(batches, lr, progress)
         self._synchronize()
         return losses, time.perf_counter() - start
 
@@ -49,13 +55,28 @@ class Trainer(ABC):
     def accuracies(self, batches: Iterable[tuple[Any, Tensor]]) -> list[float]:
         """Return the accuracy at every depth, the full depth last; BP has one depth."""
         self._mode(False)
+        waiting: deque[Tensor] = deque()
+
+        def inputs() -> Iterator[Any]:
+            for x, labels in batches:
+                waiting.append(labels)
+                yield x
+
         right: list[Tensor] = []
         samples = 0
-        for x, labels in batches:
-            hits = torch.stack([(logits.argmax(-1).cpu() == labels.cpu()).sum() for logits in self._predict(x)])
-            right.append(hits)
-            samples += len(labels)
+        with self._precision():
+            for predictions in self._predict(inputs()):
+                labels = waiting.popleft()
+                # The sums stay on the device until the end: reading one makes the host wait.
+                right.append(
+                    torch.stack([(logits.argmax(-1) == labels.to(logits.device)).sum() for logits in predictions])
+                )
+                samples += len(labels)
         return (torch.stack(right).sum(0) * (100.0 / samples)).tolist()
+
+    def usage(self) -> list[Usage]:
+        """Return how each worker has spent its time in training; BP has no workers."""
+        return []
 
     def __enter__(self) -> Trainer:
         return self
@@ -74,10 +95,18 @@ class Trainer(ABC):
     ) -> dict[str, Any]: ...
 
     @abstractmethod
-    def _predict(self, x: Any) -> list[Tensor]: ...
+    def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]: ...
 
     @abstractmethod
     def _devices(self) -> list[torch.device]: ...
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """Compute in bfloat16 where that is safe, if the config asks for it; weights and losses stay in float32."""
+        with ExitStack() as stack:
+            for kind in {device.type for device in self._devices()} if self.precision == "bf16" else ():
+                stack.enter_context(torch.autocast(kind, dtype=torch.bfloat16))
+            yield
 
     def _synchronize(self) -> None:
         """Wait for the devices to finish, so that a time means work done."""
@@ -87,11 +116,12 @@ class Trainer(ABC):
 
 
 class ALTrainer(Trainer):
-    """Trains an AL stack under a schedule; `threads` and `seed` as for `ALPackage.pipeline.Schedule`."""
+    """Trains an AL stack under a schedule; `options` as for `ALPackage.make_schedule`."""
 
-    def __init__(self, stack: ALStack, schedule: str, *, threads: int | None, seed: int) -> None:
+    def __init__(self, stack: ALStack, schedule: str, *, precision: str = "fp32", **options: Any) -> None:
         self.stack = stack
-        self.schedule = make_schedule(schedule, stack, threads=threads, seed=seed)
+        self.precision = precision
+        self.schedule = make_schedule(schedule, stack, **options)
 
     def _epoch(
         self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
@@ -108,8 +138,12 @@ class ALTrainer(Trainer):
         means = [(total / count).tolist() for total in sums or []]
         return {"assoc_loss": [mean[0] for mean in means], "ae_loss": [mean[1] for mean in means]}
 
-    def _predict(self, x: Any) -> list[Tensor]:
-        return self.stack.inference_by_depth(x)
+    def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
+        return self.schedule.predict(inputs)
+
+    def usage(self) -> list[Usage]:
+        """Return how each worker has spent its time in training."""
+        return self.schedule.usage()
 
     def _mode(self, training: bool) -> None:
         self.stack.train(training)
@@ -127,9 +161,10 @@ class ALTrainer(Trainer):
 class BPTrainer(Trainer):
     """Trains a BP stack end to end with AdamW on cross-entropy."""
 
-    def __init__(self, model: BPStack, *, lr: float, weight_decay: float) -> None:
+    def __init__(self, model: BPStack, *, lr: float, weight_decay: float, precision: str = "fp32") -> None:
         self.model = model
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+        self.precision = precision
+        self.optimizer = adamw(model.parameters(), lr=lr, weight_decay=weight_decay)
 
     def _epoch(
         self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
@@ -140,7 +175,7 @@ class BPTrainer(Trainer):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr(self.step)
             logits = self.model(x)
-            loss = F.cross_entropy(logits, labels.to(logits.device))
+            loss = F.cross_entropy(logits.float(), labels.to(logits.device))
             torch.autograd.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -150,8 +185,9 @@ class BPTrainer(Trainer):
             progress({"loss": loss.detach()})
         return {"loss": float(total) / count if total is not None else float("nan")}
 
-    def _predict(self, x: Any) -> list[Tensor]:
-        return [self.model(x)]
+    def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
+        for x in inputs:
+            yield [self.model(x)]
 
     def _mode(self, training: bool) -> None:
         self.model.train(training)

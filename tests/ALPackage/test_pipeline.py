@@ -16,7 +16,7 @@ from torch import nn
 from ALPackage import AE, AL, ENC, ALStack, make_schedule
 from ALPackage.losses import Association, ClassCodes, OneHot, Reconstruction
 from ALPackage.randomness import Dropout, enter_stream
-from models import build_text, build_vision
+from models import adamw, build_text, build_vision
 
 from .hooked import ALL, CONCURRENT, SEED, Batches, State, assert_equal, losses_of, rate, snapshot, train
 
@@ -106,7 +106,7 @@ def test_schedules_are_equal_bit_for_bit(model: str, schedule: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_plain_loop_written_by_hand_is_equal_bit_for_bit(model: str) -> None:
     stack = build(model)
-    kind = torch.optim.Adam if model == "convolutions" else functools.partial(torch.optim.AdamW, weight_decay=0.01)
+    kind = torch.optim.Adam if model == "convolutions" else functools.partial(adamw, weight_decay=0.01)
     optimizers = [kind([{"params": list(l.enc.parameters())}, {"params": list(l.ae.parameters())}]) for l in stack]  # noqa: E741
     losses: list[list[tuple[float, float]]] = []
     for step, (x, labels) in enumerate(batches(model)):

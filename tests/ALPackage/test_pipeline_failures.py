@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ALPackage import AL, StageError, make_schedule, pipeline
+from ALPackage import AL, Schedule, StageError, continuous, make_schedule
 
 from .hooked import (
     ALL,
@@ -114,11 +114,13 @@ def test_a_worker_that_cannot_even_start_is_raised_in_the_caller(monkeypatch: py
     assert isinstance(caught[0].__cause__, Broken)
 
 
-def test_the_failure_is_raised_again_by_the_next_run() -> None:
+def test_a_run_after_a_failure_says_what_failed() -> None:
     stack = hooked(break_at(0, 1, "forward", Broken()))
     with make_schedule("continuous", stack, threads=1) as one:
+        with pytest.raises(StageError, match="batch 1"):
+            list(one.run(pairs()))
         for _ in range(2):
-            with pytest.raises(StageError, match="batch 1"):
+            with pytest.raises(RuntimeError, match=r"ended when layer 'layer_1' failed on batch 1.*make a new one"):
                 list(one.run(pairs()))
 
 
@@ -156,7 +158,7 @@ def test_a_stack_trains_on_after_a_failure(schedule: str, where: str) -> None:
 
 @pytest.mark.parametrize("at", [0, 5])
 @pytest.mark.parametrize("schedule", ALL)
-def test_what_the_loader_raises_comes_through_as_it_is(schedule: str, at: int) -> None:
+def test_a_failure_of_the_loader_names_the_batch_and_keeps_its_cause(schedule: str, at: int) -> None:
     error = Broken("bad file")
 
     def loader() -> Iterator[tuple[Any, Any]]:
@@ -164,9 +166,11 @@ def test_what_the_loader_raises_comes_through_as_it_is(schedule: str, at: int) -
         raise error
 
     start = time.monotonic()
-    with make_schedule(schedule, hooked(nothing), threads=1) as one, pytest.raises(Broken) as caught:
+    with make_schedule(schedule, hooked(nothing), threads=1) as one, pytest.raises(StageError) as caught:
         list(one.run(loader()))
-    assert caught.value is error
+    assert (caught.value.layer, caught.value.batch) == ("loader", at)
+    assert str(caught.value) == f"loader failed on batch {at}: Broken: bad file"
+    assert caught.value.__cause__ is error
     assert time.monotonic() - start < 2.0
 
 
@@ -177,7 +181,10 @@ def test_when_the_loader_fails_every_layer_has_taken_the_same_steps(schedule: st
         raise Broken
 
     stack = hooked(delay)
-    with make_schedule(schedule, stack, threads=1, seed=SEED) as one, pytest.raises(Broken):
+    with (
+        make_schedule(schedule, stack, threads=1, seed=SEED) as one,
+        pytest.raises(StageError, match="loader failed on batch 6"),
+    ):
         list(one.run(loader()))
     assert steps(stack) == [{6.0}] * 3
 
@@ -187,11 +194,14 @@ def test_what_the_rate_or_the_target_raises_comes_through_too(schedule: str) -> 
     def broken(_: Any) -> Any:
         raise Broken
 
-    with make_schedule(schedule, hooked(nothing), threads=1) as one, pytest.raises(Broken):
+    with (
+        make_schedule(schedule, hooked(nothing), threads=1) as one,
+        pytest.raises(StageError, match="lr failed on batch 0"),
+    ):
         list(one.run(pairs(), lr=broken))
     stack = hooked(nothing)
     stack.target = broken
-    with make_schedule(schedule, stack, threads=1) as one, pytest.raises(Broken):
+    with make_schedule(schedule, stack, threads=1) as one, pytest.raises(StageError, match="target failed on batch 0"):
         list(one.run(pairs()))
 
 
@@ -208,7 +218,7 @@ def test_leaving_the_loop_finishes_what_is_under_way(schedule: str, leave: str) 
     drawn: list[int] = []
     stack = hooked(delay)
 
-    def consume(one: pipeline.Schedule) -> None:
+    def consume(one: Schedule) -> None:
         for number, _ in enumerate(one.run(counting(pairs(20), drawn), lr=rate)):
             if number == 2 and leave == "break":
                 break
@@ -326,7 +336,8 @@ def test_an_empty_loader_yields_nothing(schedule: str) -> None:
 
 
 def test_a_worker_that_does_not_end_in_time_hides_no_other_exception(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "JOIN_DEADLINE", 0.05)
+    monkeypatch.setattr(continuous, "JOIN_DEADLINE", 0.05)
+    monkeypatch.setattr(continuous, "FAILURE_DEADLINE", 0.05)
     reached, release = threading.Event(), threading.Event()
 
     def slow(layer: int, batch: int, phase: str) -> None:

@@ -1,0 +1,175 @@
+"""The continuous pipeline: a persistent worker per stage and bounded channels between them; no barrier anywhere."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from .base import AL
+from .channel import Closed
+from .handover import entry_event, intake_for, join_streams, lend
+from .placement import stage_sizes
+from .randomness import refuse_shared_randomness
+from .schedule import Schedule
+from .stack import ALStack
+from .step import Batch
+from .trace import Usage
+from .worker import Line, Worker
+
+__all__ = ["QUEUE_DEPTH", "Continuous"]
+
+#: Batches that may wait between two stages: enough to absorb jitter, few enough to keep memory flat.
+QUEUE_DEPTH = 2
+#: Seconds that closing gives the workers, together, to end the step that each is in.
+JOIN_DEADLINE = 10.0
+#: The same after a failure, which the caller shall hear of soon; a longer step ends on its own afterwards.
+FAILURE_DEADLINE = 1.5
+
+
+class Continuous(Schedule):
+    """A persistent worker per stage and bounded channels between them: no barrier, no bubble but fill and drain.
+
+    `stages`: the number of layers of each stage, first to last; by default neighbours on one device are one stage, and
+    every layer whose device is just "cpu" is one of its own, which the operating system balances over the cores.
+    `depth`: batches that may wait between two stages. The caller's thread feeds the first stage.
+    """
+
+    name = "continuous"
+
+    def __init__(
+        self, stack: ALStack, *, stages: Sequence[int] | None = None, depth: int = QUEUE_DEPTH, **options: Any
+    ) -> None:
+        super().__init__(stack, **options)
+        refuse_shared_randomness(stack, self.name)
+        if depth < 1:
+            raise ValueError(f"depth: got {depth}; expected at least 1 batch between two stages")
+        self._devices = stack.devices
+        layers = _divide(stack, stages)
+        self._told: str | None = None
+        self._line = Line(len(layers), depth)
+        self._workers = [
+            Worker(number, stage, self._line, self._step, intake_for(stage[0][1].device), self.threads)
+            for number, stage in enumerate(layers)
+        ]
+        # Who forgets to close a schedule still gets the threads ended, when the schedule is collected.
+        weakref.finalize(self, self._line.close)
+        try:
+            for worker in self._workers:
+                worker.thread.start()
+        except BaseException:
+            self._line.close()
+            raise
+
+    def usage(self) -> list[Usage]:
+        """Return how each stage's worker has spent its time in training since the schedule was made."""
+        return [worker.usage for worker in self._workers]
+
+    def _run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        if self.stack.devices != self._devices:
+            raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
+        inlet = self._line.channels[0]
+        under_way = 0
+        self._line.began = time.perf_counter()
+        join_streams([worker.intake for worker in self._workers], entering=True)
+        try:
+            for batch in batches:
+                batch.event = entry_event((batch.x, batch.y))
+                inlet.put(batch)
+                under_way += 1
+                while self._line.channels[-1].ready():
+                    under_way -= 1
+                    yield self._done()
+            while under_way:
+                under_way -= 1
+                yield self._done()
+            self._drain(0)
+            join_streams([worker.intake for worker in self._workers], entering=False)
+        except Closed:
+            self._raise_failure()
+            raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
+        except (Exception, GeneratorExit) as end:
+            # The loader failed, or the caller left its loop: every layer still gets every batch that was sent.
+            with suppress(Closed):
+                self._drain(under_way)
+            join_streams([worker.intake for worker in self._workers], entering=False)
+            # Python drops what an abandoned iterator raises, so that failure is kept for `close`.
+            if not isinstance(end, GeneratorExit):
+                self._raise_failure()
+            raise
+
+    def _done(self) -> Batch:
+        """Return the next batch that has left the pipeline, fit for use on the caller's thread."""
+        batch = self._line.channels[-1].get()
+        assert batch is not None  # a marker comes after all batches
+        return lend(batch)
+
+    def _drain(self, under_way: int) -> None:
+        """Wait until every worker has done with the batches that are under way. Raises Closed."""
+        for _ in range(under_way):
+            self._line.channels[-1].get()
+        self._line.channels[0].put(None)
+        self._line.channels[-1].get()
+
+    def _raise_failure(self) -> None:
+        """Raise the failure of a worker, if there is one. Only its words are kept: its traceback holds tensors."""
+        failure, self._line.failure = self._line.failure, None
+        if failure is not None:
+            self._told = str(failure)
+            try:
+                raise failure from failure.__cause__
+            finally:
+                del failure  # its own traceback holds this frame
+        if self._told is not None:
+            raise RuntimeError(f"this schedule ended when {self._told}; make a new one to train on")
+
+    def close(self) -> None:
+        """End the workers; a batch under way in a layer is finished there and goes no further.
+
+        Raises StageError for a failure that came after the caller had left its loop, and RuntimeError where a step
+        lasts longer than JOIN_DEADLINE.
+        """
+        if not self._join(JOIN_DEADLINE):
+            raise RuntimeError(f"a worker did not end within {JOIN_DEADLINE:.0f} s: {', '.join(self._alive())}")
+        if self._told is None:
+            self._raise_failure()
+
+    def _abort(self) -> None:
+        self._join(FAILURE_DEADLINE)
+
+    def _join(self, seconds: float) -> bool:
+        """Close the line, wait for the workers to end, and tell whether all have."""
+        try:
+            self._line.close()
+            deadline = time.monotonic() + seconds
+            for worker in self._workers:
+                worker.thread.join(max(0.0, deadline - time.monotonic()))
+            return not self._alive()
+        except BaseException:  # Ctrl-C here must not leave a worker waiting
+            self._line.close()
+            raise
+
+    def _alive(self) -> list[str]:
+        return [worker.thread.name for worker in self._workers if worker.thread.is_alive()]
+
+
+def _divide(stack: ALStack, sizes: Sequence[int] | None) -> list[list[tuple[str, AL]]]:
+    """Divide the layers into stages of the given sizes. Raises ValueError where they do not fit the stack."""
+    layers = list(stack.items())
+    sizes = stage_sizes(stack.devices) if sizes is None else list(sizes)
+    if not all(size >= 1 for size in sizes) or sum(sizes) != len(layers):
+        raise ValueError(
+            f"stages: got {sizes}, {sum(sizes)} layers in all; expected at least 1 per stage and {len(layers)} in all"
+        )
+    stages = []
+    for size in sizes:
+        stage, layers = layers[:size], layers[size:]
+        if len({layer.device for _, layer in stage}) > 1:
+            raise ValueError(
+                f"stages: {', '.join(name for name, _ in stage)} are one stage but not on one device; "
+                "place them together or divide the stage"
+            )
+        stages.append(stage)
+    return stages

@@ -1,0 +1,142 @@
+"""What the schedules have in common: how they are called, numbered, timed and ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, ClassVar
+
+from .base import LearningRate
+from .stack import ALStack
+from .step import Batch, LocalLosses, StageError, Step
+from .threads import Autocast, default_threads, intra_op_threads
+from .trace import Trace, Usage
+
+__all__ = ["Schedule"]
+
+
+class Schedule(ABC):
+    """Trains a stack on batches. Use it as a context manager, or `close` it, to end its threads.
+
+    `threads`: intra-op threads of every worker, the same for every schedule because the order of a sum depends
+    on it. `seed`: root of the layers' random streams. `trace`: records what each layer did when.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self, stack: ALStack, *, threads: int | None = None, seed: int = 0, trace: Trace | None = None
+    ) -> None:
+        self.stack = stack
+        self.threads = default_threads(len(stack)) if threads is None else threads
+        if self.threads < 1:
+            raise ValueError(f"threads: got {threads}; expected at least 1")
+        self._step = Step(seed, trace)
+        self._running = False
+
+    def run(
+        self,
+        batches: Iterable[tuple[Any, Any]],
+        *,
+        lr: Callable[[int], LearningRate] | None = None,
+        first: int = 0,
+    ) -> Iterator[LocalLosses]:
+        """Train on every (x, y) of `batches` and yield each batch's losses, in order, when its last layer is done.
+
+        Nothing is trained before the result is iterated over.
+
+        A batch's losses are one (associated, auto-encoder) pair of 0-d tensors per layer. Batches are numbered
+        from `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
+        StageError for a failure in a layer or in what makes the batches, and RuntimeError while another run is
+        open. Leaving the loop early, like a failing loader, lets the batches under way finish first.
+        """
+        with self._opened():
+            for batch in self._run(self._numbered(batches, lr, first)):
+                yield batch.losses
+
+    def predict(self, inputs: Iterable[Any]) -> Iterator[list[Any]]:
+        """Yield the predictions of depths 1, 2, .., all layers for every x of `inputs`, in order.
+
+        Without gradients; whether the layers are in training or in evaluation mode is the caller's choice. The
+        result is that of `ALStack.inference_by_depth`, bit for bit. Raises as `run` does.
+        """
+        with self._opened():
+            numbered = (Batch(number, x, train=False) for number, x in enumerate(_named("loader", inputs, 0)))
+            for batch in self._run(numbered):
+                yield self._step.decode(list(self.stack), batch.codes)
+
+    def usage(self) -> list[Usage]:
+        """Return how each worker has spent its time in training since the schedule was made."""
+        return []
+
+    @abstractmethod
+    def _run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Take the numbered batches through the layers and yield them in order."""
+
+    def close(self) -> None:  # noqa: B027 (a schedule without threads has nothing to end)
+        """End the schedule's threads, if it has any; safe to call twice."""
+
+    def _abort(self) -> None:
+        """After a failure: end the threads without raising, and leave no half-done batch in a layer."""
+        for layer in self.stack:
+            layer.discard()
+
+    def _numbered(
+        self, batches: Iterable[tuple[Any, Any]], lr: Callable[[int], LearningRate] | None, first: int
+    ) -> Iterator[Batch]:
+        for number, pair in enumerate(_named("loader", batches, first), start=first):
+            what = "lr"
+            try:
+                rate = lr(number) if lr is not None else None
+                what = "loader"
+                x, y = pair
+                what = "target"
+                y = self.stack.target(y)
+            except Exception as error:
+                raise StageError(what, number, error) from error
+            yield Batch(number, x, y, rate)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Refuse a second run at the same time, and leave the layers fit for training whatever happens."""
+        if self._running:
+            raise RuntimeError("this schedule has an open run; finish it, or close() it, before the next")
+        try:
+            self._running = True
+            self._step.autocast = Autocast()
+            with intra_op_threads(self.threads):
+                yield
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._abort()
+            raise
+        finally:
+            self._running = False
+
+    def __enter__(self) -> Schedule:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # An exception that is on its way matters more than what closing could have to say.
+        if error is None:
+            self.close()
+        else:
+            self._abort()
+
+
+def _named(layer: str, iterable: Iterable[Any], first: int) -> Iterator[Any]:
+    """Iterate; whatever fails becomes a StageError of `layer` with the number of the batch that is missing."""
+    number = first
+    try:
+        for item in iterable:
+            yield item
+            number += 1
+    except GeneratorExit:
+        raise
+    except Exception as error:
+        raise StageError(layer, number, error) from error

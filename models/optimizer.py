@@ -1,0 +1,20 @@
+"""The optimizer of every shipped model, AL and BP alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["adamw"]
+
+
+def adamw(parameters: Any, **options: Any) -> torch.optim.AdamW:
+    """Return AdamW in the fused form, one pass over the weights per step; arguments as for `torch.optim.AdamW`.
+
+    Where torch has that for GPUs only (before 2.4) and the weights are on the CPU, it is the plain form.
+    """
+    try:
+        return torch.optim.AdamW(parameters, fused=True, **options)
+    except RuntimeError:
+        return torch.optim.AdamW(parameters, **options)
