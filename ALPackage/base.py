@@ -195,7 +195,11 @@ class AL(nn.Module):
         """Set the learning rate: a number, or {"enc": number, "ae": number}, of which one may be left out."""
         for name, rate in _rates(lr).items():
             for group in self.optimizer.param_groups:
-                if group.get("name", name) == name:
+                if group.get("name", name) != name:
+                    continue
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)  # where a CUDA graph has captured its address
+                else:
                     group["lr"] = rate
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AL:

@@ -15,7 +15,7 @@ from .placement import stage_sizes
 from .randomness import refuse_shared_randomness
 from .schedule import Schedule
 from .stack import ALStack
-from .step import Batch
+from .step import Batch, StageError
 from .trace import Usage
 from .worker import Line, Worker
 
@@ -49,6 +49,7 @@ class Continuous(Schedule):
         self._devices = stack.devices
         layers = _divide(stack, stages)
         self._told: str | None = None
+        self._captured = self._cuda_graph == "off" or all(device.type != "cuda" for device in self._devices)
         self._line = Line(len(layers), depth)
         self._workers = [
             Worker(number, stage, self._line, self._step, intake_for(stage[0][1].device), self.threads)
@@ -76,6 +77,8 @@ class Continuous(Schedule):
         join_streams([worker.intake for worker in self._workers], entering=True)
         try:
             for batch in batches:
+                if batch.train and not self._captured:
+                    self._capture(batch)
                 batch.event = entry_event((batch.x, batch.y))
                 inlet.put(batch)
                 under_way += 1
@@ -99,6 +102,16 @@ class Continuous(Schedule):
             if not isinstance(end, GeneratorExit):
                 self._raise_failure()
             raise
+
+    def _capture(self, batch: Batch) -> None:
+        """Let every GPU stage try to put its step into a CUDA graph, one after another, while all workers wait."""
+        self._captured = True
+        example = Batch(batch.number, batch.x, batch.y, batch.lr)
+        for worker in self._workers:
+            try:
+                example = worker.capture(example, force=self._cuda_graph == "on")
+            except Exception as error:
+                raise StageError(worker.layers[0][0], batch.number, error) from error
 
     def _done(self) -> Batch:
         """Return the next batch that has left the pipeline, fit for use on the caller's thread."""

@@ -36,6 +36,8 @@ class Intake:
 
     #: Whether receiving a batch copies it.
     copies = False
+    #: The stream that the stage computes on, if it has one.
+    stream: Any = None
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -71,7 +73,7 @@ class Ring(Intake):
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
         super().__init__(device)
         self.cuda = cuda
-        self.compute = cuda.Stream(device)
+        self.stream = cuda.Stream(device)
         self._copy = cuda.Stream(device)
         self._slots = [_Slot(device, cuda) for _ in range(SLOTS)]
         self._turn = 0
@@ -79,8 +81,9 @@ class Ring(Intake):
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Be on the stage's stream."""
-        with self.cuda.stream(self.compute):
+        with self.cuda.stream(self.stream):
             yield
+            self.stream.synchronize()  # who gets the memory of the slots next must not find it in use
 
     def receive(self, batch: Batch) -> None:
         """Fill the next slot with the tensors of `batch`; the host waits until the stage has done with the slot."""
@@ -93,7 +96,7 @@ class Ring(Intake):
                 self._copy.wait_event(batch.event)
             batch.x, batch.y = slot.fill((batch.x, batch.y))
             slot.filled.record(self._copy)
-        self.compute.wait_event(slot.filled)
+        self.stream.wait_event(slot.filled)
         batch.unseal()
 
     def mark(self, batch: Batch) -> None:
@@ -101,16 +104,16 @@ class Ring(Intake):
         slot = self._slots[self._turn]
         batch.x, batch.y, batch.codes = tree_map(slot.out, (batch.x, batch.y, batch.codes))
         batch.event = self.cuda.Event()
-        batch.event.record(self.compute)
+        batch.event.record(self.stream)
 
     def release(self) -> None:
         """Record that the stage has done with the slot."""
-        self._slots[self._turn].done.record(self.compute)
+        self._slots[self._turn].done.record(self.stream)
 
     def join(self, entering: bool) -> None:
         """Order the stage's stream after the caller's current one, or the other way round."""
         caller = self.cuda.current_stream(self.device)
-        first, second = (caller, self.compute) if entering else (self.compute, caller)
+        first, second = (caller, self.stream) if entering else (self.stream, caller)
         second.wait_stream(first)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "derive_seed", "enter_stream", "generator"]
+__all__ = ["Dropout", "derive_seed", "enter_stream", "generator", "refuse_shared_randomness", "streams"]
 
 
 def derive_seed(*coordinates: int | str) -> int:
@@ -71,6 +71,12 @@ def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:
     stream.manual_seed(seed)
     for drop in drops:
         drop.stream = stream
+
+
+def streams(layer: nn.Module) -> list[torch.Generator]:
+    """Return the streams that `enter_stream` has pointed the layer's `Dropout`s at, each once."""
+    found = [module.stream for module in layer.modules() if isinstance(module, Dropout)]
+    return list({id(stream): stream for stream in found if stream is not None}.values())
 
 
 def refuse_shared_randomness(model: nn.Module, schedule: str) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 from .base import LearningRate
+from .graph import make_capturable
 from .stack import ALStack
 from .step import Batch, LocalLosses, StageError, Step
 from .threads import Autocast, default_threads, intra_op_threads
@@ -21,18 +22,33 @@ class Schedule(ABC):
     """Trains a stack on batches. Use it as a context manager, or `close` it, to end its threads.
 
     `threads`: intra-op threads of every worker, the same for every schedule because the order of a sum depends
-    on it. `seed`: root of the layers' random streams. `trace`: records what each layer did when.
+    on it. `seed`: root of the layers' random streams. `trace`: records what each layer did when. `cuda_graph`: whether
+    the continuous schedule may run a GPU stage's step as a CUDA graph: "auto" where that has been seen to be the same
+    and faster, "on" where it is the same, "off". Raises ValueError.
     """
 
     name: ClassVar[str]
 
     def __init__(
-        self, stack: ALStack, *, threads: int | None = None, seed: int = 0, trace: Trace | None = None
+        self,
+        stack: ALStack,
+        *,
+        threads: int | None = None,
+        seed: int = 0,
+        trace: Trace | None = None,
+        cuda_graph: str = "auto",
     ) -> None:
         self.stack = stack
         self.threads = default_threads(len(stack)) if threads is None else threads
         if self.threads < 1:
             raise ValueError(f"threads: got {threads}; expected at least 1")
+        if cuda_graph not in ("auto", "on", "off"):
+            raise ValueError(f"cuda_graph: got {cuda_graph!r}; expected auto, on or off")
+        self._cuda_graph = cuda_graph
+        if cuda_graph != "off":
+            for layer in stack:
+                if layer.device.type == "cuda":
+                    make_capturable(layer)
         self._step = Step(seed, trace)
         self._running = False
 

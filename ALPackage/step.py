@@ -81,24 +81,28 @@ class Step:
 
     def forward(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer forward on one batch, which then holds the layer's outputs and losses."""
-        with self._span(name, batch, "forward"):
+        with self.span(name, batch, "forward"):
             batch.verify()
-            enter_stream(layer, self.seed, name, batch.number)
-            if batch.lr is not None:
-                layer.set_lr(batch.lr)
+            self.enter(name, layer, batch)
             with torch.enable_grad(), self.autocast.entered():
                 batch.x, batch.y = layer(batch.x, batch.y)
             batch.losses.append(layer.loss())
             batch.seal(name)
 
+    def enter(self, name: str, layer: AL, batch: Batch) -> None:
+        """Set the layer's random streams and learning rate for the batch."""
+        enter_stream(layer, self.seed, name, batch.number)
+        if batch.lr is not None:
+            layer.set_lr(batch.lr)
+
     def backward(self, name: str, layer: AL, number: int) -> None:
         """Run one layer's backward pass and update for batch `number`, which may be in the next layer by now."""
-        with self._span(name, number, "backward"):
+        with self.span(name, number, "backward"):
             layer.backward_and_update()
 
     def infer(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer's f and b on one batch, which then holds both outputs."""
-        with self._span(name, batch, "inference"), self.autocast.entered():
+        with self.span(name, batch, "inference"), self.autocast.entered():
             batch.x = layer.inference(batch.x, "f")
             batch.codes.append(layer.inference(batch.x, "b"))
 
@@ -112,7 +116,8 @@ class Step:
                 predictions.append(code)
         return predictions
 
-    def _span(self, name: str, batch: Batch | int, phase: str) -> AbstractContextManager[None]:
+    def span(self, name: str, batch: Batch | int, phase: str) -> AbstractContextManager[None]:
+        """Record the time inside the `with` block, if there is a trace."""
         if self.trace is None:
             return nullcontext()
         return self.trace.span(name, batch if isinstance(batch, int) else batch.number, phase)

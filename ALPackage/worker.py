@@ -15,7 +15,9 @@ from collections.abc import Sequence
 
 from .base import AL
 from .channel import Channel, Closed
+from .graph import StepGraph, make_graph, preview
 from .handover import Intake
+from .nested import to_device
 from .step import Batch, StageError, Step
 from .threads import worker_settings
 from .trace import Usage
@@ -64,9 +66,22 @@ class Worker:
         self._last = number + 2 == len(line.channels)
         self.intake = intake
         self._threads = threads
+        self._graph: StepGraph | None = None
         # Where the worker is, for a failure: the layer's name and the batch's number.
         self._at: tuple[str, int | None] = layers[0][0], None
         self.thread = threading.Thread(target=self._work, name=f"al-stage-{number}", daemon=True)
+
+    def capture(self, example: Batch, force: bool) -> Batch:
+        """Try to put the stage's step into a CUDA graph, and return what the next stage would get for `example`.
+
+        To be called before the first batch, while every worker waits: nothing else may use a GPU during a capture.
+        """
+        device = self.layers[0][1].device
+        with worker_settings(device, self._threads), self.intake.computing():
+            example.x, example.y = to_device((example.x, example.y), device)
+            if self.intake.copies:
+                self._graph = make_graph(self.layers, self._step, example, self.intake.stream, force=force)
+            return preview(self.layers, example)
 
     def _work(self) -> None:
         try:
@@ -113,14 +128,7 @@ class Worker:
     def _train(self, batch: Batch) -> float:
         """Train the layers on `batch`, hand it on, and return the seconds spent waiting for the next stage's space."""
         number = batch.number
-        handed_on = False
-        for name, layer in self.layers:
-            self._at = name, number
-            self._step.forward(name, layer, batch)
-            if name == self.layers[-1][0]:
-                self.intake.mark(batch)
-                handed_on = not self._last and self._outlet.offer(batch)
-            self._step.backward(name, layer, number)
+        handed_on = self._eager(batch) if self._graph is None or not self._graph.fits(batch) else self._graphed(batch)
         self.intake.release()
         if handed_on:
             return 0.0
@@ -130,6 +138,26 @@ class Worker:
         if self._step.trace is not None and not self._last:
             self._step.trace.add(self.layers[0][0], number, "wait for space", start, start + spaced)
         return spaced
+
+    def _eager(self, batch: Batch) -> bool:
+        """Run the layers' steps one after another; tell whether the batch has been handed on."""
+        number, handed_on = batch.number, False
+        for name, layer in self.layers:
+            self._at = name, number
+            self._step.forward(name, layer, batch)
+            if name == self.layers[-1][0]:
+                self.intake.mark(batch)
+                handed_on = not self._last and self._outlet.offer(batch)
+            self._step.backward(name, layer, number)
+        return handed_on
+
+    def _graphed(self, batch: Batch) -> bool:
+        """Replay the graph of the stage's step; the batch is handed on after all of it."""
+        assert self._graph is not None
+        with self._step.span(self.layers[0][0], batch.number, "forward"):
+            self._graph.run(batch)
+        self.intake.mark(batch)
+        return False
 
     def _infer(self, batch: Batch) -> None:
         """Run the layers' f and b on `batch` and hand it on."""
