@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ALPackage import AE, AL, ENC, ALStack, PlacementError, placement
+from ALPackage import AE, AL, ENC, ALStack, PlacementError
 from ALPackage.placement import al_layers, available_devices, resolve, set_device
+from ALPackage.placement import devices as placement
 
 
 def layer() -> AL:
@@ -68,7 +69,7 @@ def test_auto_spreads_the_layers_in_contiguous_runs(gpus: int, layers: int, spre
 
 @pytest.mark.parametrize("gpus", [2], indirect=True)
 def test_names_are_resolved_to_devices_with_an_index(gpus: int) -> None:
-    assert [str(d) for d in resolve(["cpu", "cuda", "cuda:1", "cpu:0"], 4)] == ["cpu", "cuda:0", "cuda:1", "cpu"]
+    assert [str(d) for d in resolve(["cpu", "cuda", "cuda:1", "cpu:0"], 4)] == ["cpu", "cuda:0", "cuda:1", "cpu:0"]
     assert [str(d) for d in resolve(("cuda:1",), 1)] == ["cuda:1"]
     assert available_devices()[:3] == ["cpu", "cuda:0", "cuda:1"]
 

@@ -1,4 +1,7 @@
-"""Which layer lives on which device."""
+"""Which layer lives on which device, by name.
+
+On the CPU a device is a worker: "cpu" is one of its own for that layer, "cpu:K" is worker K, which neighbours share.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,19 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .base import AL
+from ..base import AL
+from ..threads import available_cores
 
-__all__ = ["PlacementError", "al_layers", "available_devices", "resolve", "set_device", "stage_sizes"]
+__all__ = [
+    "PlacementError",
+    "al_layers",
+    "available_devices",
+    "candidates",
+    "capacities",
+    "resolve",
+    "set_device",
+    "stage_sizes",
+]
 
 
 class PlacementError(ValueError):
@@ -24,9 +37,9 @@ def available_devices() -> list[str]:
 def resolve(devices: str | Sequence[str], layers: int) -> list[torch.device]:
     """Return one existing device per layer, from a list of names or "auto".
 
-    "auto" spreads the layers over the GPUs in contiguous runs of near equal length, or puts all on the CPU
-    where there is none. Raises PlacementError for a wrong length, a name that is no device, or a device that
-    is not there.
+    "auto" spreads the layers over the GPUs in contiguous runs of near equal length, or puts all on the CPU where there
+    is none; it is for who has no batch to measure with (see `plan`). Any number K makes a "cpu:K". Raises
+    PlacementError for a wrong length, a name that is no device, or a device that is not there.
     """
     if devices == "auto":
         gpus = torch.cuda.device_count()
@@ -52,8 +65,8 @@ def _existing(name: str) -> torch.device:
     except (RuntimeError, TypeError) as reason:
         raise PlacementError(f"devices: {name!r} is not a device name; this machine has {', '.join(have)}") from reason
     if device.type == "cpu":
-        device = torch.device("cpu")
-    elif device.index is None:
+        return device
+    if device.index is None:
         device = torch.device(device.type, 0)
     if str(device) not in have:
         raise PlacementError(f"devices: {name!r} is not there; this machine has {', '.join(have)}")
@@ -75,12 +88,12 @@ def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.dev
         raise PlacementError(f"set_device: {type(model).__name__} has no AL layer; build one from ALPackage.base.AL")
     where = resolve(devices, len(layers))
     for layer, device in zip(layers, where, strict=True):
-        layer.to(device)
+        layer.to(torch.device("cpu") if device.type == "cpu" else device)
     return where
 
 
 def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
-    """Return the number of layers of each stage: neighbours on one device share one, an index-less "cpu" stands alone."""
+    """Return how many layers each stage has: neighbours on one device share a stage, a "cpu" without K stands alone."""
     sizes: list[int] = []
     last: torch.device | None = None
     for device in devices:
@@ -90,3 +103,21 @@ def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
             sizes.append(1)
         last = device
     return sizes
+
+
+def candidates(workers: int | None, layers: int) -> list[torch.device]:
+    """Return the devices that a plan for `layers` layers may use: the GPUs, or else CPU workers, one per core.
+
+    `workers`: ask for so many CPU workers instead.
+    """
+    gpus = torch.cuda.device_count()
+    if workers is None and gpus:
+        return [torch.device("cuda", index) for index in range(min(gpus, layers))]
+    return [torch.device("cpu", index) for index in range(min(workers or available_cores(), layers))]
+
+
+def capacities(devices: Sequence[torch.device]) -> list[int] | None:
+    """Return the free bytes of each GPU, or None for CPU workers, which have one memory together."""
+    if any(device.type != "cuda" for device in devices):
+        return None
+    return [torch.cuda.mem_get_info(device)[0] for device in devices]

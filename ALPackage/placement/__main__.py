@@ -1,0 +1,124 @@
+"""`python -m ALPackage.placement`: what D devices would give, from measured layer costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .cost import LayerCost
+from .plan import Plan, plan
+from .simulate import simulate
+
+__all__ = ["main"]
+
+#: Share of a layer's time that its forward pass takes where only the whole is given.
+FORWARD = 1 / 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table of device counts and return the exit code: 2 for a mistake, told in one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ALPackage.placement",
+        description="Cut layers into stages for D devices and tell what each schedule would gain over one device.",
+    )
+    parser.add_argument(
+        "--costs",
+        required=True,
+        metavar="MS,MS,.. | FILE",
+        help="ms per batch of each layer, such as 151,121,30,10 or conv_1=151,conv_2=121; or a JSON file that holds a "
+        "plan, such as the results of a run",
+    )
+    parser.add_argument("--devices", type=int, nargs="+", metavar="D", help="default: 1 to the number of layers")
+    parser.add_argument("--batches", type=int, default=500, help="batches of a run, for the fill (default: 500)")
+    given = parser.parse_args(argv)
+    try:
+        costs = _costs(given.costs)
+        if given.batches < 1 or any(count < 1 for count in given.devices or [1]):
+            raise ValueError("--devices and --batches: expected whole numbers of at least 1")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(costs, given.devices or list(range(1, len(costs) + 1)), given.batches))
+    return 0
+
+
+def table(costs: Sequence[LayerCost], counts: Sequence[int], batches: int) -> str:
+    """Return the table and a sentence of advice."""
+    rows = [("devices", "ceiling", "continuous", "al-fm", "busiest stage", "cut")]
+    alone = simulate("sequential", costs, [len(costs)], batches)
+    plans: list[Plan] = []
+    for count in counts:
+        made = plan(costs, [torch.device("cpu", index) for index in range(count)])
+        plans.append(made)
+        gains = [alone / simulate(name, costs, made.sizes, batches) for name in ("continuous", "al-fm")]
+        cut = " | ".join(" ".join(cost.name for cost in stage) for stage in made.stages)
+        busiest = f"{max(made.stage_times) * 1e3:.1f} ms"
+        shown = [f"{gain:.2f}x" for gain in (made.ceiling, *gains)]
+        # al-fm has a thread for every layer, so it gains what it can only with a device for each.
+        rows.append((str(count), shown[0], shown[1], shown[2] if count >= len(costs) else "", busiest, cut))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    best = max(plans, key=lambda made: (made.ceiling, -len(made.sizes)))
+    lines.append(
+        f"{len(best.sizes)} device{'s' * (len(best.sizes) > 1)}: {best.ceiling:.2f}x, the most of these; "
+        f"to gain more, divide or lighten {' or '.join(best.bottleneck)}"
+    )
+    return "\n".join(lines)
+
+
+def _costs(text: str) -> list[LayerCost]:
+    """Read costs from the command line or from a file. Raises ValueError with a message of one line."""
+    path = Path(text)
+    if path.suffix == ".json" or path.is_file():
+        try:
+            found = _find(json.loads(path.read_text(encoding="utf-8")))
+            if not found:
+                raise ValueError("it holds no plan with layers")
+            return [
+                LayerCost(str(one["name"]), _time(one["forward_ms"]), _time(one["backward_ms"]), int(one["bytes"]))
+                for one in found
+            ]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+            raise ValueError(f"--costs: {path}: {what}") from None
+    costs = []
+    for number, part in enumerate(text.split(","), start=1):
+        name, equals, value = part.rpartition("=")
+        try:
+            seconds = _time(value)
+        except ValueError:
+            raise ValueError(f"--costs: got {part!r}; expected ms per layer, such as 151,121,30,10") from None
+        named = name.strip() if equals else f"layer_{number}"
+        costs.append(LayerCost(named, seconds * FORWARD, seconds * (1 - FORWARD)))
+    return costs
+
+
+def _time(value: Any) -> float:
+    """Return s for ms."""
+    seconds = float(value) / 1e3
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"got {value}; expected a finite number of ms")
+    return seconds
+
+
+def _find(value: Any) -> list[dict[str, Any]]:
+    """Return the layers of the first plan inside `value`."""
+    if isinstance(value, dict):
+        layers = value.get("layers")
+        if isinstance(layers, list) and layers and all(isinstance(one, dict) for one in layers):
+            return layers
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
+        if found := _find(part):
+            return found
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The best cut of a row of layers into neighbouring stages, exactly, by dynamic programming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from .devices import PlacementError
+
+__all__ = ["partition"]
+
+GIB = 2**30
+
+
+def partition(
+    costs: Sequence[float],
+    parts: int,
+    *,
+    memory: Sequence[int] | None = None,
+    capacity: Sequence[int] | None = None,
+) -> list[int]:
+    """Return the sizes of at most `parts` contiguous stages such that the largest sum of `costs` is least.
+
+    Of equal cuts it is one with the fewest stages, and of these the one whose last stages are longest. `memory` (bytes per
+    layer) and `capacity` (bytes per device, in order): every stage must fit its device. O(parts * layers^2).
+    Raises PlacementError where nothing fits, and ValueError without layers or parts.
+    """
+    layers = len(costs)
+    if not layers or parts < 1:
+        raise ValueError(f"partition: got {layers} layers and {parts} parts; expected at least one of each")
+    parts = min(parts, layers)
+    cost_to = [0.0, *accumulate(costs)]
+    bytes_to = [0, *accumulate(memory or [0] * layers)]
+
+    def fits(part: int, start: int, stop: int) -> bool:
+        return capacity is None or bytes_to[stop] - bytes_to[start] <= capacity[part]
+
+    # best[stop]: (largest sum, where the last stage starts) of the first `stop` layers in part + 1 stages.
+    tables: list[list[tuple[float, int] | None]] = []
+    for part in range(parts):
+        best: list[tuple[float, int] | None] = [None] * (layers + 1)
+        for stop in range(part + 1, layers + 1):
+            for start in range(part, stop) if part else (0,):
+                before = tables[-1][start] if part else (0.0, 0)
+                if before is None or not fits(part, start, stop):
+                    continue
+                largest = max(before[0], cost_to[stop] - cost_to[start])
+                held = best[stop]
+                if held is None or largest < held[0]:
+                    best[stop] = largest, start
+        tables.append(best)
+    made = [(cut[0], used) for used, table in enumerate(tables, start=1) if (cut := table[layers]) is not None]
+    if not made:
+        raise PlacementError(_too_large(bytes_to[-1], max(memory or [0]), list(capacity or [])))
+    sizes: list[int] = []
+    stop = layers
+    for part in range(min(made)[1] - 1, -1, -1):
+        entry = tables[part][stop]
+        assert entry is not None  # a cut that was found has all its stages
+        sizes.insert(0, stop - entry[1])
+        stop = entry[1]
+    return sizes
+
+
+def _too_large(whole: int, largest: int, capacity: list[int]) -> str:
+    have = ", ".join(f"{size / GIB:.2f}" for size in capacity)
+    return (
+        f"the layers need {whole / GIB:.2f} GiB, the largest of them {largest / GIB:.2f}, and no cut fits devices with "
+        f"{have} GiB free: use a smaller batch or model, or more devices"
+    )
