@@ -69,6 +69,8 @@ class Channel(Generic[T]):
         if self._closed:
             raise Closed
         self._items.put(item)
+        if self._closed:  # in between: what came after the closing would be held for good
+            self.close()
 
     def _give_place(self) -> None:
         if self._places is not None:

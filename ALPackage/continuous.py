@@ -49,6 +49,7 @@ class Continuous(Schedule):
         self._devices = stack.devices
         layers = _divide(stack, stages)
         self._told: str | None = None
+        self._unfinished = self._interrupted = False
         self._captured = self._cuda_graph == "off" or all(device.type != "cuda" for device in self._devices)
         self._line = Line(len(layers), depth)
         self._workers = [
@@ -71,6 +72,9 @@ class Continuous(Schedule):
     def _run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         if self.stack.devices != self._devices:
             raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
+        if self._unfinished:  # its batches would be taken for this run's
+            self._line.close()
+        self._unfinished = True
         inlet = self._line.channels[0]
         under_way = 0
         self._line.began = time.perf_counter()
@@ -88,18 +92,24 @@ class Continuous(Schedule):
             while under_way:
                 under_way -= 1
                 yield self._done()
-            self._drain(0)
+            self._drain()
             join_streams([worker.intake for worker in self._workers], entering=False)
         except Closed:
             self._raise_failure()
             raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
-        except (Exception, GeneratorExit) as end:
+        except (StageError, GeneratorExit) as end:
             # The loader failed, or the caller left its loop: every layer still gets every batch that was sent.
-            with suppress(Closed):
-                self._drain(under_way)
+            # Python drops what an abandoned iterator raises, so a failure, or Ctrl-C, is kept for `close` then.
+            left = isinstance(end, GeneratorExit)
+            try:
+                with suppress(Closed):
+                    self._drain()
+            except BaseException as error:
+                self._interrupted = left and isinstance(error, KeyboardInterrupt)
+                self._line.close()
+                raise
             join_streams([worker.intake for worker in self._workers], entering=False)
-            # Python drops what an abandoned iterator raises, so that failure is kept for `close`.
-            if not isinstance(end, GeneratorExit):
+            if not left:
                 self._raise_failure()
             raise
 
@@ -119,12 +129,12 @@ class Continuous(Schedule):
         assert batch is not None  # a marker comes after all batches
         return lend(batch)
 
-    def _drain(self, under_way: int) -> None:
+    def _drain(self) -> None:
         """Wait until every worker has done with the batches that are under way. Raises Closed."""
-        for _ in range(under_way):
-            self._line.channels[-1].get()
         self._line.channels[0].put(None)
-        self._line.channels[-1].get()
+        while self._line.channels[-1].get() is not None:
+            pass
+        self._unfinished = False
 
     def _raise_failure(self) -> None:
         """Raise the failure of a worker, if there is one. Only its words are kept: its traceback holds tensors."""
@@ -141,11 +151,14 @@ class Continuous(Schedule):
     def close(self) -> None:
         """End the workers; a batch under way in a layer is finished there and goes no further.
 
-        Raises StageError for a failure that came after the caller had left its loop, and RuntimeError where a step
-        lasts longer than JOIN_DEADLINE.
+        Raises StageError for a failure that came after the caller had left its loop, KeyboardInterrupt for Ctrl-C
+        meanwhile, and RuntimeError where a step lasts longer than JOIN_DEADLINE.
         """
         if not self._join(JOIN_DEADLINE):
             raise RuntimeError(f"a worker did not end within {JOIN_DEADLINE:.0f} s: {', '.join(self._alive())}")
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
         if self._told is None:
             self._raise_failure()
 

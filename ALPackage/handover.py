@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .nested import tensors, to_device
-from .step import Batch
+from .step import Batch, Seal
 
 __all__ = ["Intake", "Ring", "entry_event", "intake_for", "join_streams", "lend"]
 
@@ -53,7 +53,7 @@ class Intake:
             batch.event.synchronize()
             batch.event = None
             batch.x, batch.y = to_device((batch.x, batch.y), self.device)
-            batch.unseal()
+            batch.sealed = None  # they have been copied
 
     def mark(self, batch: Batch) -> None:
         """Note on `batch` that the stage has produced its tensors."""
@@ -90,19 +90,19 @@ class Ring(Intake):
         self._turn = (self._turn + 1) % len(self._slots)
         slot = self._slots[self._turn]
         slot.wait()
-        slot.sources = tensors((batch.x, batch.y))
+        slot.sources, slot.sealed, batch.sealed = tensors((batch.x, batch.y)), batch.sealed, None
         with self.cuda.stream(self._copy):
             if batch.event is not None:
                 self._copy.wait_event(batch.event)
             batch.x, batch.y = slot.fill((batch.x, batch.y))
             slot.filled.record(self._copy)
         self.stream.wait_event(slot.filled)
-        batch.unseal()
 
     def mark(self, batch: Batch) -> None:
         """Record the event that a reader of the tensors waits for; what is still the slot's memory is copied out."""
         slot = self._slots[self._turn]
-        batch.x, batch.y, batch.codes = tree_map(slot.out, (batch.x, batch.y, batch.codes))
+        outputs = batch.x, batch.y, batch.codes, batch.losses
+        batch.x, batch.y, batch.codes, batch.losses = tree_map(slot.out, outputs)
         batch.event = self.cuda.Event()
         batch.event.record(self.stream)
 
@@ -125,13 +125,19 @@ class _Slot:
         self.filled = cuda.Event()
         self.done = cuda.Event()
         self.sources: list[Tensor] = []
+        self.sealed: Seal | None = None
         self._flat: list[Tensor] = []
         self._pinned: list[Tensor] = []
         self._pin = cuda is torch.cuda
 
     def wait(self) -> None:
-        """Have the host wait until the stage has done with what was in the slot."""
+        """Have the host wait until the stage has done with what was in the slot.
+
+        Raises RuntimeError if its sources have been changed in place, which the copy may have met half-way.
+        """
         self.done.synchronize()
+        if self.sealed is not None:
+            self.sealed.verify()
 
     def fill(self, tree: Any) -> Any:
         """Copy the tensors of `tree` into the slot and return the same structure of the copies."""

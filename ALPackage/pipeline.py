@@ -28,7 +28,7 @@ from .continuous import FAILURE_DEADLINE, QUEUE_DEPTH, Continuous
 from .randomness import refuse_shared_randomness
 from .schedule import Schedule
 from .stack import ALStack
-from .step import Batch, LocalLosses, StageError
+from .step import Batch, LocalLosses, Seal, StageError
 from .threads import worker_settings
 from .trace import Usage
 
@@ -68,7 +68,7 @@ class Sequential(Schedule):
                         self._step.backward(name, layer, batch.number)
                     else:
                         self._step.infer(name, layer, batch)
-                except Exception as error:
+                except (Exception, GeneratorExit) as error:
                     raise StageError(name, batch.number, error) from error
             if batch.train:
                 self._usage.busy += time.perf_counter() - start
@@ -99,29 +99,28 @@ class ALFM(Schedule):
         for batch in batches:
             failures: list[StageError] = []
             workers = self._threads = []
-            try:
-                for (name, layer), usage in zip(self.stack.items(), self._usages, strict=True):
-                    start = time.perf_counter()
-                    try:
-                        if not batch.train:
-                            self._step.infer(name, layer, batch)
-                            continue
-                        self._step.forward(name, layer, batch)
-                    except Exception as error:
-                        raise StageError(name, batch.number, error) from error
-                    usage.busy += time.perf_counter() - start
-                    usage.batches += 1
-                    worker = threading.Thread(
-                        target=self._work,
-                        args=(name, layer, batch.number, usage, failures),
-                        name=f"al-{name}",
-                        daemon=True,
-                    )
-                    worker.start()
-                    workers.append(worker)
-            finally:
-                for worker in workers:
-                    worker.join()
+            # Where one of these fails, `_abort` joins the workers.
+            for (name, layer), usage in zip(self.stack.items(), self._usages, strict=True):
+                start = time.perf_counter()
+                try:
+                    if not batch.train:
+                        self._step.infer(name, layer, batch)
+                        continue
+                    self._step.forward(name, layer, batch)
+                except (Exception, GeneratorExit) as error:
+                    raise StageError(name, batch.number, error) from error
+                usage.busy += time.perf_counter() - start
+                usage.batches += 1
+                worker = threading.Thread(
+                    target=self._work,
+                    args=(name, layer, batch.number, batch.sealed, usage, failures),
+                    name=f"al-{name}",
+                    daemon=True,
+                )
+                worker.start()
+                workers.append(worker)
+            for worker in workers:
+                worker.join()
             if failures:
                 raise failures[0]
             yield batch
@@ -132,12 +131,16 @@ class ALFM(Schedule):
             worker.join(max(0.0, deadline - time.monotonic()))
         super()._abort()
 
-    def _work(self, name: str, layer: AL, number: int, usage: Usage, failures: list[StageError]) -> None:
+    def _work(
+        self, name: str, layer: AL, number: int, sealed: Seal | None, usage: Usage, failures: list[StageError]
+    ) -> None:
         """Run one layer's backward and update on this thread and keep what failed."""
         start = time.perf_counter()
         try:
             with worker_settings(layer.device, self.threads):
                 self._step.backward(name, layer, number)
+            if sealed is not None:
+                sealed.verify()
         except BaseException as error:
             failures.append(StageError(name, number, error))
         usage.busy += time.perf_counter() - start

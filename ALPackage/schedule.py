@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any, ClassVar
 
 from .base import LearningRate
 from .graph import make_capturable
+from .randomness import Dropout
 from .stack import ALStack
 from .step import Batch, LocalLosses, StageError, Step
 from .threads import Autocast, default_threads, intra_op_threads
@@ -51,6 +53,8 @@ class Schedule(ABC):
                     make_capturable(layer)
         self._step = Step(seed, trace)
         self._running = False
+        self._aborted = False
+        self._number = 0  # of the batch that was last asked for
 
     def run(
         self,
@@ -76,12 +80,16 @@ class Schedule(ABC):
         """Yield the predictions of depths 1, 2, .., all layers for every x of `inputs`, in order.
 
         Without gradients; whether the layers are in training or in evaluation mode is the caller's choice. The
-        result is that of `ALStack.inference_by_depth`, bit for bit. Raises as `run` does.
+        result is that of `ALStack.inference_by_depth`, bit for bit. Raises as `run` does, and RuntimeError for dropout
+        in training mode, whose masks would depend on who draws first.
         """
         with self._opened():
-            numbered = (Batch(number, x, train=False) for number, x in enumerate(_named("loader", inputs, 0)))
-            for batch in self._run(numbered):
-                yield self._step.decode(list(self.stack), batch.codes)
+            for name, module in self.stack.named_modules():
+                if isinstance(module, Dropout) and module.training and module.p > 0.0:
+                    raise RuntimeError(f"predict: {name} is in training mode and drops at random; call eval() first")
+            named = enumerate(self._drawn(inputs, 0))
+            for batch in self._run(Batch(number, x, train=False).seal("loader") for number, x in named):
+                yield self._step.decode(list(self.stack.items()), batch)
 
     def usage(self) -> list[Usage]:
         """Return how each worker has spent its time in training since the schedule was made."""
@@ -102,7 +110,7 @@ class Schedule(ABC):
     def _numbered(
         self, batches: Iterable[tuple[Any, Any]], lr: Callable[[int], LearningRate] | None, first: int
     ) -> Iterator[Batch]:
-        for number, pair in enumerate(_named("loader", batches, first), start=first):
+        for number, pair in enumerate(self._drawn(batches, first), start=first):
             what = "lr"
             try:
                 rate = lr(number) if lr is not None else None
@@ -110,9 +118,24 @@ class Schedule(ABC):
                 x, y = pair
                 what = "target"
                 y = self.stack.target(y)
-            except Exception as error:
+            except (Exception, GeneratorExit) as error:
                 raise StageError(what, number, error) from error
-            yield Batch(number, x, y, rate)
+            yield Batch(number, x, y, rate).seal("loader")
+
+    def _drawn(self, iterable: Iterable[Any], first: int) -> Iterator[Any]:
+        """Iterate; whatever fails becomes a StageError of the loader with the number of the batch that is missing."""
+        self._number = first
+        items: Iterator[Any] | None = None
+        while True:
+            try:
+                items = iter(iterable) if items is None else items
+                item = next(items)
+            except StopIteration:
+                return
+            except (Exception, GeneratorExit) as error:
+                raise StageError("loader", self._number, error) from error
+            self._number += 1
+            yield item
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -120,14 +143,18 @@ class Schedule(ABC):
         if self._running:
             raise RuntimeError("this schedule has an open run; finish it, or close() it, before the next")
         try:
-            self._running = True
+            self._running, self._aborted = True, False
             self._step.autocast = Autocast()
             with intra_op_threads(self.threads):
                 yield
         except GeneratorExit:
             raise
-        except BaseException:
+        except BaseException as error:
+            self._aborted = True
             self._abort()
+            lost = error.__cause__ if isinstance(error, StageError) else error
+            if isinstance(lost, RuntimeError) and _of_a_lost_process(lost):
+                raise StageError("loader", self._number, lost) from lost
             raise
         finally:
             self._running = False
@@ -141,18 +168,13 @@ class Schedule(ABC):
         # An exception that is on its way matters more than what closing could have to say.
         if error is None:
             self.close()
-        else:
+        elif not self._aborted:  # else the time for it has been taken
             self._abort()
 
 
-def _named(layer: str, iterable: Iterable[Any], first: int) -> Iterator[Any]:
-    """Iterate; whatever fails becomes a StageError of `layer` with the number of the batch that is missing."""
-    number = first
-    try:
-        for item in iterable:
-            yield item
-            number += 1
-    except GeneratorExit:
-        raise
-    except Exception as error:
-        raise StageError(layer, number, error) from error
+def _of_a_lost_process(error: RuntimeError) -> bool:
+    """Tell whether torch's signal handler raised this as a loader's process vanished, wherever the main thread was."""
+    return any(
+        frame.f_globals.get("__name__") == "torch.utils.data._utils.signal_handling"
+        for frame, _ in walk_tb(error.__traceback__)
+    )

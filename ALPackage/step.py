@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from .base import AL, LearningRate
-from .nested import versions
+from .nested import tensors, versions
 from .randomness import enter_stream
 from .threads import Autocast
 from .trace import Trace
 
-__all__ = ["Batch", "LocalLosses", "StageError", "Step"]
+__all__ = ["Batch", "LocalLosses", "Seal", "StageError", "Step"]
 
 LocalLosses = list[tuple[Tensor, Tensor]]
 
@@ -30,10 +32,32 @@ class StageError(RuntimeError):
     def __init__(self, layer: str, batch: int | None, cause: BaseException) -> None:
         when = "before its first batch" if batch is None else f"on batch {batch}"
         who = layer if layer in ("loader", "target", "lr") else f"layer {layer!r}"
-        super().__init__(f"{who} failed {when}: {type(cause).__name__}: {cause}")
+        try:
+            words = str(cause)
+        except Exception:  # a failure that cannot even be told must still be one
+            words = "(without words: its __str__ failed)"
+        super().__init__(f"{who} failed {when}: {type(cause).__name__}: {words}")
         self.layer = layer
         self.batch = batch
         self.__cause__ = cause
+
+
+class Seal:
+    """The state of the tensors that a layer, or the loader, has handed on."""
+
+    def __init__(self, giver: str, tree: Any) -> None:
+        self._giver = giver
+        self._tensors = tensors(tree)
+        self._versions = versions(self._tensors)
+
+    def verify(self) -> None:
+        """Raise RuntimeError if a tensor has been changed since."""
+        if versions(self._tensors) != self._versions:
+            who = "the loader" if self._giver == "loader" else f"layer {self._giver!r}"
+            raise RuntimeError(
+                f"{who} handed on a tensor that was changed in place afterwards, so what comes next would depend on "
+                "timing; hand on a new tensor every time (for example with .clone())"
+            )
 
 
 @dataclass(eq=False)
@@ -52,23 +76,17 @@ class Batch:
     losses: LocalLosses = field(default_factory=list)
     codes: list[Any] = field(default_factory=list)
     event: Any = None
-    _seal: tuple[str, list[int]] | None = None
+    sealed: Seal | None = None
 
-    def seal(self, layer: str) -> None:
-        """Note the state of the tensors that `layer` hands on."""
-        self._seal = layer, versions((self.x, self.y))
+    def seal(self, giver: str) -> Batch:
+        """Note the state of the tensors that `giver` hands on; return the batch."""
+        self.sealed = Seal(giver, (self.x, self.y))
+        return self
 
     def verify(self) -> None:
         """Raise RuntimeError if the tensors were changed after they were handed on."""
-        if self._seal is not None and versions((self.x, self.y)) != self._seal[1]:
-            raise RuntimeError(
-                f"layer {self._seal[0]!r} handed on a tensor and changed it in place afterwards, so what comes next "
-                "would depend on timing; return a new tensor from f and g (for example with .clone())"
-            )
-
-    def unseal(self) -> None:
-        """Forget the state: the tensors have been copied."""
-        self._seal = None
+        if self.sealed is not None:
+            self.sealed.verify()
 
 
 class Step:
@@ -81,13 +99,11 @@ class Step:
 
     def forward(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer forward on one batch, which then holds the layer's outputs and losses."""
-        with self.span(name, batch, "forward"):
-            batch.verify()
+        with self.span(name, batch, "forward"), _sealed(name, batch):
             self.enter(name, layer, batch)
             with torch.enable_grad(), self.autocast.entered():
                 batch.x, batch.y = layer(batch.x, batch.y)
             batch.losses.append(layer.loss())
-            batch.seal(name)
 
     def enter(self, name: str, layer: AL, batch: Batch) -> None:
         """Set the layer's random streams and learning rate for the batch."""
@@ -102,17 +118,21 @@ class Step:
 
     def infer(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer's f and b on one batch, which then holds both outputs."""
-        with self.span(name, batch, "inference"), self.autocast.entered():
+        with self.span(name, batch, "inference"), _sealed(name, batch), self.autocast.entered():
             batch.x = layer.inference(batch.x, "f")
-            batch.codes.append(layer.inference(batch.x, "b"))
+            # Decoded when b may have gone on to the next batch, so it must be no tensor that b uses again.
+            batch.codes.append(tree_map(_copy, layer.inference(batch.x, "b")))
 
-    def decode(self, layers: list[AL], codes: list[Any]) -> list[Any]:
-        """Return the prediction of every depth from the bridges' outputs: h_k, .., h_1 of each."""
+    def decode(self, layers: list[tuple[str, AL]], batch: Batch) -> list[Any]:
+        """Return the prediction of every depth from the bridges' outputs: h_k, .., h_1 of each. Raises StageError."""
         predictions = []
         with self.autocast.entered():
-            for depth, code in enumerate(codes, start=1):
-                for layer in reversed(layers[:depth]):
-                    code = layer.inference(code, "h")
+            for depth, code in enumerate(batch.codes, start=1):
+                for name, layer in reversed(layers[:depth]):
+                    try:
+                        code = layer.inference(code, "h")
+                    except (Exception, GeneratorExit) as error:
+                        raise StageError(name, batch.number, error) from error
                 predictions.append(code)
         return predictions
 
@@ -121,3 +141,18 @@ class Step:
         if self.trace is None:
             return nullcontext()
         return self.trace.span(name, batch if isinstance(batch, int) else batch.number, phase)
+
+
+@contextmanager
+def _sealed(name: str, batch: Batch) -> Iterator[None]:
+    """Seal what `batch` holds after the block, if what it held before was never changed, the block included."""
+    given = batch.sealed
+    batch.verify()
+    yield
+    batch.seal(name)
+    if given is not None:
+        given.verify()
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf

@@ -53,10 +53,15 @@ class Usage:
 
 
 class Trace:
-    """A recorder of spans that any thread may write to (a list append is atomic in CPython)."""
+    """A recorder of spans that any thread may write to (a list append is atomic in CPython).
 
-    def __init__(self) -> None:
+    It keeps the first `limit` spans and counts the others in `dropped`, so that a long run does not fill the memory.
+    """
+
+    def __init__(self, limit: int = 200_000) -> None:
         self.spans: list[Span] = []
+        self.limit = limit
+        self.dropped = 0
 
     @contextmanager
     def span(self, layer: str, batch: int, phase: str) -> Iterator[None]:
@@ -69,6 +74,9 @@ class Trace:
 
     def add(self, layer: str, batch: int, phase: str, start: float, stop: float) -> None:
         """Record a span of the calling thread."""
+        if len(self.spans) >= self.limit:
+            self.dropped += 1
+            return
         self.spans.append(Span(layer, batch, phase, start, stop, threading.current_thread().name))
 
     def busy(self) -> dict[str, float]:
@@ -95,10 +103,10 @@ class Trace:
 
     def write_chrome(self, path: Path) -> None:
         """Write the spans in Chrome's trace format (microseconds), a track per worker, which Perfetto opens."""
-        workers = list(dict.fromkeys(span.worker for span in self.spans))
+        workers = {name: number for number, name in enumerate(dict.fromkeys(span.worker for span in self.spans))}
         names = [
             {"name": "thread_name", "ph": "M", "pid": 0, "tid": number, "args": {"name": worker}}
-            for number, worker in enumerate(workers)
+            for worker, number in workers.items()
         ]
         events = [
             {
@@ -108,7 +116,7 @@ class Trace:
                 "ts": span.start * 1e6,
                 "dur": (span.stop - span.start) * 1e6,
                 "pid": 0,
-                "tid": workers.index(span.worker),
+                "tid": workers[span.worker],
                 "args": {"layer": span.layer, "batch": span.batch},
             }
             for span in self.spans

@@ -59,7 +59,9 @@ class Worker:
         self, number: int, layers: Sequence[tuple[str, AL]], line: Line, step: Step, intake: Intake, threads: int
     ) -> None:
         self.layers = layers
-        self.usage = Usage(str(layers[0][1].device), [name for name, _ in layers])
+        device = layers[0][1].device
+        # On the CPU a worker is a device.
+        self.usage = Usage(f"cpu:{number}" if device.type == "cpu" else str(device), [name for name, _ in layers])
         self._line = line
         self._inlet, self._outlet = line.channels[number], line.channels[number + 1]
         self._step = step
@@ -141,14 +143,17 @@ class Worker:
 
     def _eager(self, batch: Batch) -> bool:
         """Run the layers' steps one after another; tell whether the batch has been handed on."""
-        number, handed_on = batch.number, False
+        number, handed_on, sealed = batch.number, False, None
         for name, layer in self.layers:
             self._at = name, number
             self._step.forward(name, layer, batch)
             if name == self.layers[-1][0]:
+                sealed = batch.sealed
                 self.intake.mark(batch)
                 handed_on = not self._last and self._outlet.offer(batch)
             self._step.backward(name, layer, number)
+        if sealed is not None:
+            sealed.verify()  # such as g's own parameter, which the update has just changed
         return handed_on
 
     def _graphed(self, batch: Batch) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from .config import SCHEMAS, Config, Method, Schedule, Task, device_list, load_config
+from .config import SCHEMAS, Config, Method, Schedule, Task, check_workers, device_list, load_config
 from .errors import UsageError, closest
 from .schema import LARGEST_SEED
 
@@ -59,7 +59,11 @@ class Arguments:
     limit_train: int | None
     seed: int | None
     schedule: Schedule | None
+    workers: int | None
     out: str | None
+    trace: Path | None
+    """Where the timeline of AL's first turn goes."""
+    tensorboard: Path | None
 
 
 def parse(task: Task, argv: Sequence[str]) -> Arguments:
@@ -84,8 +88,13 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
         limit_train=given.limit_train,
         seed=given.seed,
         schedule=given.schedule,
+        workers=given.workers,
         out=given.out,
+        trace=given.trace,
+        tensorboard=given.tensorboard,
     )
+    if given.trace is not None and methods == ("bp",):
+        raise UsageError("--trace shows what AL's workers do, and --method bp has none: leave one of them out")
     if given.print_config:
         _leave(json.dumps(configure(arguments).model_dump(mode="json"), indent=4))
     if not model:
@@ -100,11 +109,18 @@ def configure(arguments: Arguments) -> Config:
 
     Raises `ConfigError`, also where a device list does not fit the model.
     """
-    flags = {"seed": arguments.seed, "schedule": arguments.schedule, "outputpath": arguments.out}
+    flags = {
+        "seed": arguments.seed,
+        "schedule": arguments.schedule,
+        "workers": arguments.workers,
+        "outputpath": arguments.out,
+    }
     overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     config = load_config(arguments.task, arguments.config, [*arguments.overrides, *overrides])
     for method in arguments.methods:
         device_list(config, arguments.model, method)
+    if "al" in arguments.methods:
+        check_workers(config, arguments.model)
     return config
 
 
@@ -140,6 +156,12 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     run.add_argument(
         "--schedule", choices=get_args(Schedule), help="how AL layers share the work (default: the config's)"
     )
+    run.add_argument(
+        "--workers",
+        type=_number(1, 4096),
+        metavar="N",
+        help="share AL's layers among N CPU workers, cut by measured cost (default: the config's)",
+    )
     config = parser.add_argument_group("configuration")
     config.add_argument(
         "--config",
@@ -163,6 +185,14 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     data.add_argument(
         "--out", type=_text, metavar="DIR", help="folder of the results (default: the config's outputpath)"
     )
+    seen = parser.add_argument_group("see it")
+    seen.add_argument(
+        "--trace",
+        type=_path,
+        metavar="FILE",
+        help="write a timeline of AL's first turn: Chrome trace, and a PNG beside it",
+    )
+    seen.add_argument("--tensorboard", type=_path, metavar="DIR", help="write scalars for TensorBoard")
     shown = parser.add_argument_group("show and leave")
     shown.add_argument("--list", action="store_true", help="the data sets and the models")
     shown.add_argument("--print-config", action="store_true", help="the config as it would be used, in JSON")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ALPackage.threads import default_threads
+from ALPackage.threads import available_cores, default_threads
 
 from .errors import ConfigError, reason, remedy
 from .schema import SCHEMAS, CommonConfig, Config, DeviceLists, Method, Schedule, Task, TextConfig, VisionConfig
@@ -28,6 +28,7 @@ __all__ = [
     "Task",
     "TextConfig",
     "VisionConfig",
+    "check_workers",
     "count_threads",
     "device_list",
     "layer_count",
@@ -63,6 +64,19 @@ def device_list(config: CommonConfig, model: str, method: Method) -> Literal["au
     return lists
 
 
+def check_workers(config: CommonConfig, model: str) -> None:
+    """Raise `ConfigError` where a number of workers makes no sense for AL's layers."""
+    if config.workers is None:
+        return
+    layers = layer_count(model, "al", config)
+    if device_list(config, model, "al") != "auto":
+        raise ConfigError(
+            'workers: al_gpu_list says where every layer goes; leave workers out, or set al_gpu_list to "auto"'
+        )
+    if config.workers > layers:
+        raise ConfigError(f"workers: got {config.workers}, but {model} with AL has {layers} layers: give at most that")
+
+
 def resolve_heads(n_heads: int | Literal["auto"], width: int) -> tuple[int, str | None]:
     """Return the number of attention heads for a model of `width` units, and a notice where it is not 6.
 
@@ -92,8 +106,8 @@ def length_limit(config: TextConfig, dataset: str) -> int:
 def count_threads(config: CommonConfig, model: str, method: Method) -> int:
     """Return the intra-op threads of an AL worker, or of BP: OMP_NUM_THREADS wins over everything.
 
-    An AL worker takes `threads`, else an equal share of the cores; BP takes all cores. It depends on no timing and on
-    no schedule, because the number of threads may change the last bit of a sum.
+    An AL worker takes `threads`, else an equal share of the cores; BP takes all cores. It depends on no timing, no
+    schedule and no cut, because the number of threads may change the last bit of a sum.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "").strip()
     first = asked.split(",")[0].strip()
@@ -102,8 +116,16 @@ def count_threads(config: CommonConfig, model: str, method: Method) -> int:
     if method == "bp":
         return default_threads(1)
     if asked or config.threads is None:
-        return default_threads(layer_count(model, "al", config))
+        return default_threads(_worker_count(config, model))
     return config.threads
+
+
+def _worker_count(config: CommonConfig, model: str) -> int:
+    """Return how many CPU workers AL has at most: what `workers` says, the list's distinct ones, or one per core."""
+    devices = device_list(config, model, "al")
+    if devices == "auto":
+        return config.workers or min(available_cores(), layer_count(model, "al", config))
+    return sum(name == "cpu" for name in devices) + len({name for name in devices if name.startswith("cpu:")}) or 1
 
 
 def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -22,6 +22,8 @@ class Record:
         self.out, self.dataset, self.model = out, dataset, model
         self.results: list[Results] = []
         self.pictures: list[Path] = []
+        self.extras: list[Path] = []
+        """Other files that belong to the run."""
         self._complaint: str | None = None
         self._drawn = -self.PAUSE
 
@@ -54,7 +56,7 @@ class Record:
     def files(self) -> list[Path]:
         """Return the files that were written."""
         tables = [part.csv_path for part in self.results if part.rows]
-        return [*tables, self.results[0].json_path, *self.pictures] if tables else []
+        return [*tables, self.results[0].json_path, *self.pictures, *self.extras] if tables else []
 
     def notices(self) -> list[str]:
         """Return what the user should be told about the files."""

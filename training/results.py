@@ -49,6 +49,8 @@ class Facts:
     """None for BP, which has no choice."""
     devices: list[str]
     """The device of each layer."""
+    plan: dict[str, Any] | None = None
+    """The measured cost of each layer and the cut that follows, as `ALPackage.placement.Plan` tells them."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Versions, platform and commit, as `training.provenance.collect` returns them."""
     notes: list[str] = field(default_factory=list)
@@ -91,6 +93,8 @@ class Results:
         self.columns = columns(method, layers)
         self.rows: list[dict[str, Any]] = []
         self.turns: dict[int, dict[str, Any]] = {}
+        self.utilisation: dict[str, Any] | None = None
+        """How the workers spent the last finished turn."""
         self.notes = list(facts.notes)
         self.notices: list[str] = []
         self._other_methods()
@@ -128,9 +132,17 @@ class Results:
         self.rows.append(row)
         self._write()
 
-    def finish_turn(self, turn: int, *, peak_memory_mb: float | None = None, notes: list[str] | None = None) -> None:
+    def finish_turn(
+        self,
+        turn: int,
+        *,
+        peak_memory_mb: float | None = None,
+        utilisation: dict[str, Any] | None = None,
+        notes: list[str] | None = None,
+    ) -> None:
         """Record what is known of a turn only when it ends. Notes go to the method's, each once."""
         self.turns[turn] = {"peak_memory_mb": None if peak_memory_mb is None else round(peak_memory_mb, 1)}
+        self.utilisation = utilisation
         self.notes.extend(note for note in notes or [] if note not in self.notes)
         self._write()
 
@@ -164,7 +176,7 @@ class Results:
 
     def comparable(self) -> list[Method]:
         """Return the other methods on disk that were run with the same config and seeds, devices and speed aside."""
-        aside = {"outputpath", "schedule", "threads", "al_gpu_list", "bp_gpu_list"}
+        aside = {"outputpath", "schedule", "threads", "workers", "cuda_graph", "al_gpu_list", "bp_gpu_list"}
 
         def essence(config: dict[str, Any], seeds: list[int]) -> tuple[dict[str, Any], list[int]]:
             return {key: value for key, value in config.items() if key not in aside}, seeds
@@ -201,7 +213,7 @@ class Results:
             | done
             | {"turns_finished": len(self.turns), "layers": self.layers}
             | asdict(self.facts)
-            | {"notes": self.notes}
+            | {"utilisation": self.utilisation, "notes": self.notes}
         )
 
     def _other_methods(self) -> dict[str, Any]:

@@ -70,6 +70,16 @@ class CommonConfig(BaseModel):
     """Intra-op threads of an AL worker; null: cores over layers, at least 1. OMP_NUM_THREADS wins over both and,
     unlike `threads`, limits BP too, which takes all cores otherwise."""
 
+    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """AL on the CPU: how many workers share the layers where `al_gpu_list` is "auto"; null: the GPUs if there are any,
+    else a worker per core."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: forward passes of AL and BP under autocast to bfloat16; weights, losses and updates stay in float32."""
+
+    cuda_graph: Literal["auto", "on", "off"] = "auto"
+    """AL on GPUs with the continuous schedule: run a stage's step as a CUDA graph; `auto`: where it is faster."""
+
     association: Literal["mse", "cosine", "contrastive"] = "contrastive"
     """The associated loss; `contrastive` is cross-entropy over the codes of all classes."""
 
@@ -134,6 +144,9 @@ class VisionConfig(CommonConfig):
 
     bridge: Literal["pool", "conv"] = "pool"
     """`pool`: pooled windows, then linear; `conv`: a small convolution first, slower and more accurate."""
+
+    compile: bool = False
+    """Compile every layer with torch.compile before training, AL and BP alike. Not for texts: their lengths differ."""
 
     base_lr: Rate = 1e-3
     """Learning rate at the start; a cosine leads from it to `end_lr`."""

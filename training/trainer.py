@@ -19,7 +19,7 @@ from ALPackage import ALStack, make_schedule
 from ALPackage.trace import Usage
 from models import BPStack, adamw
 
-__all__ = ["ALTrainer", "BPTrainer", "Trainer", "cosine_lr"]
+__all__ = ["ALTrainer", "BPTrainer", "Trainer", "cosine_lr", "mixed_precision"]
 
 Progress = Callable[[dict[str, Tensor]], None]
 
@@ -27,6 +27,15 @@ Progress = Callable[[dict[str, Tensor]], None]
 def cosine_lr(base: float, end: float, steps: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the step: half a cosine from `base` at 0 to `end` at `steps`."""
     return lambda step: end + (base - end) * 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / max(1, steps)))
+
+
+@contextmanager
+def mixed_precision(devices: Iterable[torch.device], precision: str) -> Iterator[None]:
+    """Compute in bfloat16 where that is safe if `precision` is "bf16"; weights and losses stay in float32."""
+    with ExitStack() as stack:
+        for kind in {device.type for device in devices} if precision == "bf16" else ():
+            stack.enter_context(torch.autocast(kind, dtype=torch.bfloat16))
+        yield
 
 
 class Trainer(ABC):
@@ -46,7 +55,7 @@ class Trainer(ABC):
         """
         self._mode(True)
         start = time.perf_counter()
-        with self._precision():
+        with mixed_precision(self.devices, self.precision):
             losses = self._epoch(batches, lr, progress)
         self._synchronize()
         return losses, time.perf_counter() - start
@@ -64,7 +73,7 @@ class Trainer(ABC):
 
         right: list[Tensor] = []
         samples = 0
-        with self._precision():
+        with mixed_precision(self.devices, self.precision):
             for predictions in self._predict(inputs()):
                 labels = waiting.popleft()
                 # The sums stay on the device until the end: reading one makes the host wait.
@@ -76,6 +85,11 @@ class Trainer(ABC):
 
     def usage(self) -> list[Usage]:
         """Return how each worker has spent its time in training; BP has no workers."""
+        return []
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers whose losses are reported; BP has one loss."""
         return []
 
     def __enter__(self) -> Trainer:
@@ -97,20 +111,14 @@ class Trainer(ABC):
     @abstractmethod
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]: ...
 
+    @property
     @abstractmethod
-    def _devices(self) -> list[torch.device]: ...
-
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        """Compute in bfloat16 where that is safe, if the config asks for it; weights and losses stay in float32."""
-        with ExitStack() as stack:
-            for kind in {device.type for device in self._devices()} if self.precision == "bf16" else ():
-                stack.enter_context(torch.autocast(kind, dtype=torch.bfloat16))
-            yield
+    def devices(self) -> list[torch.device]:
+        """The device of each layer, as torch names it."""
 
     def _synchronize(self) -> None:
         """Wait for the devices to finish, so that a time means work done."""
-        for device in set(self._devices()):
+        for device in set(self.devices):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
@@ -145,10 +153,17 @@ class ALTrainer(Trainer):
         """Return how each worker has spent its time in training."""
         return self.schedule.usage()
 
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers."""
+        return self.stack.names
+
     def _mode(self, training: bool) -> None:
         self.stack.train(training)
 
-    def _devices(self) -> list[torch.device]:
+    @property
+    def devices(self) -> list[torch.device]:
+        """The device of each layer, as torch names it."""
         return self.stack.devices
 
     def __exit__(
@@ -192,5 +207,7 @@ class BPTrainer(Trainer):
     def _mode(self, training: bool) -> None:
         self.model.train(training)
 
-    def _devices(self) -> list[torch.device]:
+    @property
+    def devices(self) -> list[torch.device]:
+        """The device of each layer, as torch names it."""
         return self.model.devices

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # stack.py imports this package
 
 __all__ = ["LayerCost", "measure"]
 
+#: Steps of a layer that are not measured, and how many are at least.
+WARM_UP, LEAST = 2, 2
 #: Batches of a layer's output that may exist at once: one in work and those that wait in the channel.
 HELD = 3
 
@@ -49,19 +51,19 @@ def measure(
     threads: int,
     device: torch.device | None = None,
     seed: int = 0,
-    repeats: int = 3,
-    budget: float = 10.0,
+    repeats: int = 15,
+    budget: float = 4.0,
 ) -> list[LayerCost]:
     """Return what every layer of `stack` costs on `batch`, (x, y) as the loader yields it, on `device`.
 
-    A copy of one layer at a time takes one step unmeasured and then up to `repeats`, of which the median counts; once
-    `budget` seconds are over, one. The stack, its optimizers and the process-wide generators stay as they are.
-    `device`: by default the one that each layer is on. On the CPU the bytes are an estimate: weights, gradients, moments,
-    buffers, and the outputs that wait to be taken; on a GPU they are the growth that its allocator saw.
+    A copy of one layer at a time takes WARM_UP steps unmeasured, and then up to `repeats`, of which the median counts;
+    LEAST of them once the layer's share of `budget`, in s, is over. The stack, its optimizers and the process-wide
+    generators stay as they are. `device`: by default the one that each layer is on. On the CPU the bytes are an
+    estimate: weights, gradients, moments, buffers, and the outputs that wait to be taken; on a GPU they are the growth
+    that its allocator saw.
     """
     x, y = batch[0], stack.target(batch[1])
     costs: list[LayerCost] = []
-    end = time.perf_counter() + budget
     with intra_op_threads(threads), torch.random.fork_rng():
         for name, original in stack.items():
             where = original.device if device is None else device
@@ -70,14 +72,17 @@ def measure(
             layer = copy.deepcopy(original).to(where)
             x, y = to_device((x, y), where)
             forward, backward, out = [], [], (x, y)
-            for repeat in range(repeats + 1):
-                if repeat > 1 and time.perf_counter() > end:
+            end = time.perf_counter() + budget / len(stack)
+            for step in range(WARM_UP + repeats):
+                if step >= WARM_UP + LEAST and time.perf_counter() > end:
                     break
                 started, turned, done, out = _step(layer, name, seed, x, y, where)
                 forward.append(turned - started)
                 backward.append(done - turned)
             used = _peak(where) - before if where.type == "cuda" else _estimate(layer, out)
-            costs.append(LayerCost(name, statistics.median(forward[1:]), statistics.median(backward[1:]), used))
+            costs.append(
+                LayerCost(name, statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:]), used)
+            )
             x, y = out
             del layer
     return costs

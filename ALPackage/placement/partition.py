@@ -21,7 +21,7 @@ def partition(
 ) -> list[int]:
     """Return the sizes of at most `parts` contiguous stages such that the largest sum of `costs` is least.
 
-    Of equal cuts it is one with the fewest stages, and of these the one whose last stages are longest. `memory` (bytes per
+    Of equal cuts it is one with the fewest stages, and of these one whose last stage is longest. `memory` (bytes per
     layer) and `capacity` (bytes per device, in order): every stage must fit its device. O(parts * layers^2).
     Raises PlacementError where nothing fits, and ValueError without layers or parts.
     """

@@ -103,3 +103,24 @@ def test_ready_tells_whether_get_would_wait() -> None:
     assert not channel.ready()
     channel.close()
     assert channel.ready()
+
+
+def test_what_arrives_while_the_channel_is_closed_is_not_kept() -> None:
+    """A batch in a channel that nobody reads any more would keep its tensors."""
+    channel: Channel[object] = Channel()
+    items = channel._items
+
+    class Late:
+        """Closes the channel just before the item arrives."""
+
+        def put(self, item: object) -> None:
+            channel._items = items
+            channel.close()
+            items.put(item)
+
+    channel._items = Late()  # type: ignore[assignment]
+    channel.put(object())
+    held = [items.get_nowait() for _ in range(items.qsize())]
+    assert len(held) == 1, "the item is held behind the mark of the closed"
+    with pytest.raises(Closed):
+        channel.get()

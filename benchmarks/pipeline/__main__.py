@@ -1,0 +1,6 @@
+"""Run the benchmark: `python -m benchmarks.pipeline --help`."""
+
+from .run import main
+
+if __name__ == "__main__":
+    main()

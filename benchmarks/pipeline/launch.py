@@ -1,0 +1,77 @@
+"""Start fresh processes on given cores, wait for them no longer than allowed, and collect what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ROOT", "WorkerError", "run_jobs"]
+
+ROOT = Path(__file__).resolve().parents[2]
+#: One intra-op thread whatever library an operation ends in; gloo stays on this machine.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
+
+
+class WorkerError(RuntimeError):
+    """A process of a measurement failed or took too long."""
+
+
+def run_jobs(
+    jobs: Sequence[Mapping[str, Any]], *, timeout: float, environment: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Run every job in a process of its own, all at once, and return their results in order.
+
+    Every job is told its rank, the number of ranks and a file to meet at. Raises WorkerError, with the end of what the
+    process said, if one fails or if `timeout` seconds have passed; no process outlives this call.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        processes: list[subprocess.Popen[str]] = []
+        outputs = [(Path(folder, f"out{rank}"), Path(folder, f"err{rank}")) for rank in range(len(jobs))]
+        try:
+            for rank, (job, (out, err)) in enumerate(zip(jobs, outputs, strict=True)):
+                told = {**job, "rank": rank, "ranks": len(jobs), "meeting": str(Path(folder, "meeting"))}
+                with out.open("w") as out_file, err.open("w") as err_file:
+                    processes.append(
+                        subprocess.Popen(
+                            [sys.executable, "-m", "benchmarks.pipeline.worker", json.dumps(told)],
+                            cwd=ROOT,
+                            env={**os.environ, **ENVIRONMENT, **(environment or {})},
+                            stdout=out_file,
+                            stderr=err_file,
+                            text=True,
+                            start_new_session=True,
+                        )
+                    )
+            _wait(processes, outputs, timeout)
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        return [json.loads(out.read_text().splitlines()[-1]) for out, _ in outputs]
+
+
+def _wait(processes: list[subprocess.Popen[str]], outputs: list[tuple[Path, Path]], timeout: float) -> None:
+    """Wait for all of them; one that fails ends the wait, since the others would wait for it."""
+    deadline = time.monotonic() + timeout
+    while any(process.poll() is None for process in processes):
+        if time.monotonic() > deadline:
+            raise WorkerError(f"not done within {timeout:.0f} s: {_last_words(outputs)}")
+        if any(process.poll() not in (None, 0) for process in processes):
+            break
+        time.sleep(0.05)
+    for rank, process in enumerate(processes):
+        if process.poll() not in (None, 0):
+            raise WorkerError(f"process {rank} ended with code {process.poll()}: {_last_words(outputs[rank:])}")
+
+
+def _last_words(outputs: list[tuple[Path, Path]]) -> str:
+    return "\n".join(err.read_text()[-2000:] for _, err in outputs)

@@ -1,0 +1,73 @@
+"""Stages that take a known time, or none: the schedules themselves are what remains to be measured."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ALPackage import AE, AL, ENC, ALStack
+
+__all__ = ["BALANCE", "empty_stack", "sleeping_stack", "stage_times"]
+
+#: Share of a stage's time that its forward pass takes.
+FORWARD = 0.4
+#: How the stage times are spread around their mean.
+BALANCE = ("balanced", "ramp", "one slow")
+
+
+def stage_times(stages: int, mean: float, balance: str) -> list[float]:
+    """Return the seconds of each stage: all equal, rising from half to one and a half, or the middle one double."""
+    if balance == "balanced":
+        return [mean] * stages
+    if balance == "ramp":
+        return [mean * (0.5 + stage / (stages - 1)) for stage in range(stages)]
+    return [2 * mean if stage == stages // 2 else mean for stage in range(stages)]
+
+
+class _Simulated(AL):
+    """A layer that computes nothing and hands on what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__(ENC(nn.Linear(1, 1), nn.Identity()), AE(nn.Identity(), nn.Identity()))
+        self._pair = torch.zeros(()), torch.zeros(())
+
+    def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return the inputs."""
+        return x, y
+
+    def loss(self) -> tuple[Tensor, Tensor]:
+        """Return the same pair every time."""
+        return self._pair
+
+    def backward_and_update(self) -> None:
+        """Do nothing."""
+
+
+class _Sleeper(_Simulated):
+    """A layer that sleeps, which releases the interpreter lock as an operator of torch does."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Sleep the forward share of the time."""
+        time.sleep(self._seconds * FORWARD)
+        return x, y
+
+    def backward_and_update(self) -> None:
+        """Sleep the rest of the time."""
+        time.sleep(self._seconds * (1 - FORWARD))
+
+
+def sleeping_stack(times: list[float]) -> ALStack:
+    """Return a stack whose layers take the given seconds per batch."""
+    return ALStack(_Sleeper(seconds) for seconds in times)
+
+
+def empty_stack(stages: int) -> ALStack:
+    """Return a stack of layers that take no time."""
+    return ALStack(_Simulated() for _ in range(stages))

@@ -1,0 +1,51 @@
+"""Write the benchmarks' tables from their JSON into the READMEs: `python -m benchmarks.tables`; `--check` only looks.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being a benchmark's folder. No figure is typed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main", "written"]
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def written(text: str) -> str:
+    """Return `text` with every table as the JSON files have it now."""
+
+    def table(place: re.Match[str]) -> str:
+        results = json.loads((ROOT / "benchmarks" / place[2] / "results.json").read_text(encoding="utf-8"))
+        markdown: str = importlib.import_module(f"benchmarks.{place[2]}.table").markdown(results)
+        return f"{place[1]}\n{markdown.strip()}\n\n{place[3]}"
+
+    return PLACE.sub(table, text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Bring the tables up to date, or with --check return 1 where one is not."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a table is out of date")
+    given = parser.parse_args(argv)
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "benchmarks").glob("*/README.md"))]:
+        text = path.read_text(encoding="utf-8")
+        if (new := written(text)) != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if not given.check:
+                path.write_text(new, encoding="utf-8")
+    if stale:
+        print(("out of date: " if given.check else "written: ") + ", ".join(stale))
+    return 1 if stale and given.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""The tables in the READMEs are those of the committed JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import tables
+from benchmarks.schedule.stages import stage_times
+
+
+def test_no_table_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
+    place = "before\n<!-- table: schedule -->\n| 9,999 |\n<!-- end -->\nafter\n"
+    right = tables.written(place)
+    assert "9,999" not in right
+    assert right.startswith("before\n<!-- table: schedule -->\n\n| ")
+    assert right.endswith("\n\n<!-- end -->\nafter\n")
+    assert tables.written(right) == right
+
+
+def test_stage_times_have_the_mean_and_the_spread_that_they_say() -> None:
+    assert stage_times(4, 0.01, "balanced") == [0.01] * 4
+    assert stage_times(3, 0.01, "ramp") == pytest.approx([0.005, 0.01, 0.015])
+    assert stage_times(4, 0.01, "one slow") == [0.01, 0.01, 0.02, 0.01]

@@ -1,0 +1,62 @@
+"""Where the layers of a run go: the config's list, or a cut that follows what the layers cost on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ALPackage import ALStack
+from ALPackage.placement import PlacementError, Plan, candidates, capacities, measure, plan, resolve, stage_sizes
+
+from .config import Config, Method, device_list, layer_count
+from .errors import ConfigError
+
+__all__ = ["Placed", "check_devices", "place"]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The device of every layer, the number of layers of every stage, and what was measured to decide it."""
+
+    devices: list[torch.device]
+    stages: list[int]
+    plan: Plan | None
+
+    @property
+    def names(self) -> list[str]:
+        """The devices by name, as `set_device` takes them."""
+        return [str(device) for device in self.devices]
+
+
+def check_devices(config: Config, model: str, method: Method) -> None:
+    """Raise `ConfigError` for a device that this machine does not have, naming the key of the config."""
+    try:
+        resolve(device_list(config, model, method), layer_count(model, method, config))
+    except PlacementError as error:
+        raise ConfigError(f"{method}_gpu_list: {str(error).removeprefix('devices: ')}") from None
+
+
+def place(stack: ALStack, batch: tuple[Any, Any], config: Config, model: str, threads: int) -> Placed:
+    """Return where the layers of `stack` go; their costs are measured on copies, with `batch`.
+
+    A list in the config is obeyed, and its plan only says what to expect of it. The sequential schedule has one worker
+    and needs no plan: with "auto" it gets one device. Raises `ConfigError` where the layers do not fit the devices.
+    """
+    given = device_list(config, model, "al")
+    if config.schedule == "sequential":
+        devices = resolve(given, len(stack)) if given != "auto" else candidates(config.workers, 1)[:1] * len(stack)
+        return Placed(devices, stage_sizes(devices), None)
+    if given == "auto":
+        choice = candidates(config.workers, len(stack))
+        try:
+            made = plan(measure(stack, batch, threads=threads, device=choice[0]), choice, capacities(choice))
+        except PlacementError as error:
+            raise ConfigError(f"al_gpu_list: {error}") from None
+        return Placed(made.per_layer_devices, list(made.sizes), made)
+    devices = resolve(given, len(stack))
+    sizes = stage_sizes(devices)
+    firsts = [devices[sum(sizes[:stage])] for stage in range(len(sizes))]
+    costs = measure(stack, batch, threads=threads, device=firsts[0])
+    return Placed(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts)))
