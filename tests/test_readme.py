@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ALPackage.placement import __main__ as placement
+from benchmarks import tables
 from data import download
 from training import experiment
 
@@ -33,7 +35,10 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if "main.py" in line])
-def test_a_command_of_the_readme_runs(command: str, datasets: Path, tmp_path: Path) -> None:
+def test_a_command_of_the_readme_runs(
+    command: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `--trace trace.json` goes
     _, script, *argv = shlex.split(command)
     small = shlex.split(f"{SMALL[script]} --data-root {datasets} --out {tmp_path}")
     if "-r" not in argv and "--limit-train" not in argv:
@@ -58,10 +63,14 @@ def test_the_other_commands_of_the_readme_exist(tmp_path: Path) -> None:
                 for file in download.RESOURCES[words[3]].files[0].holds:
                     (tmp_path / file).touch()
                 assert download.main([*words[3:], "--data-root", str(tmp_path)]) == 0
+            elif words[:3] == ["python", "-m", "ALPackage.placement"]:
+                assert placement.main(words[3:]) == 0
+            elif words[:3] == ["python", "-m", "benchmarks.tables"]:
+                assert tables.main(["--check"]) == 0
             elif words[:3] == ["pip", "install", "-r"]:
                 assert (ROOT / words[3]).exists()
             else:
-                assert part in ("python -m venv .venv", ". .venv/bin/activate")
+                assert part in ("python -m venv .venv", ". .venv/bin/activate", "pip install tensorboard")
     assert {"make demo", "make test", "make test-torchtext"} <= set(others)
 
 
@@ -77,5 +86,7 @@ def test_the_tables_of_the_readme_are_complete() -> None:
 
     assert [name for name in [*VISION, *TEXT] if f"`{name}`" not in README] == []
     assert [
-        flag for flag in ("--config", "--set", "--schedule", "--data-root", "--out") if f"`{flag}" not in README
+        flag
+        for flag in ("--config", "--set", "--schedule", "--workers", "--data-root", "--out", "--trace", "--tensorboard")
+        if f"`{flag}" not in README
     ] == []

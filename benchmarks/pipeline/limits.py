@@ -33,7 +33,7 @@ def al_layers(costs: Costs) -> list[Cost]:
 
 
 def bp_layers(costs: Costs, micro: int) -> list[Cost]:
-    """Return the costs of the BP layers; forward and backward are those of one of `micro` micro-batches, as measured."""
+    """Return the costs of the BP layers; forward and backward are those of one of `micro` micro-batches."""
     size = costs["bp"]["sizes"][str(BATCH // micro)]
     return [Cost(*three) for three in zip(size["forward"], size["backward"], costs["bp"]["update"], strict=True)]
 

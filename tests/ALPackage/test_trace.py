@@ -82,9 +82,11 @@ def test_the_chrome_trace_holds_every_span_in_microseconds(tmp_path: Path) -> No
     other.start()
     other.join()
     trace.write_chrome(tmp_path / "trace.json")
-    first, second = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    events = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    tracks = {event["tid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
+    first, second = (event for event in events if event["ph"] != "M")
     assert first["name"] == "conv_1 forward 7"
     assert first["ph"] == "X"
     assert 10_000 <= first["dur"] < 1_000_000
-    assert second["tid"] == "other"
+    assert tracks == {first["tid"]: threading.current_thread().name, second["tid"]: "other"}
     assert second["ts"] >= first["ts"] + first["dur"]

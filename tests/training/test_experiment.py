@@ -70,7 +70,9 @@ def test_both_methods_leave_the_promised_files(
     assert methods["al"]["seeds"] == methods["bp"]["seeds"] == [6, 7]
     assert methods["al"]["schedule"] == "continuous"
     assert methods["bp"]["threads"] == 1
-    assert methods["al"]["devices"] == ["cpu"] * layers
+    assert methods["al"]["devices"] == [layer["device"] for layer in methods["al"]["plan"]["layers"]]
+    assert {name.split(":")[0] for name in methods["al"]["devices"]} == {"cpu"}
+    assert len(methods["al"]["devices"]) == layers
     assert len(methods["bp"]["devices"]) == layers + 1
     assert len(list(tmp_path.glob("*.png"))) == 3
     printed = capsys.readouterr()
