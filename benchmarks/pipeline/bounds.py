@@ -18,6 +18,7 @@ __all__ = [
     "cuts",
     "gpipe_order",
     "joined",
+    "joined_on_devices",
     "one_f_one_b_order",
     "pipelined",
 ]
@@ -142,6 +143,19 @@ def continuous(stages: Sequence[Sequence[Cost]], batches: int) -> float:
             handed[number] = free - tail
             ends[number] = max(ends[number], free)
     return max(ends)
+
+
+def joined_on_devices(layers: Sequence[Cost], cut: Sequence[int]) -> float:
+    """Return the least time of one batch where all forwards run in a row and every layer's work is tied to a device.
+
+    A device can begin when the forwards of the devices before are done, and then has all of its own work to do; least
+    if it runs its forwards first, as the next device waits for them.
+    """
+    clock, end = 0.0, 0.0
+    for stage in map(Cost.sum, staged(layers, cut)):
+        end = max(end, clock + stage.total)
+        clock += stage.forward
+    return end
 
 
 def joined(layers: Sequence[Cost], devices: int = 2) -> float:

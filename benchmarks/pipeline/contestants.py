@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.nn.parallel import DistributedDataParallel
 
-from ALPackage import make_schedule
+from ALPackage import AL, make_schedule
 from models import adamw
 
 from .workload import BATCH, LR, WEIGHT_DECAY, Part, al_model, arguments, bp_layers, make_batches
@@ -49,23 +50,40 @@ def back_propagation(job: Job) -> dict[str, Any]:
 
 
 def associated_learning(job: Job) -> dict[str, Any]:
-    """Train the AL form under a schedule; the clock covers the filling and the draining of the pipeline."""
+    """Train the AL form under a schedule; the clock covers the filling and the draining of the pipeline.
+
+    `stages`: the layers of each device, whose work is tied to the device's core; None: every thread may use every core.
+    """
     batches = make_batches(job["model"], job["quick"])
     stack = al_model(job["model"], job["quick"])
+    if job["stages"] is not None:
+        owners = [core for core, size in zip(job["cores"], job["stages"], strict=True) for _ in range(size)]
+        for layer, core in zip(stack, owners, strict=True):
+            _tie(layer, core)
     with make_schedule(job["schedule"], stack, threads=1, seed=0, **job["options"]) as schedule:
         for _ in schedule.run(islice(cycle(batches), job["warmup"])):
             pass
         losses = []
-        if job["ranks"] > 1:  # copies that know nothing of each other, but start together
-            _meet(job)
-            dist.barrier()
         start = time.perf_counter()
         for losses in schedule.run(islice(cycle(batches), job["batches"]), first=job["warmup"]):  # noqa: B007
             pass
         stop = time.perf_counter()
-    if job["ranks"] > 1:
-        dist.destroy_process_group()
     return {"start": start, "stop": stop, "loss": _finite(losses[-1][0])}
+
+
+def _tie(layer: AL, core: int) -> None:
+    """Have the layer's work done on `core`, whichever thread asks for it."""
+    forward, backward = layer.forward, layer.backward_and_update
+
+    def forward_there(x: Any, y: Any) -> tuple[Any, Any]:
+        os.sched_setaffinity(0, {core})  # of the calling thread
+        return forward(x, y)
+
+    def backward_there() -> None:
+        os.sched_setaffinity(0, {core})
+        backward()
+
+    layer.forward, layer.backward_and_update = forward_there, backward_there  # type: ignore[method-assign]
 
 
 def data_parallel(job: Job) -> dict[str, Any]:

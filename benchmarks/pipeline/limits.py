@@ -8,19 +8,27 @@ from typing import Any
 from . import bounds
 from .bounds import Cost
 
-__all__ = ["CONTESTANTS", "MICRO", "TWINS", "al_layers", "bound_seconds", "bp_layers", "candidates", "choose_cut"]
+__all__ = ["CONTESTANTS", "MICRO", "al_layers", "bound_seconds", "bp_layers", "candidates", "choose_cut"]
 
 BATCH = 64
 MICRO = (1, 2, 4, 8)
-#: Not a contestant but a gauge: what two cores lose, when both are busy, to the memory and the clock that they share.
-TWINS = "al-twins"
 #: In the order of the table. Those with a schedule of torch.distributed.pipelining: its name and micro-batch counts.
 PIPELINES: dict[str, tuple[str, tuple[int, ...]]] = {
     "bp-model-parallel": ("gpipe", (1,)),
     "gpipe": ("gpipe", (2, 4, 8)),
     "1f1b": ("1f1b", (2, 4, 8)),
 }
-CONTESTANTS = ("bp-one-device", *PIPELINES, "ddp", "al-sequential", "al-fm", "continuous", TWINS)
+#: "-shared": not tied to devices, every thread may use both cores, as threads on one CPU may.
+CONTESTANTS = (
+    "bp-one-device",
+    *PIPELINES,
+    "ddp",
+    "al-sequential",
+    "al-fm",
+    "continuous",
+    "al-fm-shared",
+    "continuous-shared",
+)
 #: A cut whose bound is this much slower than the best bound of its contestant cannot win by noise: it is not tried.
 HOPELESS = 1.15
 
@@ -38,9 +46,10 @@ def bp_layers(costs: Costs, micro: int) -> list[Cost]:
     return [Cost(*three) for three in zip(size["forward"], size["backward"], costs["bp"]["update"], strict=True)]
 
 
-def choose_cut(costs: Costs) -> list[int]:
-    """Return the layers per stage of the continuous pipeline: the cut with the highest ceiling."""
-    return bounds.best_cut(al_layers(costs))
+def choose_cut(costs: Costs, contestant: str) -> list[int]:
+    """Return the layers per device that suit a contestant on two devices best, by its bound."""
+    cuts = bounds.cuts(len(costs["al"]["names"]))
+    return min(cuts, key=lambda cut: bound_seconds(contestant, costs, cut, 60))
 
 
 def candidates(costs: Costs) -> list[dict[str, Any]]:
@@ -63,7 +72,7 @@ def candidates(costs: Costs) -> list[dict[str, Any]]:
 def bound_seconds(contestant: str, costs: Costs, choice: Any, batches: int) -> float:
     """Return the least time of `batches` batches that the layers' costs and the contestant's schedule imply.
 
-    `choice`: the stages of "continuous", the trial of a contestant with a search, else None.
+    `choice`: the layers per device of "continuous" and "al-fm", the trial of a contestant with a search, else None.
     """
     if contestant in PIPELINES:
         order = {"gpipe": bounds.gpipe_order, "1f1b": bounds.one_f_one_b_order}[choice["schedule"]]
@@ -73,12 +82,19 @@ def bound_seconds(contestant: str, costs: Costs, choice: Any, batches: int) -> f
         return batches * Cost.sum(bp_layers(costs, 2)).total
     if contestant == "bp-one-device":
         return batches * Cost.sum(bp_layers(costs, 1)).total
+    layers = al_layers(costs)
     if contestant == "al-fm":
-        return batches * bounds.joined(al_layers(costs))
+        return batches * bounds.joined_on_devices(layers, choice)
+    if contestant == "al-fm-shared":
+        return batches * bounds.joined(layers)
     if contestant == "continuous":
-        return bounds.continuous(bounds.staged(al_layers(costs), choice), batches)
-    assert contestant in ("al-sequential", TWINS), contestant
-    return batches * Cost.sum(al_layers(costs)).total
+        return bounds.continuous(bounds.staged(layers, choice), batches)
+    if (
+        contestant == "continuous-shared"
+    ):  # two cores do no more than two cores' work, and a layer not two batches at once
+        return batches * max(Cost.sum(layers).total / 2, *(layer.total for layer in layers))
+    assert contestant == "al-sequential", contestant
+    return batches * Cost.sum(layers).total
 
 
 def ceiling(costs: Costs, stages: Sequence[int]) -> float:

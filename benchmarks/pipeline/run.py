@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .launch import ROOT, run_jobs
-from .limits import BATCH, CONTESTANTS, MICRO, TWINS, bound_seconds, candidates, choose_cut
+from .limits import BATCH, CONTESTANTS, MICRO, bound_seconds, candidates, choose_cut
 from .table import markdown
 
 __all__ = ["main"]
@@ -29,6 +29,8 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(2**26),
     "MALLOC_ARENA_MAX": "1",
 }
+#: The contestants that are on no devices, so that no target is about them, are measured this often at most.
+SHARED_REPEATS = 3
 #: Layer costs are medians over this many batches; the search times this many, and its best ones again for longer.
 COST_BATCHES, SEARCH_BATCHES, FINAL_BATCHES, FINALISTS = 10, 4, 10, 3
 
@@ -94,7 +96,7 @@ class Benchmark:
             own = sorted((t for t in trials if t["contestant"] == contestant), key=lambda t: t["seconds"])
             finalists += own[:FINALISTS]
         self._time(model, finalists, FINAL_BATCHES, "seconds_final")
-        choices: dict[str, Any] = {"continuous": choose_cut(costs)}
+        choices: dict[str, Any] = {name: choose_cut(costs, name) for name in ("continuous", "al-fm")}
         for trial in sorted(finalists, key=lambda t: t["seconds_final"], reverse=True):
             choices[trial["contestant"]] = {key: trial[key] for key in ("schedule", "cut", "micro")}
         facts |= {"costs": costs, "search": trials, "choices": choices}
@@ -114,8 +116,6 @@ class Benchmark:
         """Measure one contestant once and keep the figures."""
         facts, batches = self.results["models"][model], self.options.batches
         choice = facts["choices"].get(contestant)
-        if contestant == TWINS:  # a gauge needs less than a contestant
-            batches = max(1, batches // 3)
         expected = bound_seconds("bp-one-device", facts["costs"], None, batches + WARMUP)
         load = os.getloadavg()
         jobs: list[dict[str, Any]]
@@ -123,28 +123,24 @@ class Benchmark:
             jobs = [{"do": "bp"}]
         elif contestant == "ddp":
             jobs = [{"do": "ddp"}] * 2
-        elif contestant in ("al-fm", "continuous"):
-            stages = {"stages": choice} if contestant == "continuous" else {}
-            jobs = [{"do": "al", "schedule": contestant, "options": stages, "cores": self.cores}]
-        elif contestant in ("al-sequential", TWINS):
-            jobs = [{"do": "al", "schedule": "sequential", "options": {}, "batches": batches}]
-            jobs *= 2 if contestant == TWINS else 1
+        elif contestant == "al-sequential":
+            jobs = [{"do": "al", "schedule": "sequential", "stages": None, "options": {}}]
+        elif contestant in ("al-fm", "continuous", "al-fm-shared", "continuous-shared"):
+            schedule = contestant.removesuffix("-shared")
+            options = {"stages": choice} if contestant == "continuous" else {}
+            jobs = [{"do": "al", "schedule": schedule, "stages": choice, "options": options, "cores": self.cores}]
         else:
             jobs = [{"do": "stages", "trial": choice}] * 2
         done = self.jobs(model, *jobs, timeout=60 + 5 * expected)
         seconds = max(process["stop"] for process in done) - min(process["start"] for process in done)
-        copies = 2 if contestant == TWINS else 1
         run = {
             "model": model,
             "contestant": contestant,
             "repetition": repetition,
-            "samples_per_s": copies * batches * BATCH / seconds,
+            "samples_per_s": batches * BATCH / seconds,
             "seconds": seconds,
             "batches": batches,
-            "bound_samples_per_s": copies
-            * batches
-            * BATCH
-            / bound_seconds(contestant, facts["costs"], choice, batches),
+            "bound_samples_per_s": batches * BATCH / bound_seconds(contestant, facts["costs"], choice, batches),
             "peak_mib": [process["peak_mib"] for process in done],
             "base_mib": [process["base_mib"] for process in done],
             "loss": [process["loss"] for process in done if process["loss"] is not None][-1],
@@ -165,6 +161,8 @@ class Benchmark:
             turn = repetition % len(CONTESTANTS)
             for model in self.options.models:
                 for contestant in CONTESTANTS[turn:] + CONTESTANTS[:turn]:
+                    if contestant.endswith("-shared") and repetition >= SHARED_REPEATS:
+                        continue
                     if (model, contestant, repetition) not in have:
                         self.measure(model, contestant, repetition)
 

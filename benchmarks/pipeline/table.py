@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .limits import CONTESTANTS, TWINS, al_layers, bound_seconds, bp_layers, ceiling
+from .limits import CONTESTANTS, al_layers, bound_seconds, bp_layers, ceiling
 
 __all__ = ["checks", "markdown"]
 
@@ -30,7 +30,8 @@ TITLES = {
     "al-sequential": "AL, sequential, one device",
     "al-fm": "AL, al-fm",
     "continuous": "**AL, continuous**",
-    TWINS: "(gauge: AL, sequential, a copy per core)",
+    "al-fm-shared": "AL, al-fm, both cores shared",
+    "continuous-shared": "AL, continuous, both cores shared",
 }
 
 
@@ -115,7 +116,7 @@ def _table(results: Results, model: str) -> list[str]:
             continue
         speeds = [run["samples_per_s"] for run in runs]
         ratio = ""
-        if contestant != TWINS and runs_of(results, model, "continuous"):
+        if runs_of(results, model, "continuous"):
             ratio = f"{speed(results, model, 'continuous') / median(speeds):.2f}"
         bound = runs[0]["bound_samples_per_s"]
         peaks = [median(values) for values in zip(*(run["peak_mib"] for run in runs), strict=True)]
@@ -131,8 +132,10 @@ def _table(results: Results, model: str) -> list[str]:
 
 def _setup(contestant: str, facts: dict[str, Any]) -> str:
     choice = facts["choices"].get(contestant)
-    if contestant == "continuous":
-        return f"stages of {_cut(choice)} layers"
+    if contestant in ("al-fm", "continuous"):
+        return f"{_cut(choice)} layers on the devices"
+    if contestant == "continuous-shared":
+        return "a worker per layer"
     if contestant == "bp-model-parallel":
         return f"stages of {_cut(choice['cut'])} layers"
     if choice is not None:

@@ -28,9 +28,9 @@ def describe(model: str, quick: bool) -> dict[str, Any]:
     """Return the settings of a model: those of its AL and BP form, then those of its data."""
     if model == "vgg":
         return {
-            "n_classes": 200,
-            "in_channels": 3,
-            "image_size": 16 if quick else 32,
+            "n_classes": 10,
+            "in_channels": 1,
+            "image_size": 16 if quick else 28,
             "width": 0.125 if quick else 0.5,
             "enc_dim": 256,
             "ae_dim": 128,
@@ -109,8 +109,8 @@ def make_batches(model: str, quick: bool, size: int = BATCH, part: int = 0) -> l
     for _ in range(DISTINCT):
         labels = torch.randint(settings["n_classes"], (BATCH,), generator=made)[rows]
         if model == "vgg":
-            side = settings["image_size"]
-            batches.append((torch.randn(BATCH, 3, side, side, generator=made)[rows].clone(), labels))
+            shape = BATCH, settings["in_channels"], settings["image_size"], settings["image_size"]
+            batches.append((torch.randn(shape, generator=made)[rows].clone(), labels))
             continue
         positions = settings["positions"]
         lengths = torch.randint(positions // 4, positions + 1, (BATCH,), generator=made)[rows]

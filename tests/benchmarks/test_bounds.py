@@ -12,6 +12,7 @@ from benchmarks.pipeline.bounds import (
     cuts,
     gpipe_order,
     joined,
+    joined_on_devices,
     one_f_one_b_order,
     pipelined,
 )
@@ -103,3 +104,11 @@ def test_joined_batches_by_hand() -> None:
     # The last layer's path is the longest, and nothing can be done about it.
     assert joined([Cost(1.0, 0.5), Cost(1.0, 9.0)]) == pytest.approx(11.0)
     assert joined([Cost(1.0, 2.0)] * 4, devices=1) == pytest.approx(12.0)
+
+
+def test_joined_batches_tied_to_devices_by_hand() -> None:
+    # Device 0 has F 0-1 and B 1-3; device 1 has F 1-2, F 2-3, then both backwards until 7.
+    assert joined_on_devices([Cost(1.0, 1.5, 0.5)] + [Cost(1.0, 2.0)] * 2, [1, 2]) == pytest.approx(7.0)
+    # A heavy first device: its backward at 2-8 outlasts the second one's work at 2-4.
+    assert joined_on_devices([Cost(2.0, 6.0), Cost(1.0, 1.0)], [1, 1]) == pytest.approx(8.0)
+    assert joined_on_devices([Cost(1.0, 2.0)] * 2, [2]) == pytest.approx(6.0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ALPackage import ALStack, PlacementError
-from ALPackage.placement import devices as placement
 from ALPackage.losses import ASSOCIATIONS
+from ALPackage.placement import devices as placement
 from models import TEXT_MODELS, VISION_MODELS, BPStack, build_text, build_vision
 from models.blocks import ACTIVATIONS, activation
 
