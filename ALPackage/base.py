@@ -205,6 +205,11 @@ class AL(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AL:
         """Move the optimizer's moments along when the layer is moved or cast."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # as a CUDA graph wants it, and only on its device
+                on_gpu = self.device.type == "cuda"
+                group["lr"] = group["lr"].to(self.device) if on_gpu else float(group["lr"])
+                group["capturable"] = on_gpu
         if self.optimizer.state:
             self.optimizer.load_state_dict(self.optimizer.state_dict())
         return self

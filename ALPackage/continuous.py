@@ -78,6 +78,8 @@ class Continuous(Schedule):
         inlet = self._line.channels[0]
         under_way = 0
         self._line.began = time.perf_counter()
+        if [worker for worker in self._workers if worker.drop_stale_graph()]:
+            self._captured = False
         join_streams([worker.intake for worker in self._workers], entering=True)
         try:
             for batch in batches:
@@ -116,10 +118,14 @@ class Continuous(Schedule):
     def _capture(self, batch: Batch) -> None:
         """Let every GPU stage try to put its step into a CUDA graph, one after another, while all workers wait."""
         self._captured = True
+        # The batch was made on the caller's stream after the run had begun.
+        join_streams([worker.intake for worker in self._workers], entering=True)
         example = Batch(batch.number, batch.x, batch.y, batch.lr)
         for worker in self._workers:
             try:
                 example = worker.capture(example, force=self._cuda_graph == "on")
+            except StageError:
+                raise
             except Exception as error:
                 raise StageError(worker.layers[0][0], batch.number, error) from error
 

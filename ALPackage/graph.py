@@ -5,23 +5,27 @@ what graphs are good at: fixed shapes, one device, and forward, losses, backward
 this file keeps (PyTorch's CUDA semantics, "CUDA Graphs"): warm up on the stage's stream, capture on it, one capture at
 a time and no other work meanwhile, inputs in fixed memory, learning rates in tensors, generators registered.
 
-A graph is used only where it has been seen to compute the same as the eager step, bit for bit, and to be faster.
+A graph is used only where it has been seen to compute the same as the eager step, bit for bit, and to be faster; and
+only as long as what it was recorded with is still there. Python code inside the step runs while the graph is made and
+not when it is replayed, so a layer with hooks gets none.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from .base import AL
 from .nested import tensors
-from .randomness import streams
-from .step import Batch, Step
+from .randomness import Dropout, streams
+from .state import copy_state, fingerprint, hooked, restore_state
+from .step import Batch, StageError, Step
 
 __all__ = ["StepGraph", "capture", "make_capturable", "make_graph", "preview"]
 
@@ -29,6 +33,9 @@ WARM_UP = 3
 TIMED = 10
 #: A graph must be this much faster than the eager step to be worth its memory.
 GAIN = 1.03
+#: Optimizers that can read rate and step count from the device, and whose moments start at zero, so that the steps of
+#: the trial can be taken back.
+CAPTURABLE = (torch.optim.Adam, torch.optim.AdamW)
 
 Layers = Sequence[tuple[str, AL]]
 
@@ -61,17 +68,25 @@ class StepGraph:
         self._layers, self._step = layers, step
         self._inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (example.x, example.y))
         self._outputs: tuple[Any, Any, list[tuple[Tensor, Tensor]]] = None, None, []
-        before = _state(layers)
+        before = copy_state(layers)
         for _ in range(WARM_UP):
             self._seed(example)
             self._body()
         generators = [generator for _, layer in layers for generator in streams(layer)]
         self._replay = record(self._body, stream, generators)
-        _restore(layers, before)
+        restore_state(layers, before)
+        self._made_with = self._settings()
 
     def fits(self, batch: Batch) -> bool:
-        """Tell whether `batch` has the shapes, dtypes and memory formats that were captured."""
+        """Tell whether `batch` has the structure, shapes, dtypes and memory formats that were captured."""
         return _signature((batch.x, batch.y)) == _signature(self._inputs)
+
+    def stale(self) -> bool:
+        """Tell whether a replay is the layers' step no more: a state was loaded, a mode or an option changed."""
+        return self._settings() != self._made_with
+
+    def _settings(self) -> tuple[Hashable, list[Any]]:
+        return fingerprint(self._layers), self._step.autocast.settings
 
     def run(self, batch: Batch) -> None:
         """Take `batch` through the step; it then holds the last layer's outputs and every layer's losses."""
@@ -105,24 +120,53 @@ def make_graph(
 ) -> StepGraph | None:
     """Return the graph of a stage's step if it computes what the eager step computes and is faster, else None.
 
-    `force`: do not ask whether it is faster. The layers' state is as before. To be called on `stream`, while nothing
-    else uses the device.
+    `force`: do not ask whether it is faster, and warn where there is no graph. The layers' state is as before. To be
+    called on `stream`, while nothing else uses the device.
     """
-    if not all("capturable" in group for _, layer in layers for group in layer.optimizer.param_groups):
-        return None
-    before = _state(layers)
-    try:
-        graph = StepGraph(layers, step, example, stream, record)
-        eager = _Eager(layers, step)
-        equal = _same(_trial(eager, layers, example, before), _trial(graph, layers, example, before))
-        faster = force or _seconds(eager, example, stream) > GAIN * _seconds(graph, example, stream)
-        return graph if equal and faster else None
-    except RuntimeError:
-        return None
-    finally:
-        for _, layer in layers:
-            layer.discard()
-        _restore(layers, before)
+    graph, reason = None, _refusal(layers)
+    if reason is None:
+        try:
+            before = copy_state(layers)
+            try:
+                graph, reason = _tried(layers, step, example, stream, force, record, before)
+            finally:
+                for _, layer in layers:
+                    layer.discard()
+                restore_state(layers, before)
+        except Exception as error:  # the eager step goes on, and if it fails too, it says where
+            reason = f"{type(error).__name__}: {error}"
+            for drop in (module for _, layer in layers for module in layer.modules() if isinstance(module, Dropout)):
+                drop.stream = None  # a capture that broke off may have left the generator in a state of its own
+    if force and graph is None:
+        warnings.warn(f"no CUDA graph for {', '.join(name for name, _ in layers)}: {reason}", stacklevel=2)
+    return graph
+
+
+def _refusal(layers: Layers) -> str | None:
+    """Return why the step of these layers cannot be captured; None where nothing speaks against trying."""
+    for name, layer in layers:
+        if type(layer.optimizer) not in CAPTURABLE:
+            return f"the optimizer of {name} is {type(layer.optimizer).__name__}, not Adam or AdamW"
+        if hooked(layer):
+            return f"{name} has hooks, which a replay would not call"
+        for path, module in layer.named_modules():
+            if not getattr(module, "capturable", True):
+                return f"{path} of {name} ({type(module).__name__}) reads tensors on the host"
+    return None
+
+
+def _tried(
+    layers: Layers, step: Step, example: Batch, stream: Any, force: bool, record: Any, before: dict[str, Tensor]
+) -> tuple[StepGraph | None, str | None]:
+    """Capture, compare and time; return the graph, or None and the reason."""
+    quiet = Step(step.seed, None)  # the trial is no part of the run's trace
+    quiet.autocast = step.autocast
+    graph, eager = StepGraph(layers, step, example, stream, record), _Eager(layers, quiet)
+    if not _same(_trial(eager, layers, example, before), _trial(graph, layers, example, before)):
+        return None, "it does not compute what the eager step computes"
+    if not force and _seconds(eager, example, stream) <= GAIN * _seconds(graph, example, stream):
+        return None, "it is not faster"
+    return graph, None
 
 
 class _Eager:
@@ -141,13 +185,13 @@ def _trial(
     runner: _Eager | StepGraph, layers: Layers, example: Batch, before: dict[str, Tensor]
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Run two steps from the same state and return what they hand on and the state that they leave."""
-    _restore(layers, before)
+    restore_state(layers, before)
     handed_on: list[Tensor] = []
     for _ in range(2):
         batch = Batch(example.number, example.x, example.y, example.lr)
         runner.run(batch)
         handed_on += tensors((batch.x, batch.y, [part for pair in batch.losses for part in pair]))
-    return handed_on, _state(layers)
+    return handed_on, copy_state(layers)
 
 
 def _same(one: tuple[list[Tensor], dict[str, Tensor]], other: tuple[list[Tensor], dict[str, Tensor]]) -> bool:
@@ -172,46 +216,32 @@ def make_capturable(layer: AL) -> None:
 
     A learning rate in a tensor is rounded to float32, so every schedule does this, or they would differ by that.
     """
+    if type(layer.optimizer) not in CAPTURABLE:
+        return
     for group in layer.optimizer.param_groups:
-        if "capturable" in group:
-            group["capturable"] = True
-            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=layer.device)
+        group["capturable"] = True
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=layer.device)
+    if layer.optimizer.state:  # which has its step counts where they were kept before
+        layer.optimizer.load_state_dict(layer.optimizer.state_dict())
 
 
-def preview(layers: Layers, example: Batch) -> Batch:
-    """Return what `layers` would hand on for `example`; their state is as before."""
-    before = _state(layers)
+def preview(layers: Layers, step: Step, example: Batch) -> Batch:
+    """Return what `layers` would hand on for `example`; their state is as before. Raises StageError."""
+    before = copy_state(layers)
     x, y = example.x, example.y
-    with torch.no_grad():
-        for _, layer in layers:
-            x, y = layer(x, y)
-    _restore(layers, before)
+    try:
+        for name, layer in layers:
+            try:
+                step.enter(name, layer, example)
+                with torch.no_grad(), step.autocast.entered():
+                    x, y = layer(x, y)
+            except Exception as error:
+                raise StageError(name, example.number, error) from error
+    finally:
+        restore_state(layers, before)
     return Batch(example.number, x, y, example.lr)
 
 
-def _state(layers: Layers) -> dict[str, Tensor]:
-    """Return copies of all that a step changes: parameters, buffers and the optimizers' moments."""
-    return {name: tensor.detach().clone() for name, tensor in _tensors(layers).items()}
-
-
-def _restore(layers: Layers, before: dict[str, Tensor]) -> None:
-    """Write the state back in place; a moment that did not exist becomes zero, which is how it would start."""
-    with torch.no_grad():
-        for name, tensor in _tensors(layers).items():
-            if name in before:
-                tensor.copy_(before[name])
-            else:
-                tensor.zero_()
-
-
-def _tensors(layers: Layers) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for name, layer in layers:
-        found |= {f"{name} {key}": value for key, value in (*layer.named_parameters(), *layer.named_buffers())}
-        for number, state in enumerate(layer.optimizer.state.values()):
-            found |= {f"{name} {number} {key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    return found
-
-
-def _signature(tree: Any) -> list[tuple[Any, ...]]:
-    return [(leaf.shape, leaf.dtype, leaf.stride()) for leaf in tensors(tree)]
+def _signature(tree: Any) -> tuple[Any, list[Any]]:
+    leaves, structure = tree_flatten(tree)
+    return structure, [(leaf.shape, leaf.dtype, leaf.stride()) if isinstance(leaf, Tensor) else leaf for leaf in leaves]

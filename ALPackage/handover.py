@@ -82,8 +82,13 @@ class Ring(Intake):
     def computing(self) -> Iterator[None]:
         """Be on the stage's stream."""
         with self.cuda.stream(self.stream):
-            yield
-            self.stream.synchronize()  # who gets the memory of the slots next must not find it in use
+            try:
+                yield
+            finally:
+                # Who gets the memory of the slots next, or reads the weights, must not find the stream at work on them.
+                self.stream.synchronize()
+                for slot in self._slots:
+                    slot.sources, slot.sealed = [], None
 
     def receive(self, batch: Batch) -> None:
         """Fill the next slot with the tensors of `batch`; the host waits until the stage has done with the slot."""
@@ -128,7 +133,7 @@ class _Slot:
         self.sealed: Seal | None = None
         self._flat: list[Tensor] = []
         self._pinned: list[Tensor] = []
-        self._pin = cuda is torch.cuda
+        self._pin = device.type == "cuda"
 
     def wait(self) -> None:
         """Have the host wait until the stage has done with what was in the slot.
@@ -162,7 +167,7 @@ class _Slot:
 
 def _room(flats: list[Tensor], number: int, like: Tensor, device: torch.device, pin: bool = False) -> Tensor:
     """Return a tensor of the shape, dtype and memory format of `like` in flat buffer `number`, which may grow."""
-    if number == len(flats):
+    while number >= len(flats):  # sources that need no staging leave gaps
         flats.append(torch.empty(0))
     size = like.numel()
     if flats[number].numel() < size or flats[number].dtype != like.dtype:

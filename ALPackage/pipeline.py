@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from .base import AL
 from .continuous import FAILURE_DEADLINE, QUEUE_DEPTH, Continuous
 from .randomness import refuse_shared_randomness
@@ -113,7 +115,7 @@ class ALFM(Schedule):
                 usage.batches += 1
                 worker = threading.Thread(
                     target=self._work,
-                    args=(name, layer, batch.number, batch.sealed, usage, failures),
+                    args=(name, layer, batch.number, batch.sealed, usage, failures, _current_stream(layer)),
                     name=f"al-{name}",
                     daemon=True,
                 )
@@ -129,15 +131,23 @@ class ALFM(Schedule):
         deadline = time.monotonic() + FAILURE_DEADLINE
         for worker in self._threads:
             worker.join(max(0.0, deadline - time.monotonic()))
-        super()._abort()
+        if not any(worker.is_alive() for worker in self._threads):  # else a layer is still at work on its batch
+            super()._abort()
 
     def _work(
-        self, name: str, layer: AL, number: int, sealed: Seal | None, usage: Usage, failures: list[StageError]
+        self,
+        name: str,
+        layer: AL,
+        number: int,
+        sealed: Seal | None,
+        usage: Usage,
+        failures: list[StageError],
+        stream: Any,
     ) -> None:
         """Run one layer's backward and update on this thread and keep what failed."""
         start = time.perf_counter()
         try:
-            with worker_settings(layer.device, self.threads):
+            with worker_settings(layer.device, self.threads, stream):
                 self._step.backward(name, layer, number)
             if sealed is not None:
                 sealed.verify()
@@ -154,6 +164,11 @@ def make_schedule(name: str, stack: ALStack, **options: Any) -> Schedule:
     if name not in SCHEDULES:
         raise ValueError(f"schedule: got {name!r}; expected one of {', '.join(SCHEDULES)}")
     return SCHEDULES[name](stack, **options)
+
+
+def _current_stream(layer: AL) -> Any:
+    """Return the stream that the calling thread uses on the layer's GPU; None on the CPU."""
+    return torch.cuda.current_stream(layer.device) if layer.device.type == "cuda" else None
 
 
 def _awaited(batches: Iterator[Batch], usage: Usage) -> Iterator[Batch]:

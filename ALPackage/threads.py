@@ -43,14 +43,15 @@ def intra_op_threads(threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def worker_settings(device: torch.device, threads: int) -> Iterator[None]:
-    """Make this thread a worker for `device`.
+def worker_settings(device: torch.device, threads: int, stream: Any = None) -> Iterator[None]:
+    """Make this thread a worker for `device`, on `stream` if one is given.
 
     Backward stays on this thread, so that two stages on one GPU do not queue up in autograd's worker.
     """
     torch.set_num_threads(threads)
     where = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    with torch.autograd.set_multithreading_enabled(False), where:
+    on = torch.cuda.stream(stream) if stream is not None else nullcontext()
+    with torch.autograd.set_multithreading_enabled(False), where, on:
         yield
 
 
@@ -61,13 +62,14 @@ class Autocast:
     """
 
     def __init__(self) -> None:
-        self._enabled = [(kind, dtype) for kind in ("cpu", "cuda") for on, dtype in [_state(kind)] if on]
+        #: (device type, dtype) of each that is enabled.
+        self.settings = [(kind, dtype) for kind in ("cpu", "cuda") for on, dtype in [_state(kind)] if on]
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Run the block under that state."""
         with ExitStack() as states:
-            for kind, dtype in self._enabled:
+            for kind, dtype in self.settings:
                 states.enter_context(torch.autocast(kind, dtype=dtype, cache_enabled=False))
             yield
 

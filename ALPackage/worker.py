@@ -83,7 +83,14 @@ class Worker:
             example.x, example.y = to_device((example.x, example.y), device)
             if self.intake.copies:
                 self._graph = make_graph(self.layers, self._step, example, self.intake.stream, force=force)
-            return preview(self.layers, example)
+            return preview(self.layers, self._step, example)
+
+    def drop_stale_graph(self) -> bool:
+        """Forget the graph if it no longer is the stage's step, and tell whether it was; to be called between runs."""
+        stale = self._graph is not None and self._graph.stale()
+        if stale:
+            self._graph = None
+        return stale
 
     def _work(self) -> None:
         try:

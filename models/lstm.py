@@ -18,6 +18,9 @@ __all__ = ["lstm"]
 class BiLSTM(nn.Module):
     """One bidirectional LSTM over packed sequences, so that padding is never read: D -> 2 * hidden features."""
 
+    #: Packing reads the lengths on the host, which no CUDA graph can hold.
+    capturable = False
+
     def __init__(self, features: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.lstm = nn.LSTM(features, hidden, batch_first=True, bidirectional=True)

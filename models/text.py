@@ -42,15 +42,15 @@ class Embedding(nn.Module):
         tokens, lengths = x
         vectors = self.table(tokens)
         if self.positional:
-            vectors = vectors + sinusoids(tokens.shape[1], vectors.shape[2]).to(vectors)
+            vectors = vectors + sinusoids(tokens.shape[1], vectors.shape[2], vectors.device).to(vectors.dtype)
         return self.dropout(vectors), lengths
 
 
-def sinusoids(positions: int, width: int) -> Tensor:
-    """Return the positional encoding float (positions, width) of Vaswani et al. 2017, section 3.5."""
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-    angles = torch.arange(positions)[:, None] * rates
-    encoding = torch.zeros(positions, width)
+def sinusoids(positions: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Return the positional encoding float (positions, width) of Vaswani et al. 2017, section 3.5, made on `device`."""
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    angles = torch.arange(positions, device=device)[:, None] * rates
+    encoding = torch.zeros(positions, width, device=device)
     encoding[:, 0::2] = angles.sin()
     encoding[:, 1::2] = angles.cos()[:, : width // 2]
     return encoding

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ALPackage import ALStack
+from ALPackage.threads import Autocast, intra_op_threads
 from models import BPStack
 
 from .errors import ConfigError
@@ -21,9 +22,10 @@ from .errors import ConfigError
 __all__ = ["compile_layers"]
 
 
-def compile_layers(model: ALStack | BPStack, batches: Iterable[tuple[Any, Tensor]]) -> None:
+def compile_layers(model: ALStack | BPStack, batches: Iterable[tuple[Any, Tensor]], threads: int) -> None:
     """Compile every layer for the shapes of `batches`; weights, buffers and moments stay as they are.
 
+    `threads`: intra-op threads of a worker, and autocast as it is now: with others the workers would compile anew.
     Raises ConfigError where torch.compile does not work.
     """
     before = copy.deepcopy(model.state_dict())
@@ -34,8 +36,10 @@ def compile_layers(model: ALStack | BPStack, batches: Iterable[tuple[Any, Tensor
     try:
         for x, labels in batches:
             if isinstance(model, ALStack):
-                model(x, labels)
-                model.backward()
+                with intra_op_threads(threads):
+                    with Autocast().entered():
+                        model(x, labels)
+                    model.backward()
             else:
                 torch.autograd.backward(model(x).float().sum())
     except Exception as error:

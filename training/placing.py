@@ -9,6 +9,7 @@ import torch
 
 from ALPackage import ALStack
 from ALPackage.placement import PlacementError, Plan, candidates, capacities, measure, plan, resolve, stage_sizes
+from ALPackage.threads import available_cores
 
 from .config import Config, Method, device_list, layer_count
 from .errors import ConfigError
@@ -51,7 +52,8 @@ def place(stack: ALStack, batch: tuple[Any, Any], config: Config, model: str, th
     if given == "auto":
         choice = candidates(config.workers, len(stack))
         try:
-            made = plan(measure(stack, batch, threads=threads, device=choice[0]), choice, capacities(choice))
+            costs = measure(stack, batch, threads=threads, device=choice[0])
+            made = plan(costs, choice, capacities(choice), _at_once(choice, threads))
         except PlacementError as error:
             raise ConfigError(f"al_gpu_list: {error}") from None
         return Placed(made.per_layer_devices, list(made.sizes), made)
@@ -59,4 +61,10 @@ def place(stack: ALStack, batch: tuple[Any, Any], config: Config, model: str, th
     sizes = stage_sizes(devices)
     firsts = [devices[sum(sizes[:stage])] for stage in range(len(sizes))]
     costs = measure(stack, batch, threads=threads, device=firsts[0])
-    return Placed(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts)))
+    return Placed(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts), _at_once(firsts, threads)))
+
+
+def _at_once(devices: list[torch.device], threads: int) -> float:
+    """Return how many of these devices can work at the same time: CPU workers share the cores."""
+    on_cpu = sum(device.type == "cpu" for device in devices)
+    return len(devices) - on_cpu + min(on_cpu, available_cores() / threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -132,7 +133,7 @@ def _trainer(setting: Setting, seed: int, placed: Placed | None, trace: Trace | 
         x, labels = next(iter(whole))
         with mixed_precision(model.devices, config.precision):
             sizes = sorted({stop - start for start, stop in whole.bounds})
-            compile_layers(model, [(x[:size], labels[:size]) for size in sizes])
+            compile_layers(model, [(x[:size], labels[:size]) for size in sizes], setting.threads)
     if not isinstance(model, ALStack):
         return BPTrainer(model, lr=job.lr, weight_decay=config.weight_decay, precision=config.precision)
     assert placed is not None  # every AL model has been placed
@@ -186,7 +187,12 @@ def _run_turn(
         if placed is not None:
             costs = [(cost.name, cost.total) for cost in placed.plan.costs] if placed.plan else None
             used = measure_utilisation(
-                trainer.usage(), train_time, costs=costs, batches=epoch * per_epoch, schedule=config.schedule
+                trainer.usage(),
+                train_time,
+                costs=costs,
+                batches=epoch * per_epoch,
+                schedule=config.schedule,
+                at_once=placed.plan.at_once if placed.plan else math.inf,
             )
         if board is not None:
             board.losses(method, turn, trainer.step, losses, trainer.layers)

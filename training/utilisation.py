@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ALPackage.placement import ceiling_of
 from ALPackage.trace import Usage
 
 __all__ = ["Row", "Utilisation", "measure_utilisation"]
@@ -86,12 +88,18 @@ class Utilisation:
 
 
 def measure_utilisation(
-    usages: Sequence[Usage], wall: float, *, costs: Sequence[tuple[str, float]] | None, batches: int, schedule: str
+    usages: Sequence[Usage],
+    wall: float,
+    *,
+    costs: Sequence[tuple[str, float]] | None,
+    batches: int,
+    schedule: str,
+    at_once: float = math.inf,
 ) -> Utilisation:
     """Return the utilisation of a run of `batches` batches in `wall` s.
 
     `usages`: one per worker, in the order of the stages. `costs`: (name, s per batch) of every layer alone on one
-    device; without them the ceiling follows from the busy times.
+    device; without them the ceiling follows from the busy times. `at_once`: how many workers can work at the same time.
     """
     span = max(wall, 1e-9)
     rows = [
@@ -105,14 +113,14 @@ def measure_utilisation(
     cost = dict(costs) if costs else {}
     stages = [sum(cost[name] for name in usage.layers) if cost else usage.busy for usage in usages]
     largest = max(range(len(stages)), key=stages.__getitem__)
-    ceiling = sum(stages) / stages[largest] if stages[largest] > 0 else float(len(stages))
+    ceiling = ceiling_of(stages, at_once)
     speedup = sum(stages) * batches / span if cost else None
     bottleneck = max(usages[largest].layers, key=lambda name: cost.get(name, 0.0))
-    advice = _advice(rows, stages, largest, bottleneck, schedule)
+    advice = _advice(rows, stages, largest, bottleneck, schedule, at_once)
     return Utilisation(rows, ceiling, speedup, bottleneck, advice)
 
 
-def _advice(rows: list[Row], stages: list[float], largest: int, bottleneck: str, schedule: str) -> str:
+def _advice(rows: list[Row], stages: list[float], largest: int, bottleneck: str, schedule: str, at_once: float) -> str:
     """Return one sentence: what holds the run back, and what to do about it."""
     first, slowest = rows[0], rows[largest]
     if schedule == "sequential":
@@ -130,7 +138,17 @@ def _advice(rows: list[Row], stages: list[float], largest: int, bottleneck: str,
         return (
             f"advice: {slowest.device} copies {slowest.copy:.0f} % of its time; cut the layers where less is handed on"
         )
+    if sum(stages) > at_once * stages[largest]:
+        return (
+            f"advice: {len(rows)} workers share {at_once:g} cores, which the system balances; only more cores, or less "
+            "work per batch, would make it faster"
+        )
     if len(slowest.layers) > 1 and stages[largest] > 1.1 * sum(stages) / len(stages):
+        if slowest.device.startswith("cpu"):
+            return (
+                f"advice: {slowest.device} sets the pace with {', '.join(slowest.layers)}; a worker per layer "
+                f"(--workers {sum(len(row.layers) for row in rows)}) lets the system balance the cores"
+            )
         return (
             f"advice: {slowest.device} sets the pace with {', '.join(slowest.layers)}; "
             f"another device could take some of them (python -m ALPackage.placement tells what it would give)"

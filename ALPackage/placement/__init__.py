@@ -12,7 +12,7 @@ from .devices import (
     stage_sizes,
 )
 from .partition import partition
-from .plan import Plan, plan
+from .plan import Plan, ceiling_of, plan
 from .simulate import simulate
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "available_devices",
     "candidates",
     "capacities",
+    "ceiling_of",
     "measure",
     "partition",
     "plan",

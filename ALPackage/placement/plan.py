@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,21 @@ import torch
 from .cost import LayerCost
 from .partition import partition
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "ceiling_of", "plan"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Layers with their costs, the number of layers per stage, and the device of each stage."""
+    """Layers with their costs, the number of layers per stage, and the device of each stage.
+
+    `at_once`: how many stages can work at the same time, where that is fewer than there are, as with more CPU workers
+    than cores.
+    """
 
     costs: tuple[LayerCost, ...]
     sizes: tuple[int, ...]
     devices: tuple[torch.device, ...]
+    at_once: float = math.inf
 
     @property
     def stages(self) -> list[tuple[LayerCost, ...]]:
@@ -36,8 +42,7 @@ class Plan:
     @property
     def ceiling(self) -> float:
         """The most to be gained over one device: the sum of the layers' times over the busiest stage's."""
-        times = self.stage_times
-        return sum(times) / max(times) if max(times) > 0 else float(len(times))
+        return ceiling_of(self.stage_times, self.at_once)
 
     @property
     def bottleneck(self) -> list[str]:
@@ -66,7 +71,7 @@ class Plan:
     def _one_more(self) -> str:
         if len(self.sizes) == len(self.costs):
             return "one more device would bring nothing: every layer has one"
-        better = Plan(self.costs, *_cut(self.costs, len(self.sizes) + 1))
+        better = Plan(self.costs, *_cut(self.costs, len(self.sizes) + 1))  # which brings what it works with
         if better.ceiling <= self.ceiling * 1.005:
             if len(self.bottleneck) == 1:
                 return f"one more device would bring nothing: {self.bottleneck[0]} alone sets the pace"
@@ -91,15 +96,26 @@ class Plan:
         }
 
 
-def plan(costs: Sequence[LayerCost], devices: Sequence[torch.device], capacity: Sequence[int] | None = None) -> Plan:
+def ceiling_of(stages: Sequence[float], at_once: float = math.inf) -> float:
+    """Return the most that stages of these times can gain over one device if `at_once` of them can work together."""
+    balanced = sum(stages) / max(stages) if max(stages) > 0 else float(len(stages))
+    return min(balanced, max(1.0, at_once))
+
+
+def plan(
+    costs: Sequence[LayerCost],
+    devices: Sequence[torch.device],
+    capacity: Sequence[int] | None = None,
+    at_once: float = math.inf,
+) -> Plan:
     """Return the plan that makes the busiest of `devices` do least; it uses the first of them, and no more than help.
 
-    `capacity`: bytes that each device has. Raises PlacementError where no cut fits.
+    `capacity`: bytes that each device has. `at_once`: as for `Plan`. Raises PlacementError where no cut fits.
     """
     sizes = partition(
         [cost.total for cost in costs], len(devices), memory=[cost.bytes for cost in costs], capacity=capacity
     )
-    return Plan(tuple(costs), tuple(sizes), tuple(devices[: len(sizes)]))
+    return Plan(tuple(costs), tuple(sizes), tuple(devices[: len(sizes)]), at_once)
 
 
 def _cut(costs: Sequence[LayerCost], parts: int) -> tuple[tuple[int, ...], tuple[torch.device, ...]]:

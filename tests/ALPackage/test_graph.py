@@ -14,12 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from ALPackage import AE, AL, ENC, ALStack, make_schedule
+from ALPackage import AE, AL, ENC, ALStack, StageError, make_schedule
 from ALPackage.graph import StepGraph, make_capturable, make_graph, preview
 from ALPackage.handover import Intake
 from ALPackage.randomness import Dropout
 from ALPackage.step import Batch, Step
+from ALPackage.threads import Autocast
 from models import adamw
+from models.lstm import BiLSTM
 
 from .hooked import SEED, Batches, assert_equal, losses_of, rate, snapshot
 
@@ -171,12 +173,95 @@ def test_what_cannot_be_captured_runs_eagerly() -> None:
     example = Batch(0, *data()[0], 1e-3)
     one = prepared(1)
     before = snapshot(one)
-    assert make_graph(list(one.items()), Step(SEED, None), example, NoStream(), force=True, record=fail) is None
+    with pytest.warns(UserWarning, match="no CUDA graph for layer_1: RuntimeError: operation not permitted"):
+        assert make_graph(list(one.items()), Step(SEED, None), example, NoStream(), force=True, record=fail) is None
     assert all(torch.equal(snapshot(one)[name], value) for name, value in before.items())
     assert all(parameter.grad is None for parameter in one.parameters())
     plain = ALStack([AL(ENC(nn.Linear(6, 6), nn.Linear(6, 4)), AE(nn.Linear(4, 4), nn.Linear(4, 4)), optimizer=_sgd)])
     make_capturable(plain[0])
-    assert make_graph(list(plain.items()), Step(SEED, None), example, NoStream(), force=True, record=Recorder()) is None
+    assert refusal(plain, example) == "the optimizer of layer_1 is SGD, not Adam or AdamW"
+
+
+def refusal(one: ALStack, example: Batch) -> str:
+    """Return why there is no graph for `one`."""
+    with pytest.warns(UserWarning, match="no CUDA graph for") as caught:
+        assert (
+            make_graph(list(one.items()), Step(SEED, None), example, NoStream(), force=True, record=Recorder()) is None
+        )
+    return str(caught[0].message).split(": ", 1)[1]
+
+
+def test_a_layer_that_needs_the_host_gets_no_graph_and_is_not_even_tried() -> None:
+    """Guards two bugs: hooks were skipped by replays, and every LSTM block broke a capture off half-way."""
+    example = Batch(0, *data()[0], 1e-3)
+    hooked = prepared(1)
+    hooked[0].enc.f.register_forward_hook(lambda *_: None)
+    assert refusal(hooked, example) == "layer_1 has hooks, which a replay would not call"
+    packed = prepared(1)
+    packed[0].enc.f[2].capturable = False
+    assert refusal(packed, example) == "enc.f.2 of layer_1 (Tanh) reads tensors on the host"
+    assert BiLSTM.capturable is False
+
+
+def test_an_optimizer_whose_state_does_not_start_at_zero_is_left_alone() -> None:
+    """Guards a bug: NAdam's mu_product, which starts at one, was zeroed by a capture that came to nothing."""
+    one = ALStack(
+        [AL(ENC(nn.Linear(6, 6), nn.Linear(6, 4)), AE(nn.Linear(4, 4), nn.Linear(4, 4)), optimizer=torch.optim.NAdam)]
+    )
+    make_capturable(one[0])
+    assert "not Adam or AdamW" in refusal(one, Batch(0, *data()[0], 1e-3))
+    assert not one[0].optimizer.state
+    assert isinstance(one[0].optimizer.param_groups[0]["lr"], float)
+
+
+@pytest.mark.parametrize("change", ["state", "mode", "frozen", "decay", "autocast", "dropout"])
+def test_a_graph_whose_layers_have_changed_is_stale(change: str) -> None:
+    """Guards a bug: a replay went on with the moments, the rate and the precision that it had been recorded with."""
+    one, step = prepared(1), Step(SEED, None)
+    layer = one[0]
+    graph = StepGraph(list(one.items()), step, Batch(0, *data()[0], 1e-3), NoStream(), Recorder())
+    layer.set_lr(0.5)
+    graph.run(Batch(1, *data()[1], 1e-3))
+    assert not graph.stale(), "a changed rate is what the graph reads"
+    if change == "state":
+        layer.optimizer.load_state_dict(layer.optimizer.state_dict())
+    elif change == "mode":
+        layer.enc.eval()
+    elif change == "frozen":
+        layer.enc.b.weight.requires_grad_(False)
+    elif change == "decay":
+        layer.optimizer.param_groups[0]["weight_decay"] = 0.5
+    elif change == "dropout":
+        layer.enc.f[3].p = 0.1
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            step.autocast = Autocast()
+    assert graph.stale()
+
+
+def test_the_structure_of_a_batch_is_part_of_what_a_graph_fits() -> None:
+    one = prepared(1)
+    x, y = data()[0]
+    graph = StepGraph(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3), NoStream(), Recorder())
+    assert graph.fits(Batch(1, x + 1, y))
+    assert not graph.fits(Batch(1, (x, y), ()))
+    assert not graph.fits(Batch(1, x[:5], y[:5]))
+    assert not graph.fits(Batch(1, x.double(), y))
+
+
+def test_an_optimizer_that_has_stepped_can_still_be_made_capturable_and_go_back_to_a_plain_one() -> None:
+    """Guards a bug: Adam kept its step counts where they were and refused every further step."""
+    one = stack(1)
+    eager(one, data())
+    layer = one[0]
+    make_capturable(layer)
+    steps = [state["step"] for state in layer.optimizer.state.values()]
+    assert {step.device for step in steps} == {layer.device}
+    eager(one, data())
+    layer.to(torch.float64).to(torch.float32)
+    assert [(type(group["lr"]), group["capturable"]) for group in layer.optimizer.param_groups] == [(float, False)] * 2
+    eager(one, data())
+    assert all(float(state["step"]) == 3 * len(data()) for state in layer.optimizer.state.values())
 
 
 def _sgd(groups: Any) -> torch.optim.SGD:
@@ -205,7 +290,10 @@ def test_a_preview_changes_nothing() -> None:
     one, twin = prepared(), prepared()
     x, y = data()[0]
     before = snapshot(one)
-    seen = preview(list(one.items()), Batch(0, x, y, 1e-3))
+    seen = preview(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3))
+    generator = torch.get_rng_state()
+    preview(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3))
+    assert torch.equal(torch.get_rng_state(), generator), "it drew from the process-wide generator"
     assert_equal(snapshot(one), before)
     assert [tuple(seen.x.shape), tuple(seen.y.shape)] == [tuple(part.shape) for part in twin(x, y)]
 
@@ -234,6 +322,38 @@ def test_the_engine_trains_the_same_with_graphs(stages: list[int], monkeypatch: 
         found = losses_of(list(schedule.run(data()[:4], lr=rate)))
         found += losses_of(list(schedule.run(data()[4:], lr=rate, first=4)))
     assert recorder.replays > len(stages) * 6
+    assert found == losses
+    assert_equal(snapshot(one), snapshot(expected))
+
+
+def test_a_failure_while_a_graph_is_made_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ALPackage.continuous.intake_for", Streamed)
+    one = prepared()
+    monkeypatch.setattr(one[1].enc, "forward", lambda x: 1 / 0)
+    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED) as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        with pytest.raises(StageError, match="layer 'layer_2' failed on batch 0: ZeroDivisionError"):
+            list(schedule.run(data(), lr=rate))
+
+
+def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorders: list[Recorder] = []
+
+    def made(*arguments: Any, **options: Any) -> StepGraph | None:
+        recorders.append(Recorder())
+        return make_graph(*arguments, **options, record=recorders[-1])
+
+    monkeypatch.setattr("ALPackage.continuous.intake_for", Streamed)
+    monkeypatch.setattr("ALPackage.worker.make_graph", made)
+    expected, one = prepared(), prepared()
+    losses = eager(expected, data())
+    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED, cuda_graph="on") as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        found = losses_of(list(schedule.run(data()[:3], lr=rate)))
+        for layer in one:
+            layer.optimizer.load_state_dict(layer.optimizer.state_dict())
+        found += losses_of(list(schedule.run(data()[3:], lr=rate, first=3)))
+    assert len(recorders) == 2
     assert found == losses
     assert_equal(snapshot(one), snapshot(expected))
 

@@ -51,6 +51,9 @@ class Fake:
             def wait_stream(self, other: Any) -> None:
                 self.see({**other.knows, other: other.work})
 
+            def synchronize(self) -> None:
+                fake.calls.append(("synchronize", self))
+
         class Event:
             def __init__(self) -> None:
                 self.seen: dict[Any, int] = {}
@@ -353,3 +356,37 @@ def test_on_a_gpu_batches_that_are_there_already_are_equal_too() -> None:
         runs.append((losses, snapshot(stack)))
     assert runs[0][0] == runs[1][0]
     assert_equal(runs[1][1], runs[0][1])
+
+
+def test_a_worker_that_ends_waits_for_its_stream_and_lets_go_of_its_batches() -> None:
+    """Guards a bug: after a failure the weights could be read while the stage's stream still wrote them."""
+    fake = Fake()
+    ring = Ring(CPU, fake)
+
+    def work() -> None:
+        with ring.computing():
+            run_through(ring, torch.ones(3))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert fake.calls[-1] == ("synchronize", ring.stream)
+    assert all(not slot.sources for slot in ring._slots)
+
+
+def test_sources_of_which_only_some_need_staging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: with pinned inputs, as from a DataLoader, the first batch was an IndexError."""
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: len(self) == 3)
+    monkeypatch.setattr(handover, "_room", unpinned(handover._room))
+    ring = Ring(CPU, Fake())
+    for slot in ring._slots:
+        slot._pin = True
+    given = torch.arange(3.0), torch.arange(4.0), torch.arange(3.0), torch.arange(5.0)
+    for _ in range(3):
+        batch = run_through(ring, given)
+        assert all(torch.equal(found, source) for found, source in zip(batch.x, given, strict=True))
+
+
+def unpinned(room: Any) -> Any:
+    """Return `room` without the pinning, for which there is nothing to pin for here."""
+    return lambda flats, number, like, device, pin=False: room(flats, number, like, device)
