@@ -30,7 +30,7 @@ KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
 }
 #: The contestants that are on no devices, so that no target is about them, are measured this often at most.
-SHARED_REPEATS = 3
+SHARED_REPEATS = 2
 #: Layer costs are medians over this many batches; the search times this many, and its best ones again for longer.
 COST_BATCHES, SEARCH_BATCHES, FINAL_BATCHES, FINALISTS = 10, 4, 10, 3
 

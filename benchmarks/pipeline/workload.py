@@ -28,9 +28,9 @@ def describe(model: str, quick: bool) -> dict[str, Any]:
     """Return the settings of a model: those of its AL and BP form, then those of its data."""
     if model == "vgg":
         return {
-            "n_classes": 10,
-            "in_channels": 1,
-            "image_size": 16 if quick else 28,
+            "n_classes": 200,
+            "in_channels": 3,
+            "image_size": 16 if quick else 32,
             "width": 0.125 if quick else 0.5,
             "enc_dim": 256,
             "ae_dim": 128,
