@@ -1,7 +1,7 @@
 """Associated Learning: layers with local losses, and the schedules that train them in a pipeline."""
 
 from .base import AE, AL, ENC
-from .pipeline import SCHEDULES, Schedule, StageError, make_schedule
+from .pipeline import SCHEDULES, Schedule, Snapshot, StageError, make_schedule
 from .placement import PlacementError, set_device
 from .stack import ALStack
 
@@ -13,6 +13,7 @@ __all__ = [
     "ALStack",
     "PlacementError",
     "Schedule",
+    "Snapshot",
     "StageError",
     "make_schedule",
     "set_device",

@@ -162,7 +162,14 @@ class AL(nn.Module):
 
     def update(self) -> None:
         """Take one optimizer step and clear the gradients."""
-        self.optimizer.step()
+        known = len(self.optimizer.state)
+        try:
+            self.optimizer.step()
+        except BaseException:
+            # Ctrl-C in the first step of a parameter leaves some of its moments out, and no step could follow.
+            for parameter in list(self.optimizer.state)[known:]:
+                del self.optimizer.state[parameter]
+            raise
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward_and_update(self) -> None:

@@ -14,6 +14,7 @@ from .handover import entry_event, intake_for, join_streams, lend
 from .placement import stage_sizes
 from .randomness import refuse_shared_randomness
 from .schedule import Schedule
+from .snapshot import Snapshot
 from .stack import ALStack
 from .step import Batch, StageError
 from .trace import Usage
@@ -69,7 +70,7 @@ class Continuous(Schedule):
         """Return how each stage's worker has spent its time in training since the schedule was made."""
         return [worker.usage for worker in self._workers]
 
-    def _run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
         if self.stack.devices != self._devices:
             raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
         if self._unfinished:  # its batches would be taken for this run's
@@ -82,11 +83,12 @@ class Continuous(Schedule):
             self._captured = False
         join_streams([worker.intake for worker in self._workers], entering=True)
         try:
-            for batch in batches:
-                if batch.train and not self._captured:
-                    self._capture(batch)
-                batch.event = entry_event((batch.x, batch.y))
-                inlet.put(batch)
+            for item in items:
+                if isinstance(item, Batch):
+                    if item.train and not self._captured:
+                        self._capture(item)
+                    item.event = entry_event((item.x, item.y))
+                inlet.put(item)
                 under_way += 1
                 while self._line.channels[-1].ready():
                     under_way -= 1
@@ -129,11 +131,11 @@ class Continuous(Schedule):
             except Exception as error:
                 raise StageError(worker.layers[0][0], batch.number, error) from error
 
-    def _done(self) -> Batch:
-        """Return the next batch that has left the pipeline, fit for use on the caller's thread."""
-        batch = self._line.channels[-1].get()
-        assert batch is not None  # a marker comes after all batches
-        return lend(batch)
+    def _done(self) -> Batch | Snapshot:
+        """Return what has left the pipeline next, fit for use on the caller's thread."""
+        item = self._line.channels[-1].get()
+        assert item is not None  # the marker of the end comes after everything
+        return lend(item) if isinstance(item, Batch) else item
 
     def _drain(self) -> None:
         """Wait until every worker has done with the batches that are under way. Raises Closed."""
@@ -176,15 +178,13 @@ class Continuous(Schedule):
         try:
             self._line.close()
             deadline = time.monotonic() + seconds
-            for worker in self._workers:
-                worker.thread.join(max(0.0, deadline - time.monotonic()))
-            return not self._alive()
+            return all(worker.thread.ended(max(0.0, deadline - time.monotonic())) for worker in self._workers)
         except BaseException:  # Ctrl-C here must not leave a worker waiting
             self._line.close()
             raise
 
     def _alive(self) -> list[str]:
-        return [worker.thread.name for worker in self._workers if worker.thread.is_alive()]
+        return [worker.thread.name for worker in self._workers if not worker.thread.ended(0.0)]
 
 
 def _divide(stack: ALStack, sizes: Sequence[int] | None) -> list[list[tuple[str, AL]]]:

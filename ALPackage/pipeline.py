@@ -18,7 +18,6 @@ from (seed, layer, number); and every schedule uses the same number of intra-op 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -29,9 +28,10 @@ from .base import AL
 from .continuous import FAILURE_DEADLINE, QUEUE_DEPTH, Continuous
 from .randomness import refuse_shared_randomness
 from .schedule import Schedule
+from .snapshot import Snapshot
 from .stack import ALStack
 from .step import Batch, LocalLosses, Seal, StageError
-from .threads import worker_settings
+from .threads import WorkerThread, worker_settings
 from .trace import Usage
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "LocalLosses",
     "Schedule",
     "Sequential",
+    "Snapshot",
     "StageError",
     "make_schedule",
 ]
@@ -60,8 +61,11 @@ class Sequential(Schedule):
         """Return how the one worker has spent its time in training; the rest of it went into waiting for batches."""
         return [self._usage]
 
-    def _run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in _awaited(batches, self._usage):
+    def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
+        for batch in _awaited(items, self._usage):
+            if isinstance(batch, Snapshot):
+                yield self._taken(batch)
+                continue
             start = time.perf_counter()
             for name, layer in self.stack.items():
                 try:
@@ -90,15 +94,18 @@ class ALFM(Schedule):
     def __init__(self, stack: ALStack, **options: Any) -> None:
         super().__init__(stack, **options)
         refuse_shared_randomness(stack, self.name)
-        self._threads: list[threading.Thread] = []
+        self._threads: list[WorkerThread] = []
         self._usages = [Usage(str(layer.device), [name]) for name, layer in stack.items()]
 
     def usage(self) -> list[Usage]:
         """Return how much time each layer's work took in training; the rest went into waiting for the others."""
         return self._usages
 
-    def _run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
+    def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
+        for batch in items:
+            if isinstance(batch, Snapshot):
+                yield self._taken(batch)
+                continue
             failures: list[StageError] = []
             workers = self._threads = []
             # Where one of these fails, `_abort` joins the workers.
@@ -113,25 +120,23 @@ class ALFM(Schedule):
                     raise StageError(name, batch.number, error) from error
                 usage.busy += time.perf_counter() - start
                 usage.batches += 1
-                worker = threading.Thread(
-                    target=self._work,
-                    args=(name, layer, batch.number, batch.sealed, usage, failures, _current_stream(layer)),
-                    name=f"al-{name}",
-                    daemon=True,
+                worker = WorkerThread(
+                    self._work,
+                    f"al-{name}",
+                    (name, layer, batch.number, batch.sealed, usage, failures, _current_stream(layer)),
                 )
+                workers.append(worker)  # before it starts, or Ctrl-C between the two would leave it to itself
                 worker.start()
-                workers.append(worker)
             for worker in workers:
-                worker.join()
+                worker.ended()
             if failures:
                 raise failures[0]
             yield batch
 
     def _abort(self) -> None:
         deadline = time.monotonic() + FAILURE_DEADLINE
-        for worker in self._threads:
-            worker.join(max(0.0, deadline - time.monotonic()))
-        if not any(worker.is_alive() for worker in self._threads):  # else a layer is still at work on its batch
+        ended = [worker.ended(max(0.0, deadline - time.monotonic())) for worker in self._threads]
+        if all(ended):  # else a layer is still at work on its batch
             super()._abort()
 
     def _work(
@@ -171,11 +176,11 @@ def _current_stream(layer: AL) -> Any:
     return torch.cuda.current_stream(layer.device) if layer.device.type == "cuda" else None
 
 
-def _awaited(batches: Iterator[Batch], usage: Usage) -> Iterator[Batch]:
+def _awaited(batches: Iterator[Batch | Snapshot], usage: Usage) -> Iterator[Batch | Snapshot]:
     """Iterate over the batches and add the time that making them takes to `usage`."""
     start = time.perf_counter()
     for batch in batches:
-        if batch.train:
+        if isinstance(batch, Batch) and batch.train:
             usage.wait_input += time.perf_counter() - start
         yield batch
         start = time.perf_counter()

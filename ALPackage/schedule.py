@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from .base import LearningRate
 from .graph import make_capturable
 from .randomness import Dropout
+from .snapshot import Snapshot
 from .stack import ALStack
 from .step import Batch, LocalLosses, StageError, Step
 from .threads import Autocast, default_threads, intra_op_threads
@@ -58,7 +59,7 @@ class Schedule(ABC):
 
     def run(
         self,
-        batches: Iterable[tuple[Any, Any]],
+        batches: Iterable[tuple[Any, Any] | Snapshot],
         *,
         lr: Callable[[int], LearningRate] | None = None,
         first: int = 0,
@@ -70,11 +71,15 @@ class Schedule(ABC):
         A batch's losses are one (associated, auto-encoder) pair of 0-d tensors per layer. Batches are numbered
         from `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
         StageError for a failure in a layer or in what makes the batches, and RuntimeError while another run is
-        open. Leaving the loop early, like a failing loader, lets the batches under way finish first.
+        open. Leaving the loop early, like a failing loader, lets the batches under way finish first. A `Snapshot` among
+        the batches is no batch: it takes the layers' state, and nothing waits for it.
         """
         with self._opened():
-            for batch in self._run(self._numbered(batches, lr, first)):
-                yield batch.losses
+            for item in self._run(self._numbered(batches, lr, first)):
+                if isinstance(item, Batch):
+                    yield item.losses
+                elif item.ready is not None:
+                    item.ready(item)
 
     def predict(self, inputs: Iterable[Any]) -> Iterator[list[Any]]:
         """Yield the predictions of depths 1, 2, .., all layers for every x of `inputs`, in order.
@@ -89,15 +94,25 @@ class Schedule(ABC):
                     raise RuntimeError(f"predict: {name} is in training mode and drops at random; call eval() first")
             named = enumerate(self._drawn(inputs, 0))
             for batch in self._run(Batch(number, x, train=False).seal("loader") for number, x in named):
-                yield self._step.decode(list(self.stack.items()), batch)
+                if isinstance(batch, Batch):
+                    yield self._step.decode(list(self.stack.items()), batch)
 
     def usage(self) -> list[Usage]:
         """Return how each worker has spent its time in training since the schedule was made."""
         return []
 
     @abstractmethod
-    def _run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Take the numbered batches through the layers and yield them in order."""
+    def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
+        """Take the numbered batches, and the snapshots between them, through the layers and yield them in order."""
+
+    def _taken(self, snapshot: Snapshot) -> Snapshot:
+        """Take the state of every layer, while no layer is at work, and return the snapshot."""
+        for name, layer in self.stack.items():
+            try:
+                snapshot.take(name, layer)
+            except Exception as error:
+                raise StageError(name, snapshot.number, error) from error
+        return snapshot
 
     def close(self) -> None:  # noqa: B027 (a schedule without threads has nothing to end)
         """End the schedule's threads, if it has any; safe to call twice."""
@@ -108,9 +123,15 @@ class Schedule(ABC):
             layer.discard()
 
     def _numbered(
-        self, batches: Iterable[tuple[Any, Any]], lr: Callable[[int], LearningRate] | None, first: int
-    ) -> Iterator[Batch]:
-        for number, pair in enumerate(self._drawn(batches, first), start=first):
+        self, batches: Iterable[tuple[Any, Any] | Snapshot], lr: Callable[[int], LearningRate] | None, first: int
+    ) -> Iterator[Batch | Snapshot]:
+        number = first - 1
+        for pair in self._drawn(batches, first):
+            if isinstance(pair, Snapshot):
+                pair.number = number + 1
+                yield pair
+                continue
+            number += 1
             what = "lr"
             try:
                 rate = lr(number) if lr is not None else None
@@ -134,7 +155,7 @@ class Schedule(ABC):
                 return
             except (Exception, GeneratorExit) as error:
                 raise StageError("loader", self._number, error) from error
-            self._number += 1
+            self._number += not isinstance(item, Snapshot)
             yield item
 
     @contextmanager

@@ -8,13 +8,16 @@ on the caller's thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
 
-__all__ = ["Autocast", "available_cores", "default_threads", "intra_op_threads", "worker_settings"]
+__all__ = ["Autocast", "WorkerThread", "available_cores", "default_threads", "intra_op_threads", "worker_settings"]
 
 
 def available_cores() -> int:
@@ -53,6 +56,49 @@ def worker_settings(device: torch.device, threads: int, stream: Any = None) -> I
     on = torch.cuda.stream(stream) if stream is not None else nullcontext()
     with torch.autograd.set_multithreading_enabled(False), where, on:
         yield
+
+
+#: Seconds that a thread whose start was interrupted has to show itself, and that one which is done has to go.
+MOMENT = 0.1
+
+
+class WorkerThread(threading.Thread):
+    """A daemon thread of which one can tell for certain that its work is over.
+
+    `Thread.join` cannot tell where Ctrl-C matters: in Python before 3.13, a KeyboardInterrupt that strikes while it
+    waits marks the thread as ended, though it runs on, and whoever then touches a layer touches it beside the thread.
+    """
+
+    def __init__(self, target: Callable[..., None], name: str, args: tuple[Any, ...] = ()) -> None:
+        super().__init__(target=target, name=name, args=args, daemon=True)
+        self._over = False
+        self._told: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Do the work, and say when it is over."""
+        try:
+            super().run()
+        finally:
+            self._over = True
+            self._told.put(None)
+
+    def ended(self, seconds: float | None = None) -> bool:
+        """Wait for the end of the work, up to `seconds` or for ever, and tell whether it has come.
+
+        A thread that never started has ended; one whose start was interrupted shows itself within a moment, or never.
+        """
+        shown = time.monotonic() + MOMENT
+        while self.ident is None:
+            if time.monotonic() > shown:
+                return True
+            time.sleep(0.001)
+        if not self._over:
+            try:
+                self._told.get(timeout=seconds)
+            except Empty:
+                return self._over
+        self.join(MOMENT)
+        return True
 
 
 class Autocast:

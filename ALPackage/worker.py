@@ -18,8 +18,9 @@ from .channel import Channel, Closed
 from .graph import StepGraph, make_graph, preview
 from .handover import Intake
 from .nested import to_device
+from .snapshot import Snapshot
 from .step import Batch, StageError, Step
-from .threads import worker_settings
+from .threads import WorkerThread, worker_settings
 from .trace import Usage
 
 __all__ = ["Line", "Worker"]
@@ -32,7 +33,8 @@ class Line:
     """
 
     def __init__(self, stages: int, depth: int) -> None:
-        self.channels: list[Channel[Batch | None]] = [Channel(depth) for _ in range(stages)]
+        # What passes: batches, the snapshots between them, and None at the end of a run.
+        self.channels: list[Channel[Batch | Snapshot | None]] = [Channel(depth) for _ in range(stages)]
         # Unbounded, so that the last stage never waits for the caller; the inlet bounds what is under way.
         self.channels.append(Channel())
         self.failure: StageError | None = None
@@ -71,7 +73,7 @@ class Worker:
         self._graph: StepGraph | None = None
         # Where the worker is, for a failure: the layer's name and the batch's number.
         self._at: tuple[str, int | None] = layers[0][0], None
-        self.thread = threading.Thread(target=self._work, name=f"al-stage-{number}", daemon=True)
+        self.thread = WorkerThread(self._work, f"al-stage-{number}")
 
     def capture(self, example: Batch, force: bool) -> Batch:
         """Try to put the stage's step into a CUDA graph, and return what the next stage would get for `example`.
@@ -105,11 +107,17 @@ class Worker:
             layer.discard()
 
     def _one(self) -> None:
-        """Take one batch through the stage."""
+        """Take one batch, or a marker, through the stage."""
         waiting = time.perf_counter()
         batch = self._inlet.get()
         if batch is None:
             self._outlet.put(None)
+            return
+        if isinstance(batch, Snapshot):
+            for name, layer in self.layers:
+                self._at = name, batch.number
+                batch.take(name, layer)
+            self._outlet.put(batch)
             return
         taken = time.perf_counter()
         self._at = self.layers[0][0], batch.number

@@ -1,6 +1,7 @@
 """Write the benchmarks' tables from their JSON into the READMEs: `python -m benchmarks.tables`; `--check` only looks.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being a benchmark's folder. No figure is typed.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being a benchmark's folder; `NAME summary` is its
+short form. No figure is typed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 __all__ = ["main", "written"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- table: (\w+)( summary)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def written(text: str) -> str:
@@ -24,8 +25,9 @@ def written(text: str) -> str:
 
     def table(place: re.Match[str]) -> str:
         results = json.loads((ROOT / "benchmarks" / place[2] / "results.json").read_text(encoding="utf-8"))
-        markdown: str = importlib.import_module(f"benchmarks.{place[2]}.table").markdown(results)
-        return f"{place[1]}\n{markdown.strip()}\n\n{place[3]}"
+        module = importlib.import_module(f"benchmarks.{place[2]}.table")
+        markdown: str = (module.summary if place[3] else module.markdown)(results)
+        return f"{place[1]}\n{markdown.strip()}\n\n{place[4]}"
 
     return PLACE.sub(table, text)
 

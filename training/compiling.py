@@ -10,8 +10,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ALPackage import ALStack
 from ALPackage.threads import Autocast, intra_op_threads
@@ -28,13 +27,23 @@ def compile_layers(model: ALStack | BPStack, batches: Iterable[tuple[Any, Tensor
     `threads`: intra-op threads of a worker, and autocast as it is now: with others the workers would compile anew.
     Raises ConfigError where torch.compile does not work.
     """
+    import torch._dynamo  # late: only who compiles shall wait for it
+
     before = copy.deepcopy(model.state_dict())
     model.train()
-    parts = [part for layer in model for part in (layer.enc, layer.ae)] if isinstance(model, ALStack) else []
-    for part in parts or model.layers.values():
-        part.compile(dynamic=False)
+    if isinstance(model, ALStack):
+        parts: list[nn.Module] = [part for layer in model for part in (layer.enc, layer.ae)]
+    else:
+        parts = list(model.layers.values())
+    shapes = list(batches)
     try:
-        for x, labels in batches:
+        # torch counts the compilations of all modules together and gives up in silence after a few. BP meets the shapes
+        # a second time, in evaluation.
+        limits = torch._dynamo.config
+        limits.cache_size_limit = max(limits.cache_size_limit, 2 * len(parts) * (len(shapes) + 1))
+        for part in parts:
+            part.compile(dynamic=False)
+        for x, labels in shapes:
             if isinstance(model, ALStack):
                 with intra_op_threads(threads):
                     with Autocast().entered():

@@ -21,8 +21,9 @@ from .errors import UsageError
 from .placing import check_devices
 from .record import Record
 from .report import comparison_table
-from .results import MethodSummary, prepare_output
+from .results import MethodSummary, json_path, prepare_output
 from .tasks import Job, load_job
+from .timeline import prepare_trace
 from .turns import Setting, run_method
 
 __all__ = ["Outcome", "exit_code", "main", "run"]
@@ -87,6 +88,10 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
     for method in arguments.methods:
         check_devices(config, arguments.model, method)
     out = prepare_output(config.outputpath)
+    if arguments.trace is not None:
+        chrome, _ = prepare_trace(arguments.trace)
+        if chrome.resolve() == json_path(out, arguments.dataset, arguments.model).resolve():
+            raise UsageError(f"--trace {arguments.trace}: the results of the run go there; name another file")
     if torch.cuda.is_available():
         set_deterministic()
     job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from ALPackage.trace import Span, Trace
 
 from .errors import UsageError, reason
 
-__all__ = ["draw_timeline", "write_trace"]
+__all__ = ["draw_timeline", "prepare_trace", "write_trace"]
 
 #: Okabe and Ito's colours, which colour-blind readers can tell apart; layers beyond them begin anew.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -28,14 +31,30 @@ def write_trace(trace: Trace, path: Path, *, title: str) -> list[Path]:
 
     A `path` that ends in .png names the picture. Raises UsageError where writing fails.
     """
-    chrome, picture = path.with_suffix(".json") if path.suffix == ".png" else path, path.with_suffix(".png")
+    chrome, picture = prepare_trace(path)
     try:
-        chrome.parent.mkdir(parents=True, exist_ok=True)
         trace.write_chrome(chrome)
         draw_timeline(trace, picture, title=title)
     except OSError as error:
         raise UsageError(f"--trace {path}: cannot be written ({reason(error)}); name another file") from None
     return [chrome, picture]
+
+
+def prepare_trace(path: Path) -> tuple[Path, Path]:
+    """Make the folder of the Chrome trace and the picture, and return both files. Raises UsageError."""
+    if path.name in ("", ".."):
+        raise UsageError(f"--trace {path}: cannot be written (it names a folder); name a file, such as trace.json")
+    chrome, picture = path.with_suffix(".json") if path.suffix == ".png" else path, path.with_suffix(".png")
+    try:
+        chrome.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=chrome.parent):
+            pass
+        for file in (chrome, picture):
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise UsageError(f"--trace {path}: cannot be written ({reason(error)}); name another file") from None
+    return chrome, picture
 
 
 def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
@@ -90,7 +109,7 @@ def _panel(axes: Axes, spans: Sequence[Span], start: float, workers: list[str], 
     for row, worker in enumerate(workers):
         mine = [span for span in spans if span.worker == worker]
         bars = [span for span in mine if span.phase in ("forward", "backward")]
-        idle = [span for span in mine if span not in bars] if len(mine) != len(bars) else []
+        idle = [span for span in mine if not span.work]
         places = [((span.start - start) * 1e3, (span.stop - span.start) * 1e3) for span in bars]
         shades = [colour[span.layer] if span.phase == "backward" else _light(colour[span.layer]) for span in bars]
         axes.broken_barh(places, (row - 0.4, 0.8), facecolors=shades, edgecolors="white", linewidths=0.5)

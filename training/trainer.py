@@ -31,10 +31,13 @@ def cosine_lr(base: float, end: float, steps: int) -> Callable[[int], float]:
 
 @contextmanager
 def mixed_precision(devices: Iterable[torch.device], precision: str) -> Iterator[None]:
-    """Compute in bfloat16 where that is safe if `precision` is "bf16"; weights and losses stay in float32."""
+    """Compute in bfloat16 where that is safe if `precision` is "bf16"; weights and losses stay in float32.
+
+    The cache of cast weights stays off: in a block that lasts an epoch it would outlive every update.
+    """
     with ExitStack() as stack:
         for kind in {device.type for device in devices} if precision == "bf16" else ():
-            stack.enter_context(torch.autocast(kind, dtype=torch.bfloat16))
+            stack.enter_context(torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False))
         yield
 
 
@@ -139,7 +142,11 @@ class ALTrainer(Trainer):
         count = 0
         for losses in self.schedule.run(batches, lr=lr, first=self.step):
             pairs = [torch.stack(pair).double() for pair in losses]
-            sums = pairs if sums is None else [total.add_(pair) for total, pair in zip(sums, pairs, strict=True)]
+            sums = (
+                [pair.clone() for pair in pairs]
+                if sums is None
+                else [total.add_(pair) for total, pair in zip(sums, pairs, strict=True)]
+            )
             count += 1
             progress({"assoc": pairs[-1][0], "ae": pairs[-1][1]})
         self.step += count

@@ -140,8 +140,8 @@ def _advice(rows: list[Row], stages: list[float], largest: int, bottleneck: str,
         )
     if sum(stages) > at_once * stages[largest]:
         return (
-            f"advice: {len(rows)} workers share {at_once:g} cores, which the system balances; only more cores, or less "
-            "work per batch, would make it faster"
+            f"advice: {len(rows)} workers share the cores, and the system balances them; only more cores, or less work "
+            "per batch, would make it faster"
         )
     if len(slowest.layers) > 1 and stages[largest] > 1.1 * sum(stages) / len(stages):
         if slowest.device.startswith("cpu"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -172,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 results["runs"].append({"repeat": repeat, "model": model, "way": name, **found})
                 print(results["runs"][-1], file=sys.stderr, flush=True)
                 given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(markdown(results, statistics.median))
+    print(markdown(results))
     return 0
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 __all__ = ["markdown"]
 
 
-def markdown(results: dict[str, Any], middle: Callable[[list[float]], float]) -> str:
-    """Return the figures as a Markdown table, `middle` of the repetitions of each."""
+def markdown(results: dict[str, Any]) -> str:
+    """Return the figures as a Markdown table, the medians of the repetitions of each."""
     lines = ["| model | way | samples/s | launch-bound | peak memory |", "|---|---|---|---|---|"]
     for model, way in dict.fromkeys((run["model"], run["way"]) for run in results["runs"]):
         runs = [run for run in results["runs"] if (run["model"], run["way"]) == (model, way)]
@@ -19,8 +19,8 @@ def markdown(results: dict[str, Any], middle: Callable[[list[float]], float]) ->
             continue
         memory = [run["peak_memory_mb"] for run in good if run["peak_memory_mb"] is not None]
         lines.append(
-            f"| {model} | {way} | {middle([run['samples_per_s'] for run in good]):,.0f} "
-            f"| {100 * middle([run['launch_bound'] for run in good]):.0f} % "
-            f"| {f'{middle(memory):,.0f} MB' if memory else ''} |"
+            f"| {model} | {way} | {median([run['samples_per_s'] for run in good]):,.0f} "
+            f"| {100 * median([run['launch_bound'] for run in good]):.0f} % "
+            f"| {f'{median(memory):,.0f} MB' if memory else ''} |"
         )
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .limits import CONTESTANTS, al_layers, bound_seconds, bp_layers, ceiling
 
-__all__ = ["checks", "markdown"]
+__all__ = ["checks", "markdown", "summary"]
 
 Results = dict[str, Any]
 #: (model, what continuous is compared with, target): with "ceiling" the share of it, else how many times as fast.
@@ -100,6 +100,25 @@ def markdown(results: Results) -> str:
         lines.append(
             f"| {check['what']} | {check['target']} | {check['value']:.3f} | {low:.3f} - {high:.3f} | {verdict} |"
         )
+    return "\n".join(lines)
+
+
+def summary(results: Results) -> str:
+    """Return the speeds alone: samples/s of every contestant on every model, and the continuous schedule's over it."""
+    models = list(results["models"])
+    lines = [
+        "| samples/s, median (continuous over it) | " + " | ".join(models) + " |",
+        "|---|" + "---|" * len(models),
+    ]
+    for contestant in CONTESTANTS:
+        cells = []
+        for model in models:
+            if runs_of(results, model, contestant):
+                own = speed(results, model, contestant)
+                ratio = speed(results, model, "continuous") / own
+                cells.append(f"{own:.1f}" + (f" ({ratio:.2f}x)" if contestant != "continuous" else ""))
+        if cells:
+            lines.append(f"| {TITLES[contestant]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -400,3 +400,27 @@ def test_losses_are_those_of_the_last_batch() -> None:
         layer(x, Y)
         layer.backward_and_update()
     assert layer.loss()[0].item() == (11.5**2 + 22.5**2) / 2
+
+
+def test_a_first_update_that_is_cut_short_leaves_no_half_made_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: after Ctrl-C in the first step, Adam missed a moment at every later one."""
+    one = AL(ENC(nn.Linear(4, 4), nn.Linear(4, 3)), AE(nn.Linear(3, 3), nn.Linear(3, 3)))
+    x, y = torch.randn(5, 4), torch.randn(5, 3)
+    made, calls = torch.zeros_like, iter(range(100))
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return made(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "zeros_like", interrupted)
+        one(x, y)
+        with pytest.raises(KeyboardInterrupt):
+            one.backward_and_update()
+    assert next(calls) > 3
+    assert not one.optimizer.state
+    one.discard()
+    one(x, y)
+    one.backward_and_update()
+    assert {float(state["step"]) for state in one.optimizer.state.values()} == {1.0}

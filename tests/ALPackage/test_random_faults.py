@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ALPackage import Schedule, StageError, make_schedule
+from ALPackage import ALStack, Schedule, StageError, make_schedule
 
-from .hooked import SEED, Broken, assert_equal, hooked, losses_of, nothing, pairs, plain, rate, snapshot, steps, workers
+from .hooked import SEED, Broken, assert_equal, hooked, losses_of, nothing, pairs, rate, snapshot, steps, workers
 
 RUNS = 500
 #: Seconds after which one small run counts as hung.
@@ -43,7 +43,7 @@ class Plan:
             cut = sorted(draw.sample(range(1, self.layers), draw.randint(0, self.layers - 1)))
             stages = [b - a for a, b in zip([0, *cut], [*cut, self.layers], strict=True)]
             self.options = {"stages": stages, "depth": draw.randint(1, 3)}
-        self.fault = draw.choice(["none", "forward", "backward", "loader", "leave"])
+        self.fault = draw.choice(["none", "forward", "backward", "update", "hook", "loader", "leave"])
         self.at = draw.randrange(self.layers), draw.randrange(self.count)
         self.pauses = {
             (layer, batch, phase): draw.random() * 0.004
@@ -53,17 +53,38 @@ class Plan:
             if draw.random() < 0.25
         }
         self.drawn = 0
+        self.failed: float | None = None
+
+    def stack(self) -> ALStack:
+        """Return a stack that fails as planned."""
+        stack = hooked(self.hook, self.layers)
+        layer = stack[self.at[0]]
+        if self.fault == "update":
+            update, calls = layer.update, iter(range(self.count))
+
+            def broken() -> None:
+                self.fail(next(calls) == self.at[1])
+                update()
+
+            layer.update = broken  # type: ignore[method-assign]
+        if self.fault == "hook":
+            number = iter(range(self.count))
+            layer.enc.register_forward_hook(lambda *_: self.fail(next(number) == self.at[1]))
+        return stack
+
+    def fail(self, now: bool) -> None:
+        if now:
+            self.failed = time.monotonic()
+            raise Broken("out of luck")
 
     def hook(self, layer: int, batch: int, phase: str) -> None:
         time.sleep(self.pauses.get((layer, batch, phase), 0.0))
-        if (*self.at, self.fault) == (layer, batch, phase):
-            raise Broken("out of luck")
+        self.fail((*self.at, self.fault) == (layer, batch, phase))
 
     def loader(self) -> Iterator[Any]:
         for number, pair in enumerate(pairs(self.count)):
             time.sleep(self.pauses.get((-1, number, "forward"), 0.0))
-            if (self.fault, number) == ("loader", self.at[1]):
-                raise Broken("bad file")
+            self.fail((self.fault, number) == ("loader", self.at[1]))
             self.drawn += 1
             yield pair
 
@@ -85,7 +106,7 @@ def test_random_delays_and_faults(part: int) -> None:
         key = plan.layers, plan.count
         expected[key] = expected.get(key) or reference_losses(*key)
         losses, state = expected[key]
-        stack, found = hooked(plan.hook, plan.layers), []
+        stack, found = plan.stack(), []
         start, failure = time.monotonic(), None
         try:
             with make_schedule(plan.schedule, stack, threads=1, seed=SEED, **plan.options) as one:
@@ -98,7 +119,7 @@ def test_random_delays_and_faults(part: int) -> None:
         place = "loader" if plan.fault == "loader" else f"layer_{plan.at[0] + 1}"
         told = None if plan.fault in ("none", "leave") else (place, plan.at[1], Broken)
         assert failure == told, f"run {number}"
-        assert time.monotonic() - start < HUNG
+        assert time.monotonic() - (plan.failed or start) < (2.0 if plan.failed else HUNG)
         assert found == losses[: len(found)], f"run {number}: other losses"
         assert not workers(), f"run {number}: threads left"
         assert all(parameter.grad is None for parameter in stack.parameters())
@@ -124,7 +145,14 @@ def fresh(count: int, kept: list[weakref.ref[Any]]) -> Iterator[Any]:
         del x, y
 
 
-def once(schedule: str, end: str, kept: list[weakref.ref[Any]], gate: threading.Event) -> None:
+def cut_short(batches: Iterator[Any], error: type[BaseException]) -> Iterator[Any]:
+    """Yield four batches, then raise."""
+    for _ in range(4):
+        yield next(batches)
+    raise error
+
+
+def once(schedule: str, end: str, kept: list[weakref.ref[Any]]) -> None:
     """Run once, as `end` says, and drop everything."""
 
     def hook(layer: int, batch: int, phase: str) -> None:
@@ -141,26 +169,30 @@ def once(schedule: str, end: str, kept: list[weakref.ref[Any]], gate: threading.
             stack.eval()
             list(one.predict(x for x, _ in fresh(6, kept)))
             return
-        for number, _ in enumerate(one.run(fresh(8, kept))):
+        data = fresh(8, kept)
+        if end in ("loader", "interrupt"):
+            data = cut_short(data, Broken if end == "loader" else KeyboardInterrupt)
+        for number, _ in enumerate(one.run(data)):
             if end in ("leave", "abandoned") and number == 2:
                 break
         assert end in ("end", "leave", "abandoned")
     except StageError:
-        assert end in ("forward", "backward")
+        assert end in ("forward", "backward", "loader")
+    except KeyboardInterrupt:
+        assert end == "interrupt"
     finally:
         if end != "abandoned":
             one.close()
 
 
-@pytest.mark.parametrize("end", ["end", "forward", "backward", "leave", "predict", "abandoned"])
+@pytest.mark.parametrize("end", ["end", "forward", "backward", "loader", "interrupt", "leave", "predict", "abandoned"])
 @pytest.mark.parametrize("schedule", ["sequential", "al-fm", "continuous"])
 def test_no_tensor_is_left(schedule: str, end: str) -> None:
-    gate = threading.Event()
-    once(schedule, end, [], gate)
+    once(schedule, end, [])
     before, threads = tensors_alive(), threading.active_count()
     for _ in range(3):
         kept: list[weakref.ref[Any]] = []
-        once(schedule, end, kept, gate)
+        once(schedule, end, kept)
         deadline = time.monotonic() + 2.0
         while workers() and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -207,4 +239,3 @@ def test_fifty_schedules_leave_as_many_threads_and_tensors_as_one() -> None:
         cycle()
         assert threading.active_count() == threads
     assert tensors_alive() <= before
-    assert plain(1)

@@ -89,9 +89,13 @@ def test_an_epoch_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_an_interruption_loses_nothing_that_was_written(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Board(tmp_path) as board:
-        board.losses("bp", 1, 7, {"loss": 0.25}, [])
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with Board(tmp_path) as board:
+            board.losses("bp", 1, 7, {"loss": 0.25}, [])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert scalars(tmp_path) == {"bp/turn_1/loss": [(7, 0.25)]}
 
 

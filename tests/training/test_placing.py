@@ -18,6 +18,7 @@ from ..ALPackage.hooked import assert_equal, hooked, nothing, pairs, snapshot
 
 MS = (4.0, 3.0, 2.0, 1.0)
 BATCH = pairs(1)[0]
+Asked = list[tuple[Any, int, str]]
 
 
 @pytest.fixture
@@ -26,48 +27,46 @@ def stack() -> ALStack:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int, str]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, device) asked for."""
-    calls: list[tuple[Any, int, str]] = []
+    calls: Asked = []
 
     def measure(stack: ALStack, batch: Any, *, threads: int, device: torch.device) -> list[LayerCost]:
         calls.append((batch, threads, str(device)))
-        return [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**20) for name, ms in zip(stack.names, MS, strict=True)]
+        return [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**30) for name, ms in zip(stack.names, MS, strict=True)]
 
     monkeypatch.setattr(placing, "measure", measure)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr("ALPackage.placement.devices.available_cores", lambda: 3)
+    for module in ("ALPackage.placement.devices", "training.placing"):
+        monkeypatch.setattr(f"{module}.available_cores", lambda: 3)
     return calls
 
 
 @pytest.mark.parametrize("schedule", ["continuous", "al-fm"])
 @pytest.mark.parametrize(
-    ("workers", "stages", "ceiling"),
+    ("workers", "threads", "stages", "ceiling"),
     [
-        (1, [4], 1.0),
-        (2, [1, 3], 10 / 6),
-        (None, [1, 1, 2], 10 / 4),
-        (4, [1, 1, 2], 10 / 4),  # a fourth worker would not help: the first layer sets the pace
+        (1, 1, [4], 1.0),
+        (2, 1, [1, 3], 10 / 6),
+        (2, 2, [1, 3], 3 / 2),  # two workers of two threads each have three cores
+        (2, 7, [1, 3], 1.0),
+        (None, 1, [1, 1, 2], 10 / 4),
+        (4, 1, [1, 1, 2], 10 / 4),  # a fourth worker would not help: the first layer sets the pace
     ],
 )
 def test_auto_follows_the_costs(
-    schedule: Any,
-    workers: int | None,
-    stages: list[int],
-    ceiling: float,
-    stack: ALStack,
-    asked: list[tuple[Any, int, str]],
+    schedule: Any, workers: int | None, threads: int, stages: list[int], ceiling: float, stack: ALStack, asked: Asked
 ) -> None:
-    placed = place(stack, BATCH, VisionConfig(schedule=schedule, workers=workers), "vgg", 7)
+    placed = place(stack, BATCH, VisionConfig(schedule=schedule, workers=workers), "vgg", threads)
     assert placed.stages == stages
     assert placed.names == [f"cpu:{stage}" for stage, size in enumerate(stages) for _ in range(size)]
     assert placed.plan is not None
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, 7, "cpu:0")]
+    assert asked == [(BATCH, threads, "cpu:0")]
 
 
 def test_the_sequential_schedule_needs_one_device_and_no_measuring(
-    stack: ALStack, asked: list[tuple[Any, int, str]], monkeypatch: pytest.MonkeyPatch
+    stack: ALStack, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for workers in (None, 3):
         placed = place(stack, BATCH, VisionConfig(schedule="sequential", workers=workers), "vgg", 1)
@@ -91,34 +90,31 @@ def test_the_sequential_schedule_needs_one_device_and_no_measuring(
 )
 @pytest.mark.parametrize("per_model", [False, True])
 def test_a_list_is_obeyed_and_its_plan_says_what_to_expect(
-    devices: list[str],
-    stages: list[int],
-    ceiling: float,
-    per_model: bool,
-    stack: ALStack,
-    asked: list[tuple[Any, int, str]],
+    devices: list[str], stages: list[int], ceiling: float, per_model: bool, stack: ALStack, asked: Asked
 ) -> None:
     config = VisionConfig(al_gpu_list={"vgg": devices} if per_model else devices)
-    placed = place(stack, BATCH, config, "vgg", 2)
+    placed = place(stack, BATCH, config, "vgg", 1)
     assert placed.names == devices
     assert placed.stages == stages
     assert placed.plan is not None
     assert placed.plan.sizes == tuple(stages)
     assert [str(device) for device in placed.plan.per_layer_devices] == devices
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, 2, devices[0])]
+    assert asked == [(BATCH, 1, devices[0])]
 
 
 def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
-    stack: ALStack, asked: list[tuple[Any, int, str]], monkeypatch: pytest.MonkeyPatch
+    stack: ALStack, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = [3 * 2**20, 2**20]
+    free = [3 * 2**30, 2**30]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(placing, "capacities", lambda devices: free[: len(devices)])
     placed = place(stack, BATCH, VisionConfig(), "vgg", 1)
     assert placed.names == ["cuda:0"] * 3 + ["cuda:1"]  # by the costs alone it would be 1 and 3
-    free[0] = 2**20
-    with pytest.raises(ConfigError, match=r"^al_gpu_list: the layers need .* no cut fits devices with 0.00, 0.00 GiB"):
+    free[0] = 2**30
+    with pytest.raises(
+        ConfigError, match=r"^al_gpu_list: the layers need 4\.00 GiB.* no cut fits devices with 1\.00, 1\.00 GiB"
+    ):
         place(stack, BATCH, VisionConfig(), "vgg", 1)
 
 
@@ -149,9 +145,5 @@ def test_a_device_that_is_not_there_is_one_line_with_the_key(
     with pytest.raises(ConfigError) as caught:
         check_devices(config, "vgg", method)
     assert str(caught.value) == message
-
-
-def test_devices_that_are_there_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    check_devices(VisionConfig(al_gpu_list=["cpu", "cpu:7", "cuda:1", "cuda"]), "vgg", "al")
-    check_devices(VisionConfig(), "vgg", "bp")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 10)
+    check_devices(VisionConfig(al_gpu_list=["cpu", "cpu:7", "cuda", "cuda:9"]), "vgg", "al")

@@ -30,8 +30,7 @@ class Scripted(Trainer):
     devices = [CPU]  # noqa: RUF012 (as every trainer has it)
 
     def __init__(self, predictions: list[list[list[int]]], behind: int = 0) -> None:
-        self.predictions, self.behind = predictions, behind
-        self.training = False
+        self.predictions, self.behind, self.training = predictions, behind, False
         self.states: list[tuple[bool, bool, torch.dtype]] = []
 
     def _mode(self, training: bool) -> None:
@@ -109,17 +108,12 @@ def test_a_bp_epoch_by_hand(precision: str, dtype: torch.dtype) -> None:
     assert math.isnan(trainer.train([], lr, lambda losses: None)[0]["loss"])
 
 
-def scalar(weight: float) -> nn.Linear:
-    """Return the multiplication by `weight`."""
-    layer = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(layer.weight, weight)
-    return layer
-
-
 def scaled() -> ALStack:
     """Return two layers of numbers: f doubles x and then leaves it, b is 1 and 2, g is 1, h is 3 and 2."""
-    weights = ((2.0, 1.0, 3.0), (1.0, 2.0, 2.0))
-    return ALStack(AL(ENC(scalar(f), scalar(b)), AE(scalar(1.0), scalar(h))) for f, b, h in weights)
+    stack = ALStack(AL(*(half(*(nn.Linear(1, 1, bias=False) for _ in "12")) for half in (ENC, AE))) for _ in "12")
+    for parameter, weight in zip(stack.parameters(), (2.0, 1.0, 1.0, 3.0, 1.0, 2.0, 1.0, 2.0), strict=True):
+        nn.init.constant_(parameter, weight)
+    return stack
 
 
 TWO = [(torch.tensor([[number]]), torch.tensor([[number]])) for number in (1.0, 2.0)]
@@ -168,14 +162,9 @@ def test_progress_may_keep_what_it_is_shown() -> None:
 
 @pytest.mark.parametrize("schedule", ALL)
 def test_al_accuracies_are_those_of_the_stack_at_every_depth(schedule: str) -> None:
-    stack = hooked(nothing)
-    draw = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(n, 4, generator=draw), torch.arange(n) % 3) for n in (7, 7, 2)]
+    stack, x, labels = hooked(nothing), torch.randn(16, 4), torch.arange(16) % 3
     with ALTrainer(stack, schedule, threads=1) as trainer:
-        found = trainer.accuracies(batches)
+        found = trainer.accuracies([(x[:9], labels[:9]), (x[9:], labels[9:])])
     assert not stack.training
-    depths = zip(*(stack.inference_by_depth(x) for x, _ in batches), strict=True)
-    labels = torch.cat([labels for _, labels in batches])
-    expected = [100.0 * (torch.cat(logits).argmax(-1) == labels).sum().item() / 16 for logits in depths]
-    assert found == pytest.approx(expected)
+    assert found == [100 * (logits.argmax(-1) == labels).sum().item() / 16 for logits in stack.inference_by_depth(x)]
     assert 0 < max(found) < 100

@@ -12,17 +12,12 @@ from training.utilisation import measure_utilisation
 COSTS = [("a", 0.030), ("b", 0.010), ("c", 0.010)]
 
 
-def used(
-    device: str, layers: str, busy: float, *, wait_input: float = 0.0, wait_space: float = 0.0, copy: float = 0.0
-) -> Usage:
+def used(device: str, layers: str, busy: float, **others: float) -> Usage:
     """Return the usage, in s, of a worker with the layers that `layers` names, divided by spaces."""
-    return Usage(device, layers.split(), busy=busy, copy=copy, wait_input=wait_input, wait_space=wait_space)
+    return Usage(device, layers.split(), busy=busy, **others)
 
 
-TWO = [
-    used("cpu:0", "a", 6.0, wait_input=1.0, wait_space=2.0, copy=0.5),
-    used("cpu:1", "b c", 3.0, wait_input=0.3),
-]
+TWO = [used("cpu:0", "a", 6.0, wait_input=1.0, wait_space=2.0, copy=0.5), used("cpu:1", "b c", 3.0, wait_input=0.3)]
 
 
 def test_shares_are_in_percent_of_the_training_time() -> None:
@@ -50,9 +45,19 @@ def test_without_costs_the_ceiling_follows_from_the_busy_times() -> None:
     assert "ceiling" not in found.text()
 
 
+def test_the_ceiling_is_no_more_than_can_work_at_once() -> None:
+    found = measure_utilisation(TWO, 10.0, costs=COSTS, batches=250, schedule="continuous", at_once=1.25)
+    assert found.ceiling == 1.25
+    assert found.efficiency == pytest.approx(1.0)
+    assert "2 workers share the cores" in found.advice
+
+
 def test_the_bottleneck_is_the_dearest_layer_of_the_dearest_stage() -> None:
     costs = [("a", 0.030), ("b", 0.015), ("c", 0.025)]
     assert measure_utilisation(TWO, 10.0, costs=costs, batches=1, schedule="continuous").bottleneck == "c"
+    alone = measure_utilisation([used("cpu:0", "a b c", 9.0)], 9.0, costs=costs, batches=9, schedule="continuous")
+    assert (alone.ceiling, alone.bottleneck) == (1.0, "a")
+    assert len(alone.text().splitlines()) == 1 + 1 + 1, "one stage has no efficiency to tell"
 
 
 def test_the_text_is_an_aligned_table_and_two_sentences() -> None:
@@ -64,12 +69,6 @@ def test_the_text_is_an_aligned_table_and_two_sentences() -> None:
         "1.25x one device of a ceiling of 1.67x: 75 % efficiency; bottleneck a",
         "advice: a alone sets the pace; make it cheaper or divide it into two layers",
     ]
-
-
-def test_one_stage_has_no_efficiency_to_tell() -> None:
-    found = measure_utilisation([used("cpu:0", "a b c", 9.0)], 10.0, costs=COSTS, batches=180, schedule="continuous")
-    assert (found.ceiling, found.speedup) == (1.0, pytest.approx(0.9))
-    assert len(found.text().splitlines()) == 1 + 1 + 1
 
 
 def test_json_holds_rounded_figures() -> None:
@@ -121,7 +120,13 @@ EVEN = [("a", 0.021), ("b", 0.010), ("c", 0.010)]
             "continuous",
             TWO,
             [("a", 0.01), ("b", 0.02), ("c", 0.02)],
-            "cpu:1 sets the pace with b, c; another device could take some of them",
+            "cpu:1 sets the pace with b, c; a worker per layer (--workers 3) lets the system balance",
+        ),
+        (
+            "continuous",
+            [TWO[0], used("cuda:1", "b c", 3.0)],
+            [("a", 0.01), ("b", 0.02), ("c", 0.02)],
+            "cuda:1 sets the pace with b, c; another device could take some of them",
         ),
         ("continuous", TWO, COSTS, "a alone sets the pace"),
         ("continuous", [used("cpu:0", "a", 8.0), TWO[1]], EVEN, "but cpu:0 is busy only 80 % of the time"),
