@@ -10,7 +10,7 @@ demo: $(VENV)/.requirements
 	$(IN) -m training.demo
 
 test: lint
-	$(IN) -m pytest
+	$(IN) -m pytest -n 2
 
 lint: $(VENV)/.requirements-dev
 	$(IN) -m ruff check .

@@ -20,6 +20,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"| {100 * case['efficiency']:.1f} % | {case['speedup']['al-fm']:.2f}x |"
         for case in results["efficiency"]
     ]
+    runs = len(results["efficiency"][0]["seconds_per_batch"])
+    lines += ["", f"{results['batches']} batches; n = {runs} interleaved repetition{'s' * (runs > 1)}."]
     lines += ["", "| empty stages | the whole engine, per batch and stage | a bare queue |", "|---|---|---|"]
     lines += [
         f"| {case['stages']} | {case['engine_us']:.0f} us | {case['bare_queue_us']:.0f} us |"

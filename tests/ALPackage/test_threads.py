@@ -12,7 +12,7 @@ from ALPackage.threads import WorkerThread
 
 
 def test_ctrl_c_while_it_is_waited_for_does_not_make_it_ended() -> None:
-    """Guards a bug: after that, Thread.join's word was that it had ended, and a layer was used by two threads at once."""
+    """Guards a bug: Thread.join then took it for ended, and a layer was used by two threads at once."""
     release, main = threading.Event(), threading.main_thread().ident
     assert main is not None
     one = WorkerThread(lambda: release.wait(10.0) and None, "al-test")

@@ -78,7 +78,7 @@ IMAGES = idx(np.zeros((10, 28, 28), np.uint8))
         (idx(np.zeros(10, np.uint8)), "is not an idx file of bytes in 3 dimensions"),
         (IMAGES[:-1], "holds fewer than the 7840 bytes"),
         (IMAGES + b"x", "holds more than the 7840 bytes"),
-        (gzip.compress(IMAGES)[:-20], "cannot be read"),
+        (gzip.compress(IMAGES, mtime=0)[:-20], "cannot be read"),
         (b"\x1f\x8bnot gzip", "cannot be read"),
     ],
 )
