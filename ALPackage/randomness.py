@@ -12,7 +12,16 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "derive_seed", "enter_stream", "generator", "refuse_shared_randomness", "streams"]
+__all__ = [
+    "Dropout",
+    "derive_seed",
+    "dropouts",
+    "enter_stream",
+    "generator",
+    "point_at_stream",
+    "refuse_shared_randomness",
+    "streams",
+]
 
 
 def derive_seed(*coordinates: int | str) -> int:
@@ -59,7 +68,16 @@ class Dropout(nn.Module):
 
 def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:
     """Point every `Dropout` inside `layer` at the stream of these coordinates, on its own device."""
-    drops = [module for module in layer.modules() if isinstance(module, Dropout)]
+    point_at_stream(layer, dropouts(layer), *coordinates)
+
+
+def dropouts(layer: nn.Module) -> list[Dropout]:
+    """Return the `Dropout`s inside `layer`."""
+    return [module for module in layer.modules() if isinstance(module, Dropout)]
+
+
+def point_at_stream(layer: nn.Module, drops: list[Dropout], *coordinates: int | str) -> None:
+    """Do what `enter_stream` does, for who has looked for the layer's `Dropout`s before."""
     if not drops:
         return
     parameter = next(layer.parameters(), None)
@@ -75,7 +93,7 @@ def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:
 
 def streams(layer: nn.Module) -> list[torch.Generator]:
     """Return the streams that `enter_stream` has pointed the layer's `Dropout`s at, each once."""
-    found = [module.stream for module in layer.modules() if isinstance(module, Dropout)]
+    found = [module.stream for module in dropouts(layer)]
     return list({id(stream): stream for stream in found if stream is not None}.values())
 
 

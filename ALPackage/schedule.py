@@ -15,7 +15,7 @@ from .randomness import Dropout
 from .snapshot import Snapshot
 from .stack import ALStack
 from .step import Batch, LocalLosses, StageError, Step
-from .threads import Autocast, default_threads, intra_op_threads
+from .threads import default_threads, intra_op_threads
 from .trace import Trace, Usage
 
 __all__ = ["Schedule"]
@@ -165,7 +165,7 @@ class Schedule(ABC):
             raise RuntimeError("this schedule has an open run; finish it, or close() it, before the next")
         try:
             self._running, self._aborted = True, False
-            self._step.autocast = Autocast()
+            self._step.begin()
             with intra_op_threads(self.threads):
                 yield
         except GeneratorExit:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from .base import AL, LearningRate
 from .nested import tensors, versions
-from .randomness import enter_stream
+from .randomness import Dropout, dropouts, point_at_stream
 from .threads import Autocast
 from .trace import Trace
 
@@ -95,7 +95,12 @@ class Step:
     def __init__(self, seed: int, trace: Trace | None) -> None:
         self.seed = seed
         self.trace = trace
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a run: take the calling thread's autocast, and look for the layers' `Dropout`s anew, once."""
         self.autocast = Autocast()
+        self._dropouts: dict[str, list[Dropout]] = {}
 
     def forward(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer forward on one batch, which then holds the layer's outputs and losses."""
@@ -107,7 +112,9 @@ class Step:
 
     def enter(self, name: str, layer: AL, batch: Batch) -> None:
         """Set the layer's random streams and learning rate for the batch."""
-        enter_stream(layer, self.seed, name, batch.number)
+        if (drops := self._dropouts.get(name)) is None:  # walking the modules costs more than all else here
+            drops = self._dropouts[name] = dropouts(layer)
+        point_at_stream(layer, drops, self.seed, name, batch.number)
         if batch.lr is not None:
             layer.set_lr(batch.lr)
 

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -111,9 +111,12 @@ class Autocast:
         #: (device type, dtype) of each that is enabled.
         self.settings = [(kind, dtype) for kind in ("cpu", "cuda") for on, dtype in [_state(kind)] if on]
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """Run the block under that state."""
+        return self._entered() if self.settings else nullcontext()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
         with ExitStack() as states:
             for kind, dtype in self.settings:
                 states.enter_context(torch.autocast(kind, dtype=dtype, cache_enabled=False))
