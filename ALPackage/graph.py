@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from .base import AL
 from .nested import tensors
-from .randomness import Dropout, streams
+from .randomness import dropouts, streams
 from .state import copy_state, fingerprint, hooked, restore_state
 from .step import Batch, StageError, Step
 
@@ -135,7 +135,7 @@ def make_graph(
                 restore_state(layers, before)
         except Exception as error:  # the eager step goes on, and if it fails too, it says where
             reason = f"{type(error).__name__}: {error}"
-            for drop in (module for _, layer in layers for module in layer.modules() if isinstance(module, Dropout)):
+            for drop in (drop for _, layer in layers for drop in dropouts(layer)):
                 drop.stream = None  # a capture that broke off may have left the generator in a state of its own
     if force and graph is None:
         warnings.warn(f"no CUDA graph for {', '.join(name for name, _ in layers)}: {reason}", stacklevel=2)

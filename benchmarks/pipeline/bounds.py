@@ -12,7 +12,6 @@ from itertools import accumulate
 
 __all__ = [
     "Cost",
-    "best_cut",
     "ceiling",
     "continuous",
     "cuts",
@@ -63,11 +62,6 @@ def ceiling(costs: Sequence[Cost], cut: Sequence[int]) -> float:
     """Return the speed-up over one device that a cut allows: all stages over the busiest."""
     totals = [Cost.sum(stage).total for stage in staged(costs, cut)]
     return sum(totals) / max(totals)
-
-
-def best_cut(costs: Sequence[Cost], stages: int = 2) -> list[int]:
-    """Return the cut with the highest ceiling; of equals the first."""
-    return max(cuts(len(costs), stages), key=lambda cut: ceiling(costs, cut))
 
 
 def gpipe_order(stage: int, stages: int, micro: int) -> list[tuple[str, int]]:

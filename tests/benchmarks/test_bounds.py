@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.pipeline.bounds import (
     Cost,
-    best_cut,
     ceiling,
     continuous,
     cuts,
@@ -31,7 +30,6 @@ def test_the_ceiling_is_the_sum_over_the_busiest_stage() -> None:
     layers = [Cost(1.0, 2.0, 1.0), Cost(1.0, 1.0), Cost(0.5, 0.5), Cost(0.5, 0.5)]
     assert ceiling(layers, [1, 3]) == pytest.approx(8.0 / 4.0)
     assert ceiling(layers, [2, 2]) == pytest.approx(8.0 / 6.0)
-    assert best_cut(layers) == [1, 3]
 
 
 @pytest.mark.parametrize("order", [gpipe_order, one_f_one_b_order])
