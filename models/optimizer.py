@@ -14,7 +14,10 @@ def adamw(parameters: Any, **options: Any) -> torch.optim.AdamW:
 
     Where torch has that for GPUs only (before 2.4) and the weights are on the CPU, it is the plain form.
     """
+    # A refusal comes late: the iterator is used up by then, and the groups have been marked as fused.
+    given = list(parameters)
+    copies = [dict(item) if isinstance(item, dict) else item for item in given]
     try:
-        return torch.optim.AdamW(parameters, fused=True, **options)
+        return torch.optim.AdamW(copies, fused=True, **options)
     except RuntimeError:
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(given, **options)
