@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .nested import detach, to_device, versions
+from .nested import detach, tensors, to_device, versions
 
 __all__ = ["AE", "AL", "ENC"]
 
@@ -124,13 +124,14 @@ class AL(nn.Module):
         if self._updating:
             raise RuntimeError("AL.forward: backward_and_update() is at work on another thread; join that thread first")
         x, y = to_device(detach((x, y)), self.device)
-        before = versions((x, y))
+        given = tensors((x, y))
+        before = versions(given)
         hidden, bridged = self.enc(x)
         code, decoded = self.ae(y)
-        if versions((x, y)) != before:
+        if versions(given) != before:
             raise RuntimeError(
-                "AL.forward: f, b, g or h changed its input in place, which belongs to the loader or to the layer "
-                "below; use the form that is not in place, such as nn.ReLU(inplace=False)"
+                "AL.forward: the input was changed in place, by f, b, g or h or by who handed it on; use the form that "
+                "is not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
             )
         associated = self.enc.loss(bridged, detach(code))
         autoencoder = self.ae.loss(decoded, y)

@@ -52,8 +52,9 @@ class Intake:
         if batch.event is not None:
             batch.event.synchronize()
             batch.event = None
+            batch.verify()
             batch.x, batch.y = to_device((batch.x, batch.y), self.device)
-            batch.sealed = None  # they have been copied
+            batch.sealed = None  # these are copies
 
     def mark(self, batch: Batch) -> None:
         """Note on `batch` that the stage has produced its tensors."""
@@ -95,6 +96,7 @@ class Ring(Intake):
         self._turn = (self._turn + 1) % len(self._slots)
         slot = self._slots[self._turn]
         slot.wait()
+        batch.verify()
         slot.sources, slot.sealed, batch.sealed = tensors((batch.x, batch.y)), batch.sealed, None
         with self.cuda.stream(self._copy):
             if batch.event is not None:

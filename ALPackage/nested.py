@@ -23,17 +23,17 @@ def to_device(tree: Any, device: torch.device) -> Any:
 
 def tensors(tree: Any) -> list[Tensor]:
     """Return the tensors of the structure, in order."""
-    # Almost every structure is one of these two; pytree, which knows all, takes ten times as long.
+    # Almost every structure is made of these; pytree, which knows all, takes ten times as long.
     if isinstance(tree, Tensor):
         return [tree]
-    if type(tree) is tuple:
+    if type(tree) in (tuple, list):
         return [tensor for part in tree for tensor in tensors(part)]
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def versions(tree: Any) -> list[int]:
+def versions(leaves: list[Tensor]) -> list[int]:
     """Return the version of every tensor, which grows when one is changed in place (inference tensors keep none)."""
     try:
-        return [tensor._version for tensor in tensors(tree)]
+        return [leaf._version for leaf in leaves]
     except RuntimeError:  # asking first would release the interpreter lock, which costs a pipeline a thread switch
-        return [tensor._version for tensor in tensors(tree) if not tensor.is_inference()]
+        return [leaf._version for leaf in leaves if not leaf.is_inference()]

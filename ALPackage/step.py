@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from .trace import Trace
 __all__ = ["Batch", "LocalLosses", "Seal", "StageError", "Step"]
 
 LocalLosses = list[tuple[Tensor, Tensor]]
+UNRECORDED = nullcontext()
 
 
 class StageError(RuntimeError):
@@ -104,11 +104,14 @@ class Step:
 
     def forward(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer forward on one batch, which then holds the layer's outputs and losses."""
-        with self.span(name, batch, "forward"), _sealed(name, batch):
+        with self.span(name, batch, "forward"):
+            batch.verify()
             self.enter(name, layer, batch)
             with torch.enable_grad(), self.autocast.entered():
                 batch.x, batch.y = layer(batch.x, batch.y)
             batch.losses.append(layer.loss())
+            batch.verify()  # again, for what has happened meanwhile
+            batch.seal(name)
 
     def enter(self, name: str, layer: AL, batch: Batch) -> None:
         """Set the layer's random streams and learning rate for the batch."""
@@ -125,10 +128,13 @@ class Step:
 
     def infer(self, name: str, layer: AL, batch: Batch) -> None:
         """Run one layer's f and b on one batch, which then holds both outputs."""
-        with self.span(name, batch, "inference"), _sealed(name, batch), self.autocast.entered():
+        with self.span(name, batch, "inference"), self.autocast.entered():
+            batch.verify()
             batch.x = layer.inference(batch.x, "f")
             # Decoded when b may have gone on to the next batch, so it must be no tensor that b uses again.
             batch.codes.append(tree_map(_copy, layer.inference(batch.x, "b")))
+            batch.verify()
+            batch.seal(name)
 
     def decode(self, layers: list[tuple[str, AL]], batch: Batch) -> list[Any]:
         """Return the prediction of every depth from the bridges' outputs: h_k, .., h_1 of each. Raises StageError."""
@@ -146,19 +152,8 @@ class Step:
     def span(self, name: str, batch: Batch | int, phase: str) -> AbstractContextManager[None]:
         """Record the time inside the `with` block, if there is a trace."""
         if self.trace is None:
-            return nullcontext()
+            return UNRECORDED
         return self.trace.span(name, batch if isinstance(batch, int) else batch.number, phase)
-
-
-@contextmanager
-def _sealed(name: str, batch: Batch) -> Iterator[None]:
-    """Seal what `batch` holds after the block, if what it held before was never changed, the block included."""
-    given = batch.sealed
-    batch.verify()
-    yield
-    batch.seal(name)
-    if given is not None:
-        given.verify()
 
 
 def _copy(leaf: Any) -> Any:

@@ -33,8 +33,14 @@ def collect(devices: Iterable[torch.device | str]) -> dict[str, Any]:
         "device_names": {str(name): _device_name(torch.device(name)) for name in dict.fromkeys(map(str, devices))},
         "git_commit": (commit := _commit()),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
-        "command": sys.argv,
+        "command": [_from_root(sys.argv[0]), *sys.argv[1:]],
     }
+
+
+def _from_root(script: str) -> str:
+    """Return the script's path as seen from the repository; `python -m` makes it absolute."""
+    path = Path(script)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else script
 
 
 def _version(package: str) -> str | None:

@@ -34,6 +34,13 @@ def test_versions_and_devices() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_the_command_names_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = provenance.ROOT / "benchmarks" / "schedule" / "__main__.py"
+    for given, told in ((str(script), "benchmarks/schedule/__main__.py"), ("cvmain.py", "cvmain.py"), ("-c", "-c")):
+        monkeypatch.setattr("sys.argv", [given, "--repeats", "1"])
+        assert collect([])["command"] == [told, "--repeats", "1"]
+
+
 @GIT
 def test_the_commit_and_whether_the_source_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "ROOT", tmp_path.resolve())
