@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -313,11 +314,15 @@ def test_a_loader_whose_process_vanishes_is_told(run: str, end: int) -> None:
     start = time.monotonic()
     with make_schedule(name, stack, threads=1, **options) as one, pytest.raises(StageError) as caught:
         list(one.run(loader))
-    assert time.monotonic() - start < 4.0  # of which a new process may need two
+    took = time.monotonic() - start
+    with suppress(RuntimeError):  # torch may meet the closed pipe first; its signal then comes after the run
+        time.sleep(0.3)
+    assert took < 4.0  # of which a new process may need two
     assert caught.value.layer == "loader", str(caught.value)
     assert caught.value.batch is not None
     assert caught.value.batch <= end
-    assert "DataLoader worker" in str(caught.value)
+    if "DataLoader worker" not in str(caught.value):
+        assert isinstance(caught.value.__cause__, (OSError, EOFError)), str(caught.value)
     assert not workers()
     del loader
     gc.collect()
