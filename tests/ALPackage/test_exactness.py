@@ -163,7 +163,8 @@ def test_a_parameter_that_is_handed_on_is_an_error_in_every_schedule(schedule: s
         options = {} if stages is None else {"stages": stages}
         with (
             make_schedule(schedule, ALStack(layers), threads=1, **options) as one,
-            pytest.raises(StageError, match="changed in place"),
+            # The next layer's seal or its backward pass: with threads, either may be the first to meet the change.
+            pytest.raises(StageError, match=r"in.?place"),
         ):
             list(one.run(pairs(4)))
 
