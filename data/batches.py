@@ -22,7 +22,8 @@ class Batches:
 
     With a `seed` the order is shuffled by (seed, epoch) and `transform` gets a generator of its own per batch,
     on `device`; without one the order is the split's and `transform` gets None. A last batch of a single
-    sample joins its predecessor, because batch normalisation cannot train on one sample.
+    sample joins its predecessor, because batch normalisation cannot train on one sample. The first `done` batches are
+    left out: who goes on with an epoch has had them.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class Batches:
         device: torch.device | str = "cpu",
         seed: int | None = None,
         epoch: int = 0,
+        done: int = 0,
     ) -> None:
         self.split, self.transform, self.device = split, transform, torch.device(device)
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch, self.done = seed, epoch, done
         n = len(split)
         starts = list(range(0, n, batch_size))
         if len(starts) > 1 and n - starts[-1] == 1:
@@ -44,7 +46,7 @@ class Batches:
         self.bounds = list(zip(starts, [*starts[1:], n], strict=True))
 
     def __len__(self) -> int:
-        return len(self.bounds)
+        return len(self.bounds) - self.done
 
     def order(self) -> Tensor:
         """Return the positions of the split in the order in which they are visited, int64 (N,)."""
@@ -54,7 +56,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         order = self.order()
-        for number, (start, stop) in enumerate(self.bounds):
+        for number, (start, stop) in list(enumerate(self.bounds))[self.done :]:
             inputs, labels = self.split.rows(order[start:stop])
             if isinstance(inputs, tuple):
                 inputs = tuple(part.to(self.device) for part in inputs)

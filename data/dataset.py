@@ -87,6 +87,11 @@ def make_dataset(
 ) -> Dataset:
     """Build a `Dataset` from the (inputs, labels) of train and test; val and the probe are taken from train."""
     train_rows, val_rows = divide(len(train[1]), val_fraction=val_fraction, seed=seed, limit=limit_train)
+    seen = train[1][train_rows].bincount(minlength=len(classes))
+    absent = [classes[label] for label in (seen == 0).nonzero().flatten().tolist()]
+    if absent:
+        shown = ", ".join(absent[:5]) + (", .." if len(absent) > 5 else "")
+        notes = [*(notes or []), f"{name}: {len(absent)} of {len(classes)} classes have no training sample: {shown}"]
     return Dataset(
         name=name,
         classes=classes,

@@ -38,12 +38,12 @@ class RemoteFile:
     """A file to download to `path` (relative to the data root).
 
     `holds`: what an archive unpacks to; such a file is wanted until all of it is there. `also`: other places
-    where the user may have put a plain file. `md5` None: no checksum is known to us.
+    where the user may have put a plain file.
     """
 
     path: str
     url: str
-    md5: str | None
+    md5: str
     holds: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
 
@@ -67,13 +67,13 @@ class Resource:
     by_hand: str = ""
 
 
-def _archive(name: str, result: str, path: str, url: str, md5: str | None, *holds: str) -> Resource:
+def _archive(name: str, result: str, path: str, url: str, md5: str, *holds: str) -> Resource:
     return Resource(name, result, (RemoteFile(path, url, md5, holds or (result,)),))
 
 
 def _fashion(stem: str, md5: str) -> RemoteFile:
     folder = "FashionMNIST/raw/"
-    url = f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{stem}.gz"
+    url = f"https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/{stem}.gz"
     return RemoteFile(f"{folder}{stem}.gz", url, md5, also=(f"{folder}{stem}", f"{stem}.gz", stem))
 
 
@@ -86,7 +86,7 @@ _ALL = (
         "tinyImageNet",
         "tiny-imagenet-200",
         "tiny-imagenet-200.zip",
-        "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
         "90528d7ca1a48142e341f4ef8d21d0de",
     ),
     _archive(
@@ -139,7 +139,7 @@ _ALL = (
         ".",
         "glove.6B.zip",
         "https://nlp.stanford.edu/data/glove.6B.zip",
-        None,  # no checksum is known to us: the CRC that a zip keeps for each member guards the content
+        "056ea991adb4740ac6bf1b6d9b50408b",
         *(f"glove.6B.{width}d.txt" for width in (50, 100, 200, 300)),
     ),
 )
@@ -207,12 +207,11 @@ def _bring(name: str, file: RemoteFile, root: Path) -> None:
 
 def _download(name: str, file: RemoteFile, path: Path) -> None:
     pooch.get_logger().setLevel("WARNING")  # its notices would cut the progress bar
-    known = None if file.md5 is None else f"md5:{file.md5}"
     by_hand = f"download it in a browser and put it at {path}, or run the command again"
     while True:
         pull = _Resuming(path.with_name(path.name + ".part"))
         try:
-            pooch.retrieve(file.url, known, path.name, path.parent, downloader=pull)
+            pooch.retrieve(file.url, f"md5:{file.md5}", path.name, path.parent, downloader=pull)
             return
         except requests.RequestException as error:
             raise DataError(f"{name}: could not download {file.url} ({_reason(error)}); {by_hand}") from error

@@ -25,7 +25,7 @@ from .tokenization import PAD, SPECIALS, import_torchtext, resolve_backend
 
 __all__ = ["find_file", "get_vectors", "load_vectors", "random_vectors"]
 
-_FORMAT = 1  # part of the cache key: raise it when the stored arrays change their meaning
+_FORMAT = 2  # part of the cache key: raise it when the stored arrays change their meaning
 _DEFAULT_STD = 0.4  # about that of GloVe 6B 300d, for when there are no vectors to measure
 _NUMERIC = b"0123456789+-.eE "
 
@@ -60,6 +60,9 @@ def load_vectors(
             f"word vectors: {hits} of {words} words of the vocabulary ({100 * hits / max(words, 1):.1f} %) found in "
             f"{path}; the others are drawn from N(0, {std:.3f}), seed {seed}"
         )
+        if twice := int(stored["twice"]):
+            again = f"word vectors: {twice} lines of {path} repeat a word; the last one of each word counts"
+            return rows, [note, again]
     return rows, [note]
 
 
@@ -87,20 +90,22 @@ def find_file(dim: int, root: Path) -> Path | None:
 
 
 def _stored(vocabulary: list[str], path: Path, dim: int, backend: str) -> dict[str, np.ndarray]:
-    vectors, found = _look_up(vocabulary, path, dim, True, backend)
-    return {"found": np.flatnonzero(found), "vectors": vectors.numpy()[found]}
+    vectors, found, twice = _look_up(vocabulary, path, dim, True, backend)
+    return {"found": np.flatnonzero(found), "vectors": vectors.numpy()[found], "twice": np.array(twice)}
 
 
 def _look_up(
     tokens: list[str], path: Path, dim: int, lower_case_backup: bool, backend: str
-) -> tuple[Tensor, np.ndarray]:
-    """Return (vectors float32 (len(tokens), dim), found bool (len(tokens),))."""
+) -> tuple[Tensor, np.ndarray, int]:
+    """Return (vectors float32 (len(tokens), dim), found bool (len(tokens),), lines that repeat a wanted word)."""
     wanted = {token.encode() for token in tokens}
     if lower_case_backup:
         wanted |= {token.lower().encode() for token in tokens}
     lines: dict[bytes, bytes] = {}
     table: dict[bytes, np.ndarray] = {}
+    twice = 0
     for word, line, vector in _scan(path, dim, wanted):  # of a word that stands twice the last one counts
+        twice += word in table
         lines[word], table[word] = line, vector
 
     def key(token: str) -> bytes:
@@ -109,11 +114,11 @@ def _look_up(
 
     found = np.array([key(token) in table for token in tokens], dtype=bool)
     if backend == "torchtext" and lines and dim > 2:  # it takes two numbers or fewer for a header
-        return _torchtext_vectors(tokens, list(lines.values()), lower_case_backup), found
+        return _torchtext_vectors(tokens, list(lines.values()), lower_case_backup), found, twice
     vectors = np.zeros((len(tokens), dim), dtype=np.float32)
     for row in np.flatnonzero(found):
         vectors[row] = table[key(tokens[row])]
-    return torch.from_numpy(vectors), found
+    return torch.from_numpy(vectors), found, twice
 
 
 def _scan(path: Path, dim: int, wanted: set[bytes]) -> Iterator[tuple[bytes, bytes, np.ndarray]]:

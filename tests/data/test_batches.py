@@ -127,3 +127,29 @@ def test_augmentation_has_a_stream_per_batch_that_nothing_else_moves() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], batches(1)[0])
+
+
+def test_who_goes_on_with_an_epoch_gets_the_rest_of_it() -> None:
+    def noisy(inputs: Tensor, draw: torch.Generator | None) -> Tensor:
+        return inputs + torch.rand(len(inputs), generator=draw)
+
+    whole = list(Batches(numbered(23), 5, noisy, seed=3, epoch=2))
+    for done in range(6):
+        rest = Batches(numbered(23), 5, noisy, seed=3, epoch=2, done=done)
+        assert len(rest) == 5 - done
+        found = list(rest)
+        assert len(found) == 5 - done
+        for (x, labels), (expected, expected_labels) in zip(found, whole[done:], strict=True):
+            assert torch.equal(x, expected)
+            assert torch.equal(labels, expected_labels)
+
+
+def test_classes_without_a_training_sample_are_told() -> None:
+    def made(limit: int | None) -> list[str]:
+        rows, labels = torch.arange(40), torch.arange(40) % 2
+        return make_dataset(
+            "some", ["a", "b", "c"], (rows, labels), (rows, labels), val_fraction=0.1, seed=0, limit_train=limit
+        ).notes
+
+    assert made(None) == ["some: 1 of 3 classes have no training sample: c"]
+    assert made(1)[0].startswith("some: 2 of 3 classes have no training sample: ")

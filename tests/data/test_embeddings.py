@@ -57,6 +57,14 @@ def test_of_a_word_that_stands_twice_the_last_counts(tmp_path: Path, backend: st
     assert get_vectors(["a", "b"], path, 2, backend=backend).tolist() == [[5.0, 6.0], [3.0, 4.0]]
 
 
+def test_words_that_stand_twice_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "glove.6B.2d.txt").write_text("a 1 2\nb 3 4\na 5 6\na 7 8\nunwanted 1 1\nunwanted 1 1\n")
+    vectors, notes = load_vectors(["a", "b"], 2, root=tmp_path, seed=0)
+    assert vectors.tolist() == [[7.0, 8.0], [3.0, 4.0]]
+    assert "2 lines of " in notes[1]
+    assert "repeat a word; the last one of each word counts" in notes[1]
+
+
 def test_each_row_belongs_to_its_id(root: Path, backend: str) -> None:
     vectors, _ = load_vectors(VOCABULARY, 5, root=root, seed=0, backend=backend)
     assert vectors.shape == (6, 5)

@@ -205,6 +205,8 @@ GOOD = b'"1","a","b"\n'
     [
         (GOOD + b'"5","a","b"\n', "line 2: class '5'; expected a number from 1 to 4"),
         (GOOD + b'"0","a","b"\n', "line 2: class '0'"),
+        (GOOD + b'"' + b"1" * 5000 + b'","a","b"\n', "line 2: class '1111"),
+        ("\ufeff".join(["", '"1","a","b"\n']).encode("utf-16"), "line 1: "),
         (b"Class Index,Title,Description\n", "line 1: class 'Class Index'"),
         (GOOD + b'"1","a"\n', "line 2: 2 columns; expected 3"),
         (GOOD + b'"1","a","b","c"\n', "line 2: 4 columns; expected 3"),

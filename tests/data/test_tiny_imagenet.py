@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +161,27 @@ def no_image(folder: Path) -> None:
     (folder / "train/n01/images/n01_2.JPEG").write_text("<html>404</html>")
 
 
+def no_bytes(folder: Path) -> None:
+    (folder / "val/images/val_2.JPEG").write_bytes(b"")
+
+
+def link_to_nowhere(folder: Path) -> None:
+    image = folder / "train/n01/images/n01_2.JPEG"
+    image.unlink()
+    image.symlink_to("nowhere.JPEG")
+
+
+def bomb(folder: Path) -> None:
+    """A picture that says it has 10^10 pixels."""
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (folder / "train/n01/images/n01_2.JPEG").write_bytes(content)
+
+
 def empty_class(folder: Path) -> None:
     for image in (folder / "train/n03/images").iterdir():
         image.unlink()
@@ -203,6 +226,9 @@ def double_wnid(folder: Path) -> None:
     [
         (truncate, r"n01_2\.JPEG: damaged image"),
         (no_image, r"n01_2\.JPEG: damaged image"),
+        (no_bytes, r"val_2\.JPEG: damaged image"),
+        (link_to_nowhere, r"n01_2\.JPEG: cannot be read \(No such file"),
+        (bomb, r"n01_2\.JPEG: damaged image \(Image size \(10000000000 pixels\) exceeds limit"),
         (empty_class, r"train/n03: holds no images"),
         (unknown_class, r"val_annotations\.txt, line 5: wnids\.txt lists no class 'n77'"),
         (missing_image, r"val_annotations\.txt, line 1: there is no image .*val_3\.JPEG"),
