@@ -1,6 +1,7 @@
 """Associated Learning: layers with local losses, and the schedules that train them in a pipeline."""
 
 from .base import AE, AL, ENC
+from .finite import Guard
 from .pipeline import SCHEDULES, Schedule, Snapshot, StageError, make_schedule
 from .placement import PlacementError, set_device
 from .stack import ALStack
@@ -11,6 +12,7 @@ __all__ = [
     "ENC",
     "SCHEDULES",
     "ALStack",
+    "Guard",
     "PlacementError",
     "Schedule",
     "Snapshot",

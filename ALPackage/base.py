@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .finite import Guard
 from .nested import detach, tensors, to_device, versions
 
 __all__ = ["AE", "AL", "ENC"]
@@ -101,6 +102,8 @@ class AL(nn.Module):
         if not any(group["params"] for group in groups):
             raise ValueError("AL: none of f, b, g, h has a parameter to train; give at least one of them weights")
         self.optimizer = optimizer(groups)
+        #: Give it a `Guard` to leave out the steps of batches whose loss is no finite number.
+        self.guard: Guard | None = None
         self._pending: Tensor | None = None
         self._updating = False
         self._losses: tuple[Tensor, Tensor] | None = None
@@ -124,6 +127,8 @@ class AL(nn.Module):
         if self._updating:
             raise RuntimeError("AL.forward: backward_and_update() is at work on another thread; join that thread first")
         x, y = to_device(detach((x, y)), self.device)
+        if self.guard is not None and torch.is_grad_enabled():
+            self.guard.enter(self.buffers())
         given = tensors((x, y))
         before = versions(given)
         hidden, bridged = self.enc(x)
@@ -165,7 +170,10 @@ class AL(nn.Module):
         """Take one optimizer step and clear the gradients."""
         known = len(self.optimizer.state)
         try:
-            self.optimizer.step()
+            if self.guard is None:
+                self.optimizer.step()
+            else:
+                self.guard.step(self.optimizer, torch.stack(self.loss()).sum())
         except BaseException:
             # Ctrl-C in the first step of a parameter leaves some of its moments out, and no step could follow.
             for parameter in list(self.optimizer.state)[known:]:
