@@ -1,0 +1,74 @@
+"""The kill benchmark sees what differs and kills where it says; a run that is killed ends as one that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults.outcome import differences
+from benchmarks.faults.table import markdown
+from benchmarks.faults.victim import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "words"),
+    [
+        ({"a": [1, "x"]}, {"a": [1, "x"]}, []),
+        ({"a": 1}, {"a": 1, "b": 2}, ["/b is in one of them only"]),
+        ({"a": 1}, {"a": 1.0}, ["/a: 1 and 1.0"]),
+        ([1, 2], [1], [": 2 and 1 entries"]),
+        ({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([1.0, 2.0000002])}, ["/w: the tensors differ"]),
+        ({"w": torch.tensor([1.0])}, {"w": torch.tensor([1.0], dtype=torch.float64)}, ["/w: the tensors differ"]),
+        ({"w": torch.tensor([1.0])}, {"w": 1.0}, ["/w: tensor([1.]) and 1.0"]),
+    ],
+)
+def test_whatever_differs_is_seen(one: Any, two: Any, words: list[str]) -> None:
+    assert list(differences(one, two)) == words
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_victim_dies_in_the_middle_of_a_file(stage: str, tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from benchmarks.faults.victim import _arm
+from training.files import replace_text
+_arm(1, {stage!r})
+for number in range(3):
+    replace_text(Path({str(tmp_path)!r}) / "a.json", str(number) * 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9
+    assert done.stdout == f"killed: {stage} .json\n"
+    assert (tmp_path / "a.json").read_text() == ("1" if stage == "named" else "0") * 10
+    left = [path.read_text() for path in tmp_path.glob(".*")]
+    assert left == {"half": ["1" * 5], "nameless": ["1" * 10], "named": []}[stage]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
+def test_a_run_that_is_killed_ends_as_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(faults, "COMMANDS", {"digits vgg": faults.COMMANDS["digits vgg"]})
+    out = tmp_path / "results.json"
+    assert faults.main(["--runs", "2", "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert [run["differences"] for run in results["runs"]] == [[], []]
+    assert any(kill["killed"] for run in results["runs"] for kill in run["kills"])
+    assert markdown(results) in capsys.readouterr().out
+
+
+def test_the_table_counts() -> None:
+    kills = [{"killed": True, "hit": "half .pt"}, {"killed": True, "hit": ""}, {"killed": False, "hit": ""}]
+    runs = [{"name": "digits vgg", "kills": kills, "processes": 4, "differences": found} for found in ([], ["x"])]
+    assert markdown({"runs": runs}).splitlines()[-1] == "| digits vgg | 2 | 1 of 2 | 4 | 2 (2 .pt) | 8 |"
