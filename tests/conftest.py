@@ -1,7 +1,8 @@
-"""What holds for every test: one intra-op thread, a fixed seed, and no worker thread left behind."""
+"""What holds for every test: one intra-op thread, a fixed seed, Ctrl-C, and no worker thread left behind."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands draw nothing: it takes most of the time of a small run, and has tests of its own."""
+    monkeypatch.setattr("training.record.draw", lambda *_: [])
+
+
 #: Seconds that a worker which was told to end may still need.
 GRACE = 2.0
 
@@ -32,6 +39,14 @@ GRACE = 2.0
 def _workers() -> set[threading.Thread]:
     """Return the threads that the schedules started and that still run."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("al-")}
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt: a runner that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

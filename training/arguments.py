@@ -16,6 +16,7 @@ from typing import NoReturn, get_args
 
 from .config import SCHEMAS, Config, Method, Schedule, Task, check_workers, device_list, load_config
 from .errors import UsageError, closest
+from .files import named
 from .schema import LARGEST_SEED
 
 __all__ = ["Arguments", "build_parser", "configure", "parse"]
@@ -64,6 +65,7 @@ class Arguments:
     trace: Path | None
     """Where the timeline of AL's first turn goes."""
     tensorboard: Path | None
+    resume: bool
 
 
 def parse(task: Task, argv: Sequence[str]) -> Arguments:
@@ -92,6 +94,7 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
         out=given.out,
         trace=given.trace,
         tensorboard=given.tensorboard,
+        resume=given.resume,
     )
     if given.trace is not None and methods == ("bp",):
         raise UsageError("--trace shows what AL's workers do, and --method bp has none: leave one of them out")
@@ -185,6 +188,11 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     data.add_argument(
         "--out", type=_text, metavar="DIR", help="folder of the results (default: the config's outputpath)"
     )
+    data.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the last run of this command where it was interrupted; start it where there was none",
+    )
     seen = parser.add_argument_group("see it")
     seen.add_argument(
         "--trace",
@@ -223,7 +231,7 @@ def _text(text: str) -> str:
 
 
 def _path(text: str) -> Path:
-    return Path(_text(text)).expanduser()
+    return named(_text(text))
 
 
 def _model(task: Task, name: str, method: str | None) -> tuple[str, tuple[Method, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ConfigError", "UsageError", "closest", "reason", "remedy"]
+__all__ = ["ConfigError", "NumbersError", "UsageError", "closest", "reason", "remedy"]
 
 
 class UsageError(Exception):
@@ -20,6 +20,10 @@ class UsageError(Exception):
 
 class ConfigError(UsageError):
     """A key or a value of the configuration, or of `--set`, that cannot be used."""
+
+
+class NumbersError(UsageError):
+    """Training has come to numbers that are not finite, and goes nowhere from there."""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -22,28 +22,32 @@ from .placing import check_devices
 from .record import Record
 from .report import comparison_table
 from .results import MethodSummary, json_path, prepare_output
+from .resuming import look_back, make_stores
+from .setting import Setting
+from .stopping import Stopping
 from .tasks import Job, load_job
 from .timeline import prepare_trace
-from .turns import Setting, run_method
+from .turns import run_method
 
 __all__ = ["Outcome", "exit_code", "main", "run"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command leaves: the figures per method, the files, and whether it was interrupted."""
+    """What a command leaves: the figures per method, the files, and the signal that interrupted it, if one did."""
 
     title: str
     summaries: list[MethodSummary]
     files: list[Path]
-    interrupted: bool
+    interrupted: KeyboardInterrupt | None
+    resumable: bool
 
 
 def main(task: Task, argv: Sequence[str] | None = None) -> int:
     """Run the command line of a task's entry point and return its exit code.
 
-    0: done. 2: a mistake in the arguments, the config or the data, told in one line. 130: interrupted; the epochs
-    that were finished are on disk.
+    0: done. 2: a mistake in the arguments, the config or the data, told in one line. 130 and 143: interrupted, by
+    Ctrl-C or SIGTERM; a checkpoint of the last step is on disk, where training had begun.
     """
     return exit_code(lambda outcomes: outcomes.append(run(task, sys.argv[1:] if argv is None else argv)))
 
@@ -52,6 +56,7 @@ def exit_code(work: Callable[[list[Outcome]], None]) -> int:
     """Do the work, which appends what it leaves; report all of that, and what went wrong as a line and a code."""
     outcomes: list[Outcome] = []
     code, last_words = 0, ""
+    interrupted: KeyboardInterrupt | None = None
     try:
         work(outcomes)
     except (UsageError, DataError) as error:
@@ -60,18 +65,21 @@ def exit_code(work: Callable[[list[Outcome]], None]) -> int:
         if not isinstance(error.__cause__, (UsageError, DataError)):
             raise
         code, last_words = 2, f"error: {error.__cause__}"
-    except KeyboardInterrupt:
-        code = 130
+    except KeyboardInterrupt as error:
+        interrupted = error
     for outcome in outcomes:
         if outcome.summaries:
             print(f"\n{outcome.title}\n{comparison_table(outcome.summaries)}")
     files = [path for outcome in outcomes for path in outcome.files]
     if files:
         print("\nresults:", *(f"  {path}" for path in files), sep="\n", flush=True)
-    if code == 130 or any(outcome.interrupted for outcome in outcomes):
-        code = 130
+    for outcome in outcomes:
+        interrupted = interrupted or outcome.interrupted
+    if interrupted is not None:
+        code = getattr(interrupted, "exit_code", 130)
         kept = "the files above hold every epoch that was finished" if files else "before the first epoch was done"
-        last_words = f"interrupted: {kept}"
+        more = "; the same command with --resume goes on from here" if outcomes and outcomes[-1].resumable else ""
+        last_words = f"interrupted: {kept}{more}"
     if last_words:
         print(last_words, file=sys.stderr)
     return code
@@ -94,23 +102,41 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
             raise UsageError(f"--trace {arguments.trace}: the results of the run go there; name another file")
     if torch.cuda.is_available():
         set_deterministic()
-    job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
-    _introduce(arguments, job)
-    record = Record(out, arguments.dataset, arguments.model)
-    interrupted = False
-    try:
-        with Board(arguments.tensorboard) if arguments.tensorboard else nullcontext() as board:
-            for method in arguments.methods:
-                run_method(Setting(arguments, config, job, method, threads[method]), record, board)
-        record.draw()
-    except KeyboardInterrupt:
-        interrupted = True
-        with suppress(KeyboardInterrupt):  # who presses it again is not interested in pictures
+    with Stopping() as stopping:
+        job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
+        stores = make_stores(arguments, config, out)
+        resumed = look_back(arguments, config, job, stores)
+        _introduce(arguments, job)
+        record = Record(out, arguments.dataset, arguments.model)
+        interrupted: KeyboardInterrupt | None = None
+        try:
+            with Board(arguments.tensorboard) if arguments.tensorboard else nullcontext() as board:
+                for method in arguments.methods:
+                    setting = Setting(
+                        arguments=arguments,
+                        config=config,
+                        job=job,
+                        method=method,
+                        threads=threads[method],
+                        stopping=stopping,
+                        store=stores[method],
+                        resumed=resumed[method],
+                    )
+                    run_method(setting, record, board)
+                    stores[method].wait()
             record.draw()
+        except KeyboardInterrupt as error:
+            interrupted = error.with_traceback(None)
+            with suppress(KeyboardInterrupt):  # who presses it again is not interested in pictures
+                record.draw()
+        finally:
+            for store in stores.values():
+                store.close()
     for notice in record.notices():
         print(f"note: {notice}")
     title = f"{arguments.dataset}, {arguments.model}, {arguments.turns} turn{'s' * (arguments.turns > 1)}"
-    return Outcome(title, record.summaries(), record.files(), interrupted)
+    resumable = any(resumed.values()) or any(store.written for store in stores.values())
+    return Outcome(title, record.summaries(), record.files(), interrupted, resumable)
 
 
 def _introduce(arguments: Arguments, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""The peak memory of a stretch of work: of a turn, its training and its measuring.
+"""The peak memory of a stretch of work: of a turn, its training and its measuring. And whether it was too much.
 
 On CUDA it is what PyTorch's allocator handed out, added up over the devices. On the CPU it is the largest
 resident size of the process while inside. Linux can forget the earlier peak; elsewhere the operating system
@@ -16,11 +16,18 @@ from types import TracebackType
 
 import torch
 
-__all__ = ["PeakMemory"]
+__all__ = ["PeakMemory", "out_of_memory"]
 
 MB = 1e6
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an operation failed because it was refused the memory that it asked for."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's words, on the CPU
 
 
 class PeakMemory:

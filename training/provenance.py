@@ -14,7 +14,7 @@ import torch
 
 from ALPackage.threads import available_cores
 
-__all__ = ["collect"]
+__all__ = ["collect", "versions"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "torchtext", "numpy")
@@ -26,7 +26,7 @@ def collect(devices: Iterable[torch.device | str]) -> dict[str, Any]:
     What cannot be found out is None.
     """
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": versions(),
         "cuda": torch.version.cuda,
         "platform": platform.platform(),
         "cores": available_cores(),
@@ -35,6 +35,11 @@ def collect(devices: Iterable[torch.device | str]) -> dict[str, Any]:
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "command": [_from_root(sys.argv[0]), *sys.argv[1:]],
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions that figures depend on; None for a package that is not there."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _from_root(script: str) -> str:

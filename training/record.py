@@ -15,7 +15,7 @@ __all__ = ["Record"]
 class Record:
     """The `Results` of a command's methods, in the order in which they ran, and their pictures in `out`."""
 
-    #: Seconds between two drawings while training goes on: drawing takes one or two.
+    #: Seconds from one drawing to the next while training goes on: drawing takes one or two.
     PAUSE = 60.0
 
     def __init__(self, out: Path, dataset: str, model: str) -> None:
@@ -25,7 +25,7 @@ class Record:
         self.extras: list[Path] = []
         """Other files that belong to the run."""
         self._complaint: str | None = None
-        self._drawn = -self.PAUSE
+        self._drawn = time.monotonic()
 
     def draw(self) -> None:
         """Draw the methods of this command, and one of an earlier command that is comparable.

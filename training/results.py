@@ -9,12 +9,10 @@ Accuracies are in percent, times in seconds, memory in MB (10**6 bytes).
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
 import statistics
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -22,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError, reason
-from .schema import Method
+from .files import named, replace_text
+from .schema import SAME_NUMBERS, Method
 
 __all__ = ["Facts", "MethodSummary", "Results", "columns", "csv_path", "json_path", "prepare_output"]
 
@@ -96,6 +95,8 @@ class Results:
         self.utilisation: dict[str, Any] | None = None
         """How the workers spent the last finished turn."""
         self.notes = list(facts.notes)
+        self.resumptions = 0
+        """How often the run was interrupted and gone on with; its times and its memory are those of its parts."""
         self.notices: list[str] = []
         self._other_methods()
 
@@ -130,7 +131,7 @@ class Results:
             wrong = sorted(set(row) ^ set(self.columns))
             raise ValueError(f"{self.method} with {self.layers} layers: missing or not expected: {', '.join(wrong)}")
         self.rows.append(row)
-        self._write()
+        self.write()
 
     def finish_turn(
         self,
@@ -144,7 +145,38 @@ class Results:
         self.turns[turn] = {"peak_memory_mb": None if peak_memory_mb is None else round(peak_memory_mb, 1)}
         self.utilisation = utilisation
         self.notes.extend(note for note in notes or [] if note not in self.notes)
-        self._write()
+        self.write()
+
+    def memory(self) -> dict[str, Any]:
+        """Return what has been recorded, for a checkpoint."""
+        return {
+            "rows": [dict(row) for row in self.rows],
+            "turns": dict(self.turns),
+            "utilisation": self.utilisation,
+            "notes": list(self.notes),
+            "resumptions": self.resumptions,
+            "layers": self.layers,
+            "facts": asdict(self.facts),
+        }
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Take over what an earlier process had recorded of the run."""
+        self.rows = list(memory["rows"])
+        self.turns = {int(turn): facts for turn, facts in memory["turns"].items()}
+        self.utilisation = memory["utilisation"]
+        self.notes.extend(note for note in memory["notes"] if note not in self.notes)
+        self.resumptions = memory["resumptions"]
+
+    def write(self) -> None:
+        """Write both files. Raises `UsageError`."""
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        _replace(self.csv_path, table.getvalue())
+        methods = self._other_methods() | {self.method: self._block()}
+        whole = {"dataset": self.dataset, "model": self.model, "methods": dict(sorted(methods.items()))}
+        _replace(self.json_path, json.dumps(_finite(whole), indent=2, allow_nan=False) + "\n")
 
     def summary(self) -> MethodSummary | None:
         """Return the figures of the turns so far, an unfinished one included; None before the first epoch."""
@@ -176,10 +208,9 @@ class Results:
 
     def comparable(self) -> list[Method]:
         """Return the other methods on disk that were run with the same config and seeds, devices and speed aside."""
-        aside = {"outputpath", "schedule", "threads", "workers", "cuda_graph", "al_gpu_list", "bp_gpu_list"}
 
         def essence(config: dict[str, Any], seeds: list[int]) -> tuple[dict[str, Any], list[int]]:
-            return {key: value for key, value in config.items() if key not in aside}, seeds
+            return {key: value for key, value in config.items() if key not in SAME_NUMBERS}, seeds
 
         mine = essence(self.facts.config, self.facts.seeds)
         methods: tuple[Method, ...] = ("al", "bp")
@@ -192,16 +223,6 @@ class Results:
             and essence(block["config"], block.get("seeds", [])) == mine
         ]
 
-    def _write(self) -> None:
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        _replace(self.csv_path, table.getvalue())
-        methods = self._other_methods() | {self.method: self._block()}
-        whole = {"dataset": self.dataset, "model": self.model, "methods": dict(sorted(methods.items()))}
-        _replace(self.json_path, json.dumps(_finite(whole), indent=2, allow_nan=False) + "\n")
-
     def _block(self) -> dict[str, Any]:
         summary = self.summary()
         last = {row["turn"]: row for row in self.rows}
@@ -213,7 +234,7 @@ class Results:
             | done
             | {"turns_finished": len(self.turns), "layers": self.layers}
             | asdict(self.facts)
-            | {"utilisation": self.utilisation, "notes": self.notes}
+            | {"utilisation": self.utilisation, "resumptions": self.resumptions, "notes": self.notes}
         )
 
     def _other_methods(self) -> dict[str, Any]:
@@ -252,7 +273,7 @@ def json_path(out: Path, dataset: str, model: str) -> Path:
 
 def prepare_output(path: str | Path) -> Path:
     """Make the folder of the results and return it; raise `UsageError` where nothing can be written into it."""
-    out = Path(path).expanduser()
+    out = named(str(path))
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -265,19 +286,10 @@ def prepare_output(path: str | Path) -> Path:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_text(path, text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({reason(error)}); name another folder with --out") from None
-    finally:
-        with contextlib.suppress(OSError):  # gone, as it should be
-            temporary.unlink()
 
 
 def _finite(value: Any) -> Any:

@@ -17,6 +17,7 @@ from .errors import remedy
 
 __all__ = [
     "LARGEST_SEED",
+    "SAME_NUMBERS",
     "SCHEMAS",
     "CommonConfig",
     "Config",
@@ -43,6 +44,23 @@ Rate = Annotated[float, Field(gt=0)]
 
 LARGEST_SEED = 2**53
 """Every JSON reader still holds it exactly."""
+
+
+SAME_NUMBERS = frozenset(
+    {
+        "al_gpu_list",
+        "bp_gpu_list",
+        "checkpoint_every",
+        "checkpoint_keep",
+        "cuda_graph",
+        "on_nan",
+        "outputpath",
+        "schedule",
+        "threads",
+        "workers",
+    }
+)
+"""Keys that say where and how fast, not what is computed (the number of threads may change the last bits)."""
 
 
 class CommonConfig(BaseModel):
@@ -88,6 +106,16 @@ class CommonConfig(BaseModel):
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled decay of the weights, for AL and BP alike."""
+
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What a loss that is NaN or infinite does: `stop` ends the run, with its last checkpoint; `skip` leaves out the
+    step of that layer on that batch, and counts."""
+
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between two checkpoints within an epoch; null: only at the end of every epoch."""
+
+    checkpoint_keep: Annotated[int, Field(ge=0)] = 2
+    """Checkpoints that are kept of a method, the newest; 0: none is written, and nothing can be resumed."""
 
     bp_gpu_list: DeviceLists = "auto"
     """The device of each BP layer, in order; `"auto"` decides by what the machine has."""

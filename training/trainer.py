@@ -8,25 +8,38 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim import Optimizer
 
-from ALPackage import ALStack, make_schedule
+from ALPackage import ALStack, Snapshot, make_schedule
+from ALPackage.finite import Guard
+from ALPackage.randomness import dropouts, point_at_stream
 from ALPackage.trace import Usage
 from models import BPStack, adamw
+
+from .errors import NumbersError
+from .running import LossWatch, Mark, RunningMeans, State, all_finite, copy_state
 
 __all__ = ["ALTrainer", "BPTrainer", "Trainer", "cosine_lr", "mixed_precision"]
 
 Progress = Callable[[dict[str, Tensor]], None]
+Batches = Iterable[tuple[Any, Tensor] | Mark]
 
 
 def cosine_lr(base: float, end: float, steps: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the step: half a cosine from `base` at 0 to `end` at `steps`."""
     return lambda step: end + (base - end) * 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / max(1, steps)))
+
+
+def load_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load the moments of `saved`, a state dict; options such as `fused` belong to the device and stay as they are."""
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": saved["state"]})
 
 
 @contextmanager
@@ -44,24 +57,70 @@ def mixed_precision(devices: Iterable[torch.device], precision: str) -> Iterator
 class Trainer(ABC):
     """One model in training. Accuracies are in percent, times in seconds."""
 
-    #: Optimizer steps taken so far; the learning rate and AL's random streams follow it.
-    step: int = 0
-    #: "fp32" or "bf16".
-    precision: str = "fp32"
+    def __init__(self, precision: str = "fp32", on_nan: str = "stop") -> None:
+        self.precision = precision
+        self.skipping = on_nan == "skip"
+        #: Optimizer steps taken so far; the learning rate and the random streams follow it.
+        self.step = 0
+        #: By layer, the batches of the last epoch whose loss was not finite and which it skipped.
+        self.skipped: dict[str, int] = {}
+        self._means = RunningMeans(self.skipping)
+        self._watch = LossWatch()
 
-    def train(
-        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
-    ) -> tuple[dict[str, Any], float]:
+    def train(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> tuple[dict[str, Any], float]:
         """Train one epoch and return its mean losses (`Results.add` takes them by these names) and the time it took.
 
-        The time covers loading, training and the drain of the pipeline, and nothing else.
+        The time covers loading, training and the drain of the pipeline, and nothing else. A `Mark` between two batches
+        gets the state that the batches before it have left. After `load` this is the rest of the epoch, and the
+        means are those of the whole. Raises NumbersError some batches after a loss that is not finite, and before a
+        `Mark` gets to see what it has left.
         """
         self._mode(True)
         start = time.perf_counter()
         with mixed_precision(self.devices, self.precision):
-            losses = self._epoch(batches, lr, progress)
+            self._epoch(batches, lr, progress)
         self._synchronize()
-        return losses, time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self._complain(self._watch.look(), lr)
+        losses = self._losses(self._means.values())
+        counts = zip(self.layers or ["the network"], self._means.left_out(), strict=False)
+        self.skipped = {name: count for name, count in counts if count}
+        self._means.clear()
+        return losses, seconds
+
+    def load(self, state: State) -> None:
+        """Go on from a state that a `Mark` got, on whatever devices the model is."""
+        self.step = state["step"]
+        self._means.load(state["means"])
+        self._load(state["model"])
+
+    def _note(self, step: int, losses: list[Tensor], lr: Callable[[int], float]) -> None:
+        """Add a batch's losses, one tensor per layer, to the means, and look at them now and then."""
+        self._means.add(losses)
+        if not self.skipping:
+            self._complain(self._watch.add(step, losses), lr)
+
+    def _hand_over(self, mark: Mark, state: State, lr: Callable[[int], float]) -> None:
+        """Give the mark the state, if there is nothing in it that would spoil the checkpoint."""
+        self._complain(self._watch.look(), lr)
+        if not all_finite(state["model"]):
+            raise NumbersError(
+                f"after {state['step']} steps a weight, a moment or a statistic is not a finite number, at a learning "
+                f"rate of {lr(state['step']):g}; lower the learning rate (the checkpoint before is kept)"
+            )
+        mark.ready(state)
+
+    def _complain(self, found: tuple[int, int, list[float]] | None, lr: Callable[[int], float]) -> None:
+        if found is None:
+            return
+        step, number, values = found
+        names = ("associated loss", "auto-encoder loss") if self.layers else ("loss",)
+        told = " and ".join(f"{name} is {value}" for name, value in zip(names, values, strict=True))
+        where = f"layer {self.layers[number]}: the" if self.layers else "BP: the"
+        raise NumbersError(
+            f"{where} {told} on batch {step} (the first is 0), at a learning rate of {lr(step):g}; lower the learning "
+            "rate, look at that data, or leave such batches out with --set on_nan=skip"
+        )
 
     @torch.no_grad()
     def accuracies(self, batches: Iterable[tuple[Any, Tensor]]) -> list[float]:
@@ -107,9 +166,15 @@ class Trainer(ABC):
     def _mode(self, training: bool) -> None: ...
 
     @abstractmethod
-    def _epoch(
-        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
-    ) -> dict[str, Any]: ...
+    def _epoch(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> None:
+        """Train on the batches; `self.step` and `self._means` follow."""
+
+    @abstractmethod
+    def _losses(self, means: list[Any]) -> dict[str, Any]:
+        """Name the means of what was added to `self._means`, which are none before the first batch."""
+
+    @abstractmethod
+    def _load(self, model: dict[str, Any]) -> None: ...
 
     @abstractmethod
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]: ...
@@ -129,29 +194,40 @@ class Trainer(ABC):
 class ALTrainer(Trainer):
     """Trains an AL stack under a schedule; `options` as for `ALPackage.make_schedule`."""
 
-    def __init__(self, stack: ALStack, schedule: str, *, precision: str = "fp32", **options: Any) -> None:
+    def __init__(
+        self, stack: ALStack, schedule: str, *, precision: str = "fp32", on_nan: str = "stop", **options: Any
+    ) -> None:
+        super().__init__(precision, on_nan)
         self.stack = stack
-        self.precision = precision
+        for layer in stack if self.skipping else ():
+            layer.guard = Guard()
         self.schedule = make_schedule(schedule, stack, **options)
 
-    def _epoch(
-        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
-    ) -> dict[str, Any]:
-        # The sums stay on each layer's device: reading a number there would make the host wait for it.
-        sums: list[Tensor] | None = None
-        count = 0
-        for losses in self.schedule.run(batches, lr=lr, first=self.step):
-            pairs = [torch.stack(pair).double() for pair in losses]
-            sums = (
-                [pair.clone() for pair in pairs]
-                if sums is None
-                else [total.add_(pair) for total, pair in zip(sums, pairs, strict=True)]
-            )
-            count += 1
+    def _epoch(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> None:
+        for losses in self.schedule.run(self._marked(batches, lr), lr=lr, first=self.step):
+            pairs = [torch.stack(pair) for pair in losses]
+            self._note(self.step, pairs, lr)
+            self.step += 1
             progress({"assoc": pairs[-1][0], "ae": pairs[-1][1]})
-        self.step += count
-        means = [(total / count).tolist() for total in sums or []]
+
+    def _marked(self, batches: Batches, lr: Callable[[int], float]) -> Iterator[tuple[Any, Tensor] | Snapshot]:
+        """Have the layers' states taken as the marks pass them: no layer waits for another."""
+
+        def passed(mark: Mark, snapshot: Snapshot) -> None:
+            # What the last layer has handed over by now is all of the batches before the mark, and no other.
+            state = {"step": snapshot.number, "means": self._means.state(), "model": snapshot.state}
+            self._hand_over(mark, state, lr)
+
+        for item in batches:
+            yield Snapshot(partial(passed, item)) if isinstance(item, Mark) else item
+
+    def _losses(self, means: list[Any]) -> dict[str, Any]:
         return {"assoc_loss": [mean[0] for mean in means], "ae_loss": [mean[1] for mean in means]}
+
+    def _load(self, model: dict[str, Any]) -> None:
+        for name, layer in self.stack.items():
+            layer.load_state_dict(model[name]["layer"])
+            load_moments(layer.optimizer, model[name]["optimizer"])
 
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
         return self.schedule.predict(inputs)
@@ -181,31 +257,62 @@ class ALTrainer(Trainer):
 
 
 class BPTrainer(Trainer):
-    """Trains a BP stack end to end with AdamW on cross-entropy."""
+    """Trains a BP stack end to end with AdamW on cross-entropy. `seed`: of the layers' random streams."""
 
-    def __init__(self, model: BPStack, *, lr: float, weight_decay: float, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        model: BPStack,
+        *,
+        lr: float,
+        weight_decay: float,
+        precision: str = "fp32",
+        on_nan: str = "stop",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(precision, on_nan)
         self.model = model
-        self.precision = precision
+        self.seed = seed
         self.optimizer = adamw(model.parameters(), lr=lr, weight_decay=weight_decay)
 
-    def _epoch(
-        self, batches: Iterable[tuple[Any, Tensor]], lr: Callable[[int], float], progress: Progress
-    ) -> dict[str, Any]:
-        total: Tensor | None = None
-        count = 0
-        for x, labels in batches:
+    def _epoch(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> None:
+        guard = Guard()
+        drops = [(name, layer, dropouts(layer)) for name, layer in self.model.layers.items()]
+        for item in batches:
+            if isinstance(item, Mark):
+                state = {"step": self.step, "means": self._means.state(), "model": self._state()}
+                self._hand_over(item, state, lr)
+                continue
+            x, labels = item
+            for name, layer, inside in drops:  # derived, as AL's are, so that a run can go on anywhere
+                point_at_stream(layer, inside, self.seed, name, self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr(self.step)
+            if self.skipping:
+                guard.enter(self.model.buffers())
             logits = self.model(x)
             loss = F.cross_entropy(logits.float(), labels.to(logits.device))
             torch.autograd.backward(loss)
-            self.optimizer.step()
+            if self.skipping:
+                guard.step(self.optimizer, loss)
+            else:
+                self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            self._note(self.step, [loss.detach()], lr)
             self.step += 1
-            count += 1
-            total = loss.detach().double() if total is None else total.add_(loss.detach())
             progress({"loss": loss.detach()})
-        return {"loss": float(total) / count if total is not None else float("nan")}
+
+    def _losses(self, means: list[Any]) -> dict[str, Any]:
+        return {"loss": means[0] if means else float("nan")}
+
+    def _state(self) -> dict[str, Any]:
+        layers = {name: layer.state_dict() for name, layer in self.model.layers.items()}
+        state: dict[str, Any] = copy_state({"layers": layers, "optimizer": self.optimizer.state_dict()})
+        return state
+
+    def _load(self, model: dict[str, Any]) -> None:
+        for name, layer in self.model.layers.items():
+            layer.load_state_dict(model["layers"][name])
+        load_moments(self.optimizer, model["optimizer"])
 
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
         for x in inputs:

@@ -1,79 +1,112 @@
-"""All turns of one method: train, measure after every epoch, record, and say where the time went."""
+"""All turns of one method: place, warm up, train, record, and say where the time went."""
 
 from __future__ import annotations
 
-import math
-import time
-from dataclasses import dataclass
+import json
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from ALPackage import ALStack
+from ALPackage import ALStack, StageError
 from ALPackage.threads import default_threads
 from ALPackage.trace import Trace
-from data import Split
-from data.batches import Batches
 from models import parameter_counts
 from utils import set_seed
 
-from .arguments import Arguments
 from .board import Board
 from .compiling import compile_layers
-from .config import Config, Method, VisionConfig, device_list
-from .memory import PeakMemory
+from .config import VisionConfig, device_list
+from .epochs import Turn, run_turn
+from .errors import UsageError
+from .memory import PeakMemory, out_of_memory
 from .placing import Placed, place
-from .provenance import collect
+from .provenance import collect, versions
 from .record import Record
 from .results import Facts, Results
-from .tasks import Job
+from .resuming import describe
+from .setting import Setting, resolved_config
 from .timeline import write_trace
-from .trainer import ALTrainer, BPTrainer, Trainer, cosine_lr, mixed_precision
-from .utilisation import Utilisation, measure_utilisation
+from .trainer import ALTrainer, BPTrainer, Trainer, mixed_precision
+from .utilisation import Utilisation
 
-__all__ = ["Setting", "run_method"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is to be run: one method of a command. `threads`: intra-op threads of a worker."""
-
-    arguments: Arguments
-    config: Config
-    job: Job
-    method: Method
-    threads: int
-
-    def batches(self, device: torch.device, **order: int) -> Batches:
-        """Return the training batches on `device`; `order`: seed and epoch."""
-        return Batches(self.job.data.train, self.job.batch_size, self.job.transform, device=device, **order)
+__all__ = ["run_method"]
 
 
 def run_method(setting: Setting, record: Record, board: Board | None) -> None:
-    """Run all turns of one method; its `Results` joins the record, so that an interruption keeps it."""
-    arguments, config, method = setting.arguments, setting.config, setting.method
-    seeds = [config.seed + turn for turn in range(1, arguments.turns + 1)]
+    """Run all turns of one method; its `Results` joins the record, so that an interruption keeps it.
+
+    Raises UsageError where a device has too little memory.
+    """
+    try:
+        _run_method(setting, record, board)
+    except (StageError, MemoryError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, StageError) else error
+        if not out_of_memory(cause):
+            raise
+        raise UsageError(_too_large(setting, error)) from None
+
+
+def _too_large(setting: Setting, error: BaseException) -> str:
+    """Say what ran out of memory, and what would need less."""
+    config = setting.config
+    layer = error.layer if isinstance(error, StageError) else None
+    who = setting.method.upper() if layer is None else "the loader" if layer == "loader" else f"layer {layer} of AL"
+    given = device_list(config, setting.arguments.model, setting.method)
+    vision = isinstance(config, VisionConfig)
+    batch, width = ("train_batch_size", "width") if vision else ("batch_size", "x_hid")
+    return (
+        f"{who} ran out of memory; the devices are {json.dumps(given)}, a batch has {setting.job.batch_size} samples "
+        f"in training and {setting.job.test_batch_size} in evaluation: lower {batch}, "
+        f"{'test_batch_size ' if vision else ''}or {width}, or spread the layers over more devices"
+    )
+
+
+def _run_method(setting: Setting, record: Record, board: Board | None) -> None:
+    arguments, method, seeds, resumed = setting.arguments, setting.method, setting.seeds, setting.resumed
+    if resumed is not None and setting.finished:
+        _recall(setting, record, resumed.facts["results"])
+        return
     facts, layers, placed = _rehearse(setting, seeds)
     results = Results(record.out, arguments.dataset, arguments.model, method, layers, facts)
     record.results.append(results)
+    if resumed is not None:
+        results.remember(resumed.facts["results"])
+        results.resumptions += 1
+        print("\n".join(describe(resumed, setting.threads, versions())), flush=True)
     used: Utilisation | None = None
-    for turn, seed in enumerate(seeds, start=1):
-        trace = Trace() if arguments.trace and method == "al" and turn == 1 else None
+    for number, seed in enumerate(seeds, start=1):
+        here = resumed is not None and resumed.position.turn == number
+        if resumed is not None and (number < resumed.position.turn or (here and resumed.turn_finished)):
+            continue
+        trace = Trace() if arguments.trace and method == "al" and number == 1 else None
         with PeakMemory([torch.device(name) for name in facts.devices]) as memory:
             trainer = _trainer(setting, seed, placed, trace)
+            turn = Turn(setting, trainer, record, number, seed)
+            if resumed is not None and here:
+                turn.go_on(resumed)
             with trainer:
-                used = _run_turn(setting, trainer, record, board, turn, seed, placed)
+                used = run_turn(turn, board, placed)
         notes = [] if memory.exact else ["peak memory: of the process since it began, as this system tells no other"]
         results.finish_turn(
-            turn, peak_memory_mb=memory.mb, utilisation=used.to_json() if used is not None else None, notes=notes
+            number, peak_memory_mb=memory.mb, utilisation=used.to_json() if used is not None else None, notes=notes
         )
+        turn.finish()
         if trace is not None and arguments.trace is not None:
             record.extras += write_trace(trace, arguments.trace, title=f"{arguments.dataset} {arguments.model}")
     if used is not None:
         print(used.text(), flush=True)
+
+
+def _recall(setting: Setting, record: Record, memory: dict[str, Any]) -> None:
+    """Record what an earlier process has finished."""
+    arguments, method = setting.arguments, setting.method
+    facts = Facts(**memory["facts"])
+    results = Results(record.out, arguments.dataset, arguments.model, method, memory["layers"], facts)
+    results.remember(memory)
+    results.write()
+    record.results.append(results)
+    print(f"{method.upper()}: finished before, nothing is left to do", flush=True)
 
 
 def _rehearse(setting: Setting, seeds: list[int]) -> tuple[Facts, int, Placed | None]:
@@ -104,7 +137,7 @@ def _rehearse(setting: Setting, seeds: list[int]) -> tuple[Facts, int, Placed | 
     if placed and placed.plan:
         print("\n".join(f"  {line}" for line in placed.plan.text().splitlines()), flush=True)
     facts = Facts(
-        config={**config.model_dump(mode="json"), **job.resolved, "limit_train": setting.arguments.limit_train},
+        config=resolved_config(setting.arguments, config, job),
         seeds=seeds,
         train_samples=len(job.data.train),
         parameters_training=trained,
@@ -135,92 +168,15 @@ def _trainer(setting: Setting, seed: int, placed: Placed | None, trace: Trace | 
             sizes = sorted({stop - start for start, stop in whole.bounds})
             compile_layers(model, [(x[:size], labels[:size]) for size in sizes], setting.threads)
     if not isinstance(model, ALStack):
-        return BPTrainer(model, lr=job.lr, weight_decay=config.weight_decay, precision=config.precision)
+        return BPTrainer(
+            model,
+            lr=job.lr,
+            weight_decay=config.weight_decay,
+            precision=config.precision,
+            on_nan=config.on_nan,
+            seed=seed,
+        )
     assert placed is not None  # every AL model has been placed
     options: dict[str, Any] = {"stages": placed.stages} if config.schedule == "continuous" else {}
     options |= {"threads": setting.threads, "seed": seed, "trace": trace, "cuda_graph": config.cuda_graph}
-    return ALTrainer(model, config.schedule, precision=config.precision, **options)
-
-
-def _run_turn(
-    setting: Setting,
-    trainer: Trainer,
-    record: Record,
-    board: Board | None,
-    turn: int,
-    seed: int,
-    placed: Placed | None,
-) -> Utilisation | None:
-    """Train one model for all epochs, measuring and recording after each; return how AL's workers were used."""
-    config, job, method, data = setting.config, setting.job, setting.method, setting.job.data
-    results = record.results[-1]
-    per_epoch = len(setting.batches(trainer.devices[0]))
-    lr = cosine_lr(job.lr, job.end_lr, config.epochs * per_epoch)
-    train_time = 0.0
-    used: Utilisation | None = None
-    for epoch in range(1, config.epochs + 1):
-        batches = setting.batches(trainer.devices[0], seed=seed, epoch=epoch)
-        with _Progress(f"{method} turn {turn} epoch {epoch}", batches) as progress:
-            losses, seconds = trainer.train(batches, lr, progress)
-        train_time += seconds
-
-        def measure(split: Split) -> list[float]:
-            return trainer.accuracies(Batches(split, job.test_batch_size, job.transform, device=trainer.devices[0]))
-
-        train_acc, val_acc, test_acc = measure(data.probe), measure(data.val), measure(data.test)
-        results.add(
-            turn,
-            epoch,
-            train_acc=train_acc[-1],
-            val_acc=val_acc[-1],
-            test_acc=test_acc[-1],
-            train_time=train_time,
-            test_acc_depth=test_acc if method == "al" else None,
-            **losses,
-        )
-        speed = len(data.train) / seconds
-        print(
-            f"{method} turn {turn} epoch {epoch}/{config.epochs}: train {train_acc[-1]:.2f} %, "
-            f"val {val_acc[-1]:.2f} %, test {test_acc[-1]:.2f} %; {seconds:.1f} s, {speed:,.0f} samples/s",
-            flush=True,
-        )
-        if placed is not None:
-            costs = [(cost.name, cost.total) for cost in placed.plan.costs] if placed.plan else None
-            used = measure_utilisation(
-                trainer.usage(),
-                train_time,
-                costs=costs,
-                batches=epoch * per_epoch,
-                schedule=config.schedule,
-                at_once=placed.plan.at_once if placed.plan else math.inf,
-            )
-        if board is not None:
-            board.losses(method, turn, trainer.step, losses, trainer.layers)
-            accuracies = {"train": train_acc[-1], "val": val_acc[-1], "test": test_acc[-1]}
-            board.epoch(method, turn, epoch, accuracies=accuracies, samples_per_second=speed, utilisation=used)
-        record.draw_now_and_then()
-    return used
-
-
-class _Progress:
-    """A bar per epoch with losses and samples/s; silent where stderr is no terminal.
-
-    Losses are read from the device twice a second at most, because each reading makes the host wait.
-    """
-
-    def __init__(self, label: str, batches: Batches) -> None:
-        self._sizes = iter([stop - start for start, stop in batches.bounds])
-        self._bar = tqdm(total=len(batches.split), desc=label, unit=" samples", leave=False, disable=None)
-        self._shown = 0.0
-
-    def __call__(self, losses: dict[str, Tensor]) -> None:
-        self._bar.update(next(self._sizes))
-        if not self._bar.disable and time.monotonic() - self._shown > 0.5:
-            self._shown = time.monotonic()
-            self._bar.set_postfix({name: f"{float(loss):.3f}" for name, loss in losses.items()})
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+    return ALTrainer(model, config.schedule, precision=config.precision, on_nan=config.on_nan, **options)

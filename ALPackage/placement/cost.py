@@ -15,6 +15,7 @@ from torch import Tensor
 from ..base import AL
 from ..nested import tensors, to_device
 from ..randomness import enter_stream
+from ..step import StageError
 from ..threads import intra_op_threads
 
 if TYPE_CHECKING:  # stack.py imports this package
@@ -60,7 +61,7 @@ def measure(
     LEAST of them once the layer's share of `budget`, in s, is over. The stack, its optimizers and the process-wide
     generators stay as they are. `device`: by default the one that each layer is on. On the CPU the bytes are an
     estimate: weights, gradients, moments, buffers, and the outputs that wait to be taken; on a GPU they are the growth
-    that its allocator saw.
+    that its allocator saw. Raises StageError for a layer that fails.
     """
     x, y = batch[0], stack.target(batch[1])
     costs: list[LayerCost] = []
@@ -76,7 +77,10 @@ def measure(
             for step in range(WARM_UP + repeats):
                 if step >= WARM_UP + LEAST and time.perf_counter() > end:
                     break
-                started, turned, done, out = _step(layer, name, seed, x, y, where)
+                try:
+                    started, turned, done, out = _step(layer, name, seed, x, y, where)
+                except Exception as error:
+                    raise StageError(name, None, error) from error
                 forward.append(turned - started)
                 backward.append(done - turned)
             used = _peak(where) - before if where.type == "cuda" else _estimate(layer, out)

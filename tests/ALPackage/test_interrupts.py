@@ -23,14 +23,6 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="nee
 MOMENTS = 40
 
 
-@pytest.fixture(autouse=True)
-def _handler() -> Iterator[None]:
-    """Have SIGINT raise KeyboardInterrupt, whatever the test runner made of it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def no_threads() -> bool:
     """Tell whether all threads of the schedules end within 2 s."""
     deadline = time.monotonic() + 2.0

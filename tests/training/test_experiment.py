@@ -81,6 +81,7 @@ def test_both_methods_leave_the_promised_files(
     assert printed.err == "", "a bar or a warning where no terminal is"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_same_command_gives_the_same_numbers_and_schedules_agree(datasets: Path, tmp_path: Path) -> None:
     tables = []
     for number, schedule in enumerate(["continuous", "continuous", "al-fm", "sequential"]):
@@ -92,6 +93,7 @@ def test_the_same_command_gives_the_same_numbers_and_schedules_agree(datasets: P
     assert rows(tmp_path / "other/agnews_transformer_al.csv") != tables[0][0]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_al_learns_through_the_command(datasets: Path, tmp_path: Path) -> None:
     assert command("vision", "tinyImageNet vggal --set epochs=12 --set augmentation=none", datasets, tmp_path) == 0
     assert [path.name for path in tmp_path.glob("*.csv")] == ["tinyImageNet_vgg_al.csv"]
@@ -99,6 +101,7 @@ def test_al_learns_through_the_command(datasets: Path, tmp_path: Path) -> None:
     assert float(last["test_acc"]) > 80.0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_one_method_keeps_the_other_ones_results(datasets: Path, tmp_path: Path) -> None:
     assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
     before = (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes()

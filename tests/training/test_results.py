@@ -161,7 +161,7 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path: Path, monkeyp
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.results.os.fsync", crash)
+    monkeypatch.setattr("training.files.os.fsync", crash)
     with pytest.raises(KeyboardInterrupt):
         add(run, 0, 2, val=1, test=1)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

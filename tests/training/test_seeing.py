@@ -13,21 +13,16 @@ from matplotlib.image import imread
 
 from ALPackage import AL
 from ALPackage.step import Batch, Step
-from training import record
 
 from .test_board import scalars
 from .test_experiment import command, rows
 
+pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
 LAYERS = ["conv_1", "conv_2", "conv_3", "conv_4"]
 KINDS = ("assoc_loss", "ae_loss")
 EACH_A_WORKER = """--set al_gpu_list='["cpu:0","cpu:1","cpu:2","cpu:3"]'"""
 #: 43 samples are left to train on: batches of 16, 16 and 11.
 BATCHES, EPOCHS = 3, 2
-
-
-@pytest.fixture(autouse=True)
-def _no_other_pictures(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "draw", lambda *arguments: [])
 
 
 def meet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from ALPackage import AE, AL, ENC, ALStack
-from models import BPStack
+from models import BPStack, build_text
 from models.blocks import Block
+from training.running import Mark
 from training.trainer import ALTrainer, BPTrainer, Trainer
 
 from ..ALPackage.hooked import ALL, hooked, nothing, workers
@@ -30,6 +32,7 @@ class Scripted(Trainer):
     devices = [CPU]  # noqa: RUF012 (as every trainer has it)
 
     def __init__(self, predictions: list[list[list[int]]], behind: int = 0) -> None:
+        super().__init__()
         self.predictions, self.behind, self.training = predictions, behind, False
         self.states: list[tuple[bool, bool, torch.dtype]] = []
 
@@ -39,9 +42,15 @@ class Scripted(Trainer):
     def _note(self) -> None:
         self.states.append((self.training, torch.is_grad_enabled(), (torch.ones(1, 1) @ torch.ones(1, 1)).dtype))
 
-    def _epoch(self, batches: Any, lr: Any, progress: Any) -> dict[str, Any]:
+    def _epoch(self, batches: Any, lr: Any, progress: Any) -> None:
         self._note()
-        return {"loss": float(len(list(batches)))}
+        self._means.add([torch.tensor(float(len(list(batches))))])
+
+    def _losses(self, means: list[Any]) -> dict[str, Any]:
+        return {"loss": means[0]}
+
+    def _load(self, model: dict[str, Any]) -> None:
+        raise AssertionError("not asked for")
 
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
         self._note()
@@ -168,3 +177,77 @@ def test_al_accuracies_are_those_of_the_stack_at_every_depth(schedule: str) -> N
     assert not stack.training
     assert found == [100 * (logits.argmax(-1) == labels).sum().item() / 16 for logits in stack.inference_by_depth(x)]
     assert 0 < max(found) < 100
+
+
+def dropping(method: str, schedule: str = "sequential") -> Any:
+    """Return a trainer of a model with dropout and batch normalisation, always with the same initial weights."""
+    torch.manual_seed(5)
+    settings: dict[str, Any] = {"n_classes": 3, "association": "contrastive", "temperature": 0.2}
+    settings |= {"lr": 1e-2, "weight_decay": 0.01, "vectors": torch.randn(20, 8), "x_hid": 6, "y_hid": 8, "n_heads": 2}
+    model = build_text("transformer", method, **settings, dropout=0.3)
+    if method == "bp":
+        return BPTrainer(model, lr=1e-2, weight_decay=0.01, seed=4)
+    return ALTrainer(model, schedule, threads=1, seed=4)
+
+
+def documents(count: int) -> list[tuple[Any, Tensor]]:
+    draw = torch.Generator().manual_seed(1)
+    found = []
+    for number in range(count):
+        rows = 4 - number % 2
+        tokens = torch.randint(1, 20, (rows, 6), generator=draw, dtype=torch.int32)
+        found.append(((tokens, torch.full((rows,), 6)), torch.randint(0, 3, (rows,), generator=draw)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "first", "second"),
+    [("bp", "", "")] + [("al", first, second) for first in ALL for second in ALL],
+)
+def test_going_on_from_a_mark_is_as_if_nothing_had_happened(method: str, first: str, second: str) -> None:
+    """State, losses and what follows; the second trainer may be under another schedule."""
+    batches, states = documents(9), {}
+
+    def marked(stop: int, at: tuple[int, ...]) -> Iterator[Any]:
+        for number, batch in enumerate(batches[:stop], start=1):
+            yield batch
+            if number in at:
+                yield Mark(lambda state, number=number: states.update({number: state}))  # type: ignore[misc]
+
+    def lr(step: int) -> float:
+        return 1e-2 / (1 + step)
+
+    with dropping(method, first) as whole:
+        whole.train(documents(3), lr, lambda losses: None)  # an epoch before
+        expected, _ = whole.train(marked(9, (1, 5, 9)), lr, lambda losses: None)
+    assert [states[at]["step"] for at in (1, 5, 9)] == [4, 8, 12]
+    for at in (1, 5, 9):
+        with dropping(method, second) as again:
+            torch.rand(7)  # the process-wide generator has nothing to do with it
+            again.load(states[at])
+            found, _ = again.train(batches[at:], lr, lambda losses: None)
+            assert found == expected
+            assert again.step == 12
+            model = again.model if method == "bp" else again.stack
+            other = whole.model if method == "bp" else whole.stack
+            for (name, one), (_, two) in zip(model.state_dict().items(), other.state_dict().items(), strict=True):
+                assert torch.equal(one, two), name
+            optimizers = [(again, whole)] if method == "bp" else list(zip(again.stack, whole.stack, strict=True))
+            for mine, theirs in optimizers:
+                # Of the options only the rate moves, and that comes with every batch.
+                assert_equal_nested(mine.optimizer.state_dict()["state"], theirs.optimizer.state_dict()["state"])
+
+
+def assert_equal_nested(one: Any, two: Any) -> None:
+    first, second = tree_flatten(one), tree_flatten(two)
+    assert first[1] == second[1]
+    for mine, theirs in zip(first[0], second[0], strict=True):
+        assert torch.equal(mine, theirs) if isinstance(mine, Tensor) else mine == theirs
+
+
+def test_a_mark_gets_copies() -> None:
+    states = []
+    with dropping("bp") as trainer:
+        trainer.train([*documents(1), Mark(states.append), *documents(3)], lambda step: 0.1, lambda losses: None)
+    for name, weight in trainer.model.layers["head"].named_parameters():
+        assert not torch.equal(states[0]["model"]["layers"]["head"][name], weight)

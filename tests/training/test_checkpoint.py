@@ -1,0 +1,233 @@
+"""Checkpoints: whole or not there, the newest that can be read, and no code in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training import checkpoint as module
+from training.checkpoint import Checkpoint, Position, Store, checkpoint_folder, run_name
+from training.errors import UsageError
+
+FACTS = {"turn_finished": False, "turns": 2, "rows": [{"loss": float("inf"), "epoch": 1}], "by_turn": {10: 1, 9: 2}}
+
+
+def state(number: int) -> dict[str, Any]:
+    return {"step": number, "model": {"a": torch.full((3,), float(number)), "b": [torch.tensor(number)]}}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "digits_vgg_al", 2, "20260101T000000.000000Z")
+    yield made
+    made.close()
+
+
+def save(store: Store, *positions: tuple[int, int, int]) -> None:
+    for position in positions:
+        store.save(Position(*position), FACTS, state(position[2]))
+    store.wait()
+
+
+def newest(store: Store) -> Checkpoint:
+    found = store.newest()
+    assert found is not None
+    return found
+
+
+def stems(store: Store) -> list[str]:
+    return sorted(path.name for path in (store.folder / store.run).iterdir())
+
+
+def test_what_was_saved_comes_back(store: Store) -> None:
+    assert not store.written
+    save(store, (1, 3, 20))
+    assert store.written
+    found = newest(store)
+    assert (found.run, found.position) == (store.run, Position(1, 3, 20))
+    assert found.state["step"] == 20
+    assert torch.equal(found.state["model"]["a"], torch.full((3,), 20.0))
+    assert found.facts["rows"] == FACTS["rows"]
+    assert (found.facts["turn"], found.facts["epoch"], found.facts["batch"]) == (1, 3, 20)
+    assert not found.finished
+    assert store.notices == []
+
+
+def test_the_last_ones_are_kept_and_order_is_that_of_numbers(store: Store) -> None:
+    save(store, (1, 9, 100), (1, 10, 7), (1, 10, 20), (2, 1, 3))
+    assert stems(store) == [
+        f"turn{t}-epoch{e}-batch{b}{suffix}" for t, e, b in [(1, 10, 20), (2, 1, 3)] for suffix in (".json", ".pt")
+    ]
+    assert newest(store).position == Position(2, 1, 3)
+
+
+def test_with_none_to_keep_nothing_is_written(tmp_path: Path) -> None:
+    store = Store(tmp_path / "none", 0, run_name())
+    save(store, (1, 1, 1))
+    assert store.newest() is None
+    assert not store.folder.exists()
+
+
+def test_a_later_run_replaces_the_earlier_ones_with_its_first_checkpoint(store: Store) -> None:
+    save(store, (9, 9, 9))
+    later = Store(store.folder, 2, "20260101T000001.000000Z")
+    assert newest(later).position == Position(9, 9, 9)
+    save(later, (1, 1, 1))
+    assert newest(later).position == Position(1, 1, 1)
+    assert os.listdir(store.folder) == [later.run]
+    assert run_name() > later.run
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edit(path: Path) -> None:
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "epoch": 7}))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage", "words"),
+    [
+        (".pt", cut, "its tensors are not what was written"),
+        (".pt", flip, "its tensors are not what was written"),
+        (".pt", empty, "its tensors are not what was written"),
+        (".pt", Path.unlink, "turn1-epoch2-batch5.pt is missing"),
+        (".json", cut, ""),
+        (".json", empty, ""),
+        (".json", edit, "its JSON is not what was written"),
+    ],
+)
+def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(
+    store: Store, suffix: str, damage: Any, words: str
+) -> None:
+    save(store, (1, 1, 5), (1, 2, 5))
+    damage(store.folder / store.run / f"turn1-epoch2-batch5{suffix}")
+    assert newest(store).position == Position(1, 1, 5)
+    (notice,) = store.notices
+    assert "turn1-epoch2-batch5 cannot be used" in notice
+    assert words in notice
+    assert "\n" not in notice
+
+
+def test_where_all_are_damaged_there_is_none(store: Store) -> None:
+    save(store, (1, 1, 5), (1, 2, 5))
+    for path in (store.folder / store.run).glob("*.pt"):
+        empty(path)
+    assert store.newest() is None
+    assert len(store.notices) == 2
+
+
+class Hostile:
+    """Unpickling it makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.target,)
+
+
+def test_a_file_that_would_run_code_is_refused_and_runs_none(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even with checksums that fit."""
+    save(store, (1, 1, 5))
+    target = tmp_path / "harm"
+    hostile = {"step": 5, "model": Hostile(target)}
+    store.save(Position(1, 2, 5), FACTS, hostile)
+    store.wait()
+    torch.load(store.folder / store.run / "turn1-epoch2-batch5.pt", weights_only=False)
+    assert target.exists(), "the file is harmless, so the test would show nothing"
+    target.unlink()
+    assert newest(store).position == Position(1, 1, 5)
+    assert not target.exists()
+    assert len(store.notices) == 1
+    path = store.folder / store.run / "turn1-epoch1-batch5.pt"
+    path.write_bytes(pickle.dumps(Hostile(target)))
+    assert store.newest() is None
+    assert not target.exists()
+
+
+def test_another_format_is_not_guessed_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(store, (1, 1, 5))
+    monkeypatch.setattr(module, "FORMAT", 99)
+    assert store.newest() is None
+    assert "its format is 1, and this version knows 99" in store.notices[0]
+
+
+def test_a_write_that_fails_is_told_in_one_line_and_leaves_the_earlier_ones(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store, (1, 1, 5))
+
+    def full(*arguments: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        store.save(Position(1, 2, 5), FACTS, state(2))
+        with pytest.raises(UsageError, match=r"could not be written \(No space left on device\)"):
+            store.wait()
+    assert newest(store).position == Position(1, 1, 5)
+    assert store.notices == []
+    assert stems(store) == ["turn1-epoch1-batch5.json", "turn1-epoch1-batch5.pt"]
+    save(store, (1, 3, 5))
+    assert newest(store).position == Position(1, 3, 5)
+
+
+def test_a_file_that_is_too_large_for_the_system_is_told_in_one_line(store: Store) -> None:
+    resource = pytest.importorskip("resource", reason="limits of file sizes are POSIX")
+    save(store, (1, 1, 5))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        store.save(Position(1, 2, 5), FACTS, {"step": 1, "model": torch.zeros(100_000)})
+        with pytest.raises(UsageError, match="File too large"):
+            store.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert newest(store).position == Position(1, 1, 5)
+    assert stems(store) == ["turn1-epoch1-batch5.json", "turn1-epoch1-batch5.pt"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_checkpoint(store: Store) -> None:
+    save(store, (1, 1, 5))
+    folder = store.folder / store.run
+    (folder / ".turn1-epoch2-batch5.json.77.tmp").write_text("{")
+    shutil.copy(folder / "turn1-epoch1-batch5.pt", folder / "turn1-epoch2-batch5.pt")
+    assert newest(store).position == Position(1, 1, 5)
+    save(store, (1, 3, 5))
+    assert stems(store) == [f"turn1-epoch{epoch}-batch5{suffix}" for epoch in (1, 3) for suffix in (".json", ".pt")]
+
+
+def test_facts_can_be_amended_and_the_checksum_follows(store: Store) -> None:
+    save(store, (2, 1, 5))
+    store.amend(Position(2, 1, 5), {"turn_finished": True})
+    found = newest(store)
+    assert found.turn_finished
+    assert found.finished
+    assert torch.equal(found.state["model"]["a"], torch.full((3,), 5.0))
+
+
+def test_the_folder_is_named_for_the_method() -> None:
+    assert checkpoint_folder(Path("out"), "digits", "vgg", "al") == Path("out/checkpoints/digits_vgg_al")

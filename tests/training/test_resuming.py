@@ -1,0 +1,255 @@
+"""A run that is interrupted and gone on with ends as one that is not: weights, moments, tables. CPU, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.faults.outcome import differences, outcome
+from training import epochs, experiment
+from training.checkpoint import Checkpoint, Store, checkpoint_folder
+from training.config import Task
+from training.errors import UsageError
+from training.resuming import check_same_run, describe
+
+pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
+ROOT = Path(__file__).resolve().parents[2]
+VISION = "tinyImageNet vgg --set width=0.05 --set epochs=3 --set train_batch_size=8 --set checkpoint_every=2"
+TEXT = (
+    "agnews transformer --set embedding_dim=50 --set x_hid=8 --set y_hid=8 --set epochs=3 --set batch_size=8 "
+    "--set max_len=12 --set checkpoint_every=2"
+)
+COMMANDS: dict[Task, str] = {"vision": VISION, "text": TEXT}
+
+
+def command(task: Task, text: str, root: Path, out: Path) -> int:
+    return experiment.main(task, shlex.split(f"--data-root {root} --out {out} {COMMANDS[task]} {text}"))
+
+
+def newest(folder: Path) -> Checkpoint:
+    store = Store(folder, 1, "never")
+    found = store.newest()
+    store.close()
+    assert found is not None
+    assert store.notices == []
+    return found
+
+
+def assert_same(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert list(differences(one, two)) == []
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, after: int, signum: signal.Signals) -> None:
+    """Have a signal come while batch number `after` of the run is trained; it is the second one's turn then."""
+    call, seen = epochs._Progress.__call__, [0]
+
+    def progress(self: Any, losses: Any) -> None:
+        call(self, losses)
+        seen[0] += 1
+        if seen[0] == after:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(epochs._Progress, "__call__", progress)
+
+
+@pytest.fixture(scope="module")
+def whole(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the runs leave that nobody interrupts."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        patched.setattr("training.record.draw", lambda *_: [])
+        for task in COMMANDS:
+            out = tmp_path_factory.mktemp(task)
+            assert command(task, "-r 2", datasets, out) == 0
+            found[task] = outcome(out)
+    return found
+
+
+@pytest.mark.parametrize("task", ["vision", "text"])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_interrupted_again_and_again_ends_as_one_that_is_not(
+    task: Task,
+    signum: signal.Signals,
+    code: int,
+    whole: dict[str, dict[str, Any]],
+    datasets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every process does a few batches, under another schedule and with other workers than the one before."""
+    draw = random.Random(f"{task} {code}")
+    ways = ["", "--workers 2", "--schedule sequential", "--schedule al-fm", "--workers 1"]
+    for process in range(60):
+        with pytest.MonkeyPatch.context() as patched:
+            strike(patched, draw.randint(1, 16), signum)
+            found = command(task, f"-r 2 {'--resume' if process else ''} {ways[process % 5]}", datasets, tmp_path)
+        printed = capsys.readouterr()
+        if found == 0:
+            break
+        assert found == code
+        assert "--resume goes on from here" in printed.err
+        assert "Traceback" not in printed.err
+    assert found == 0
+    assert process >= 3
+    assert_same(outcome(tmp_path), whole[task])
+    methods = json.loads(next(tmp_path.glob("*.json")).read_text())["methods"]
+    assert sum(block["resumptions"] for block in methods.values()) >= 3
+
+
+def test_a_finished_run_is_told_again(
+    whole: dict[str, dict[str, Any]], datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "there is nothing to resume; the run starts from the beginning" in printed
+    table = printed[printed.index("\ntinyImageNet, vgg, 2 turns") :]
+    before = outcome(tmp_path)
+    assert_same(before, whole["vision"])
+    for path in tmp_path.glob("*.csv"):
+        path.unlink()
+    begun = time.monotonic()
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert time.monotonic() - begun < 20
+    assert "AL: finished before, nothing is left to do" in printed
+    assert "epoch" not in printed.partition("\ntinyImageNet, vgg")[0].replace("epochs", "")
+    assert printed[printed.index("\ntinyImageNet, vgg, 2 turns") :] == table
+    assert_same(outcome(tmp_path), before)
+
+
+def test_more_turns_may_be_asked_for_and_fewer_may_not(
+    whole: dict[str, dict[str, Any]], datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vision", "-r 1", datasets, tmp_path) == 0
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    assert_same(outcome(tmp_path), whole["vision"])
+    assert command("vision", "-r 1 --resume", datasets, tmp_path) == 2
+    assert "the run has begun turn 2, and -r asks for 1" in capsys.readouterr().err
+
+
+def test_another_config_is_refused_with_the_keys_that_differ(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vision", "--method al", datasets, tmp_path) == 0
+    before = outcome(tmp_path)
+    capsys.readouterr()
+    changed = "--method al --resume --set base_lr=0.5 --set epochs=4 --limit-train 20"
+    assert command("vision", changed, datasets, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for words in ("epochs was 3 and is 4", "base_lr was 0.001 and is 0.5", "limit_train was null and is 20"):
+        assert words in error
+    assert "schedule" not in error
+    assert_same(outcome(tmp_path), before)
+
+
+def test_damage_to_the_newest_checkpoint_costs_time_and_nothing_else(
+    whole: dict[str, dict[str, Any]],
+    datasets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        strike(patched, 15, signal.SIGTERM)
+        assert command("vision", "-r 2", datasets, tmp_path) == 143
+    files = sorted(checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "al").glob("*/*.pt"), key=os.path.getmtime)
+    assert len(files) == 2
+    files[1].write_bytes(files[1].read_bytes()[:1000])
+    capsys.readouterr()
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert (
+        f"note: checkpoint {files[1].with_suffix('')} cannot be used (its tensors are not what was written)" in printed
+    )
+    assert f"AL: goes on from turn 1, epoch {files[0].stem[11]}/3" in printed
+    assert_same(outcome(tmp_path), whole["vision"])
+
+
+def test_a_method_that_the_interrupted_run_had_not_begun_is_trained_and_not_taken_from_an_older_run(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("vision", "", datasets, tmp_path) == 0
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "", datasets, tmp_path) == 130
+    capsys.readouterr()
+    assert command("vision", "", datasets, tmp_path / "other") == 0
+    assert "unfinished" not in capsys.readouterr().out
+    assert command("vision", "--resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "AL: goes on from turn 1, epoch 1/3, batch " in printed
+    assert "bp turn 1 epoch 1/3" in printed
+    assert_same(outcome(tmp_path), outcome(tmp_path / "other"))
+
+
+def test_without_resume_an_unfinished_run_is_pointed_out_and_replaced(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "--method bp", datasets, tmp_path) == 130
+    capsys.readouterr()
+    assert command("vision", "--method bp --set checkpoint_every=null", datasets, tmp_path) == 0
+    assert "note: an unfinished BP run is there (turn1-epoch1-batch4); --resume would go on with it" in (
+        capsys.readouterr().out
+    )
+    folder = checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "bp")
+    assert len(list(folder.iterdir())) == 1
+    assert [path.stem for path in sorted(folder.glob("*/*.json"))] == [
+        f"turn1-epoch{epoch}-batch{newest(folder).position.batch}" for epoch in (2, 3)
+    ]
+
+
+def test_with_no_checkpoints_kept_a_run_works_as_ever(datasets: Path, tmp_path: Path) -> None:
+    assert command("vision", "--method al --set checkpoint_keep=0", datasets, tmp_path) == 0
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_command_ends_with_the_code_of_the_signal(datasets: Path, tmp_path: Path) -> None:
+    """As a process of its own, in the middle of training."""
+    line = shlex.split(f"--data-root {datasets} --out {tmp_path} {VISION} --method al --set epochs=2000")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "cvmain.py"), *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        for text in process.stdout:
+            if "epoch 2/" in text:
+                break
+        process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 143
+    assert error.startswith("interrupted: ")
+    assert error.count("\n") == 1
+    newest(checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "al"))
+
+
+def test_keys_that_do_not_change_the_numbers_may_differ() -> None:
+    check_same_run({"lr": 1, "workers": 1, "schedule": "al-fm"}, {"lr": 1, "workers": 2, "al_gpu_list": ["cpu"]})
+    with pytest.raises(UsageError, match='new was 1 and is not there; act was not there and is "relu"') as caught:
+        check_same_run({"new": 1}, {"act": "relu"})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_may_change_the_last_bits_is_said() -> None:
+    facts = {"method": "al", "epochs": 3, "batches_per_epoch": 9, "date": "D", "threads": 1}
+    point = Checkpoint("run", epochs.Position(2, 1, 4), {**facts, "versions": {"torch": "2.3"}}, {})
+    assert describe(point, 1, {"torch": "2.3"}) == ["AL: goes on from turn 2, epoch 1/3, batch 4/9 (of D)"]
+    (_, more) = describe(point, 2, {"torch": "2.4"})
+    assert "torch 2.3 then, 2.4 now; 1 intra-op threads per worker then, 2 now: the last bits may differ" in more

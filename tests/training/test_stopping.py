@@ -1,0 +1,110 @@
+"""Signals end a run: at once, or after the step at hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from training import stopping
+from training.stopping import Interrupted, Stopping
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals as POSIX has them")
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("signum", "code"), CODES)
+def test_outside_of_training_it_ends_at_once(signum: signal.Signals, code: int) -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signum)
+        time.sleep(5)
+
+    with Stopping() as stop, pytest.raises(Interrupted) as caught:
+        work()
+    assert caught.value.exit_code == code
+    assert not stop.requested
+
+
+@pytest.mark.parametrize(("signum", "code"), CODES)
+def test_while_training_the_block_comes_to_its_end(signum: signal.Signals, code: int) -> None:
+    steps = []
+
+    def train(stop: Stopping) -> None:
+        with stop.deferred():
+            assert not stop.requested
+            os.kill(os.getpid(), signum)
+            while not stop.requested:
+                time.sleep(0.001)
+            steps.append("the rest of the step")
+        steps.append("the next epoch")
+
+    with Stopping() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert caught.value.exit_code == code
+    assert steps == ["the rest of the step"]
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    def train(stop: Stopping) -> None:
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+    begun = time.monotonic()
+    with Stopping() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert time.monotonic() - begun < 2
+    assert caught.value.exit_code == 143, "the first one says what is wanted"
+
+
+def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "GRACE", 0.2)
+
+    def train(stop: Stopping) -> None:
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(10)
+
+    begun = time.monotonic()
+    with Stopping() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert 0.2 <= time.monotonic() - begun < 3
+    assert caught.value.exit_code == 130
+
+
+def test_an_alarm_that_is_not_needed_any_more_strikes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "GRACE", 0.1)
+
+    def train(stop: Stopping) -> None:
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with Stopping() as stop:
+        with pytest.raises(Interrupted):
+            train(stop)
+        time.sleep(0.3)
+
+
+def test_the_handlers_of_before_come_back() -> None:
+    before = [signal.getsignal(signum) for signum, _ in CODES]
+    with Stopping():
+        assert [signal.getsignal(signum) for signum, _ in CODES] != before
+    assert [signal.getsignal(signum) for signum, _ in CODES] == before
+
+
+def test_on_another_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def work() -> None:
+        with Stopping() as stop, stop.deferred():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]

@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM: training ends after the step at hand, with a checkpoint; everything else ends at once."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["GRACE", "Interrupted", "Stopping"]
+
+#: Seconds that a step may still take after a signal; then the run ends where it is, at its last checkpoint.
+GRACE = 7.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run; `exit_code` is what a shell expects after it (130 for Ctrl-C, 143 for SIGTERM)."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+class Stopping:
+    """While entered, on the main thread, SIGINT and SIGTERM raise `Interrupted`, or wait for a `deferred` block.
+
+    `requested`: whether a signal has come in such a block, which then should end soon. A second one does not wait.
+    """
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._deferring = False
+        self._before: dict[int, Any] = {}
+        self._alarm: threading.Timer | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether the block should end."""
+        return self._signum is not None
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Have the first signal only set `requested`, for `GRACE` seconds; after the block it raises `Interrupted`."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+            if self._alarm is not None:
+                self._alarm.cancel()
+        if self._signum is not None:
+            raise Interrupted(self._signum)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if not self._deferring or self._signum is not None:
+            raise Interrupted(signum if self._signum is None else self._signum)
+        self._signum = signum
+        self._alarm = threading.Timer(GRACE, _again, (signum,))
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+def _again(signum: int) -> None:
+    """Send the signal to the main thread once more, which also ends its waiting."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signum)
+    else:
+        _thread.interrupt_main(signal.Signals(signum))
