@@ -2,7 +2,9 @@
 
 import sys
 
-from training.experiment import main
+from training.stopping import loading
 
 if __name__ == "__main__":
+    with loading():
+        from training.experiment import main
     sys.exit(main("vision"))

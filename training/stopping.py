@@ -10,11 +10,22 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["GRACE", "Interrupted", "Stopping"]
+__all__ = ["GRACE", "Interrupted", "Stopping", "loading"]
 
 #: Seconds that a step may still take after a signal; then the run ends where it is, at its last checkpoint.
 GRACE = 7.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Let Ctrl-C in the block end the process without a word: libraries take seconds to load, nothing is lost yet."""
+    python_s = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if python_s:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    yield
+    if python_s:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,7 +39,8 @@ class Interrupted(KeyboardInterrupt):
 class Stopping:
     """While entered, on the main thread, SIGINT and SIGTERM raise `Interrupted`, or wait for a `deferred` block.
 
-    `requested`: whether a signal has come in such a block, which then should end soon. A second one does not wait.
+    A second one does not wait. A signal that the process was begun to ignore, as a shell does for Ctrl-C and what
+    runs in the background, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -65,7 +77,8 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
-            self._before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+            heeded = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+            self._before = {signum: signal.signal(signum, self._receive) for signum in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:

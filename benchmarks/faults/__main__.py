@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     given = parser.parse_args(argv)
     results: dict[str, Any] = {
-        "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:] if argv is None else argv),
+        "command": " ".join(["python -m benchmarks.faults", *(sys.argv[1:] if argv is None else argv)]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "provenance": collect(["cpu"]),
         "commands": {name: command for name, (_, command) in COMMANDS.items()},

@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check(case, code, said)
             assert code == 2, f"exit code {code} of {case}"
     results = {
-        "command": "python -m benchmarks.faults.fuzz " + " ".join(sys.argv[1:] if argv is None else argv),
+        "command": " ".join(["python -m benchmarks.faults.fuzz", *(sys.argv[1:] if argv is None else argv)]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "provenance": collect(["cpu"]),
         "exit_codes": {str(code): count for code, count in sorted(codes.items())},

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [*COMMAND.split(), "--set", f"epochs={given.epochs}", "--out", folder, "--data-root", folder]
         code = experiment.main("vision", words)
     results = {
-        "command": "python -m benchmarks.faults.long " + " ".join(sys.argv[1:] if argv is None else argv),
+        "command": " ".join(["python -m benchmarks.faults.long", *(sys.argv[1:] if argv is None else argv)]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "provenance": collect(["cpu"]),
         "run": COMMAND,

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from training import stopping
-from training.stopping import Interrupted, Stopping
+from training.stopping import Interrupted, Stopping, loading
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals as POSIX has them")
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
@@ -94,6 +94,30 @@ def test_the_handlers_of_before_come_back() -> None:
     with Stopping():
         assert [signal.getsignal(signum) for signum, _ in CODES] != before
     assert [signal.getsignal(signum) for signum, _ in CODES] == before
+
+
+def test_a_signal_that_the_process_was_begun_to_ignore_stays_ignored() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with Stopping() as stop, stop.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_ctrl_c_while_the_libraries_load_ends_without_a_word() -> None:
+    with loading():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with loading():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "as the shell of a background job wants it"
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_on_another_thread_signals_are_left_alone() -> None:
