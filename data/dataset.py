@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ALPackage.randomness import generator
 
-__all__ = ["DataError", "Dataset", "Split", "divide", "make_dataset"]
+__all__ = ["DataError", "Dataset", "Split", "digest", "divide", "make_dataset"]
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -57,6 +58,19 @@ class Dataset:
     probe: Split
     vocabulary: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def digest(data: Dataset, *more: Tensor) -> str:
+    """Return a checksum of all that is learned from and measured on, and of `more`: samples, labels, the division."""
+    total, seen = hashlib.blake2b(digest_size=8), set()
+    for split in (data.train, data.val, data.test):
+        inputs = split.inputs if isinstance(split.inputs, tuple) else (split.inputs,)
+        for part in (*inputs, split.labels, split.index, *more):
+            if (place := (part.data_ptr(), part.shape)) not in seen:  # splits share their storage
+                seen.add(place)
+                total.update(f"{part.dtype} {tuple(part.shape)}".encode())
+                total.update(part.contiguous().numpy().data)
+    return total.hexdigest()
 
 
 def divide(rows: int, *, val_fraction: float, seed: int, limit: int | None = None) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from . import TEXT, VISION, match
 from .archives import unpack
 from .dataset import DataError
+from .locks import locked
 
 __all__ = ["RESOURCES", "RemoteFile", "Resource", "alone", "fetch", "main"]
 
@@ -176,12 +177,7 @@ def alone(folder: Path) -> Iterator[None]:
 
     Where the system has no file locks every process goes ahead; each write is atomic, so they only do it twice.
     """
-    with (folder / ".lock").open("a") as lock:
-        if sys.platform != "win32":
-            import fcntl
-
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / ".lock", wait=True):
         yield
 
 

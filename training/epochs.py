@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,7 +16,7 @@ from data import Split
 from data.batches import Batches
 
 from .board import Board
-from .checkpoint import Checkpoint, Position
+from .checkpoint import Checkpoint, CheckpointFacts, Position
 from .placing import Placed
 from .provenance import versions
 from .record import Record
@@ -46,38 +46,37 @@ class Turn:
         """Take over the state of the checkpoint, which is of this turn."""
         self.trainer.load(checkpoint.state)
         checkpoint.state.clear()  # it is as large as the model and its moments
-        self.train_time = checkpoint.facts["train_time"]
-        self.position = checkpoint.position
+        self.train_time = checkpoint.facts.train_time
+        self.position = checkpoint.facts.position
 
     def save(self, position: Position, state: State, train_time: float) -> None:
         """Leave a checkpoint."""
         setting, results = self.setting, self.record.results[-1]
-        facts = {
-            "dataset": setting.arguments.dataset,
-            "model": setting.arguments.model,
-            "method": setting.method,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "step": state["step"],
-            "epochs": setting.config.epochs,
-            "batches_per_epoch": len(setting.batches(self.trainer.devices[0])),
-            "turns": setting.arguments.turns,
-            "turn_finished": False,
-            "train_time": train_time,
-            "threads": setting.threads,
-            "train_samples": len(setting.job.data.train),
-            "config": resolved_config(setting.arguments, setting.config, setting.job),
-            "versions": versions(),
-            "results": results.memory(),
-        }
-        setting.store.save(position, facts, state)
+        facts = CheckpointFacts(
+            dataset=setting.arguments.dataset,
+            model=setting.arguments.model,
+            method=setting.method,
+            methods=setting.together,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **asdict(position),
+            step=state["step"],
+            turns=setting.arguments.turns,
+            epochs=setting.config.epochs,
+            batches_per_epoch=len(setting.batches(self.trainer.devices[0])),
+            train_time=train_time,
+            threads=setting.threads,
+            config=resolved_config(setting.arguments, setting.config, setting.job),
+            versions=versions(),
+            results=results.memory(),
+        )
+        setting.store.save(facts, state)
         self.position = position
 
     def finish(self) -> None:
         """Note in the newest checkpoint that the turn has been measured and recorded to its end."""
         if self.position is not None:
-            self.setting.store.amend(
-                self.position, {"turn_finished": True, "results": self.record.results[-1].memory()}
-            )
+            results = self.record.results[-1].memory()
+            self.setting.store.amend(self.position, turn_finished=True, results=results)
 
     def marked(self, batches: Batches, epoch: int) -> Iterator[tuple[Any, Tensor] | Mark]:
         """Yield the batches with marks for checkpoints between them, and end early where the user wants to stop."""
@@ -145,9 +144,10 @@ def run_turn(turn: Turn, board: Board | None, placed: Placed | None) -> Utilisat
         )
         samples = sum(stop - start for start, stop in batches.bounds[batches.done :])
         speed = samples / seconds
+        timed = f"; {seconds:.1f} s, {speed:,.0f} samples/s" if samples else " (its training was over)"
         print(
             f"{method} turn {turn.number} epoch {epoch}/{config.epochs}: train {train_acc[-1]:.2f} %, "
-            f"val {val_acc[-1]:.2f} %, test {test_acc[-1]:.2f} %; {seconds:.1f} s, {speed:,.0f} samples/s",
+            f"val {val_acc[-1]:.2f} %, test {test_acc[-1]:.2f} %{timed}",
             flush=True,
         )
         if placed is not None and trainer.step > begun:

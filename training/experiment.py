@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from utils import set_deterministic
 from .arguments import Arguments, configure, parse
 from .board import Board
 from .config import Task, count_threads
-from .errors import UsageError
+from .errors import UsageError, reason
 from .placing import check_devices
 from .record import Record
 from .report import comparison_table
-from .results import MethodSummary, json_path, prepare_output
-from .resuming import look_back, make_stores
+from .results import MethodSummary, json_path, prepare_output, sole_writer
+from .resuming import look_back, make_stores, together
 from .setting import Setting
 from .stopping import Stopping
 from .tasks import Job, load_job
@@ -54,6 +55,30 @@ def main(task: Task, argv: Sequence[str] | None = None) -> int:
 
 def exit_code(work: Callable[[list[Outcome]], None]) -> int:
     """Do the work, which appends what it leaves; report all of that, and what went wrong as a line and a code."""
+    try:
+        return _exit_code(work)
+    except OSError as error:
+        if not _lost_stdout():
+            raise
+        print(
+            f"error: the standard output cannot be written ({reason(error)}); the epochs that were finished are in the "
+            "results' files, and --resume goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _lost_stdout() -> bool:
+    """Tell whether nothing can be printed any more (a pipe without a reader, a full disk); have the rest go nowhere."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # Python flushes it at its end, and must not fail again
+        return True
+    return False
+
+
+def _exit_code(work: Callable[[list[Outcome]], None]) -> int:
     outcomes: list[Outcome] = []
     code, last_words = 0, ""
     interrupted: KeyboardInterrupt | None = None
@@ -78,7 +103,9 @@ def exit_code(work: Callable[[list[Outcome]], None]) -> int:
     if interrupted is not None:
         code = getattr(interrupted, "exit_code", 130)
         kept = "the files above hold every epoch that was finished" if files else "before the first epoch was done"
-        more = "; the same command with --resume goes on from here" if outcomes and outcomes[-1].resumable else ""
+        more = ""
+        if outcomes and outcomes[-1].resumable:
+            more = "; the same command with --resume goes on from the last checkpoint"
         last_words = f"interrupted: {kept}{more}"
     if last_words:
         print(last_words, file=sys.stderr)
@@ -102,9 +129,13 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
             raise UsageError(f"--trace {arguments.trace}: the results of the run go there; name another file")
     if torch.cuda.is_available():
         set_deterministic()
-    with Stopping() as stopping:
+    with Stopping() as stopping, ExitStack() as held:
+        for method in arguments.methods:
+            held.enter_context(sole_writer(out, arguments.dataset, arguments.model, method))
         job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
         stores = make_stores(arguments, config, out)
+        for store in stores.values():
+            store.prepare()
         resumed = look_back(arguments, config, job, stores)
         _introduce(arguments, job)
         record = Record(out, arguments.dataset, arguments.model)
@@ -120,6 +151,7 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
                         threads=threads[method],
                         stopping=stopping,
                         store=stores[method],
+                        together=together(stores, method),
                         resumed=resumed[method],
                     )
                     run_method(setting, record, board)
@@ -132,6 +164,8 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
         finally:
             for store in stores.values():
                 store.close()
+    if arguments.trace is not None and not record.extras and interrupted is None:
+        print("note: --trace: AL's first turn was trained before the interruption; there is no timeline of it")
     for notice in record.notices():
         print(f"note: {notice}")
     title = f"{arguments.dataset}, {arguments.model}, {arguments.turns} turn{'s' * (arguments.turns > 1)}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import UsageError
 
-__all__ = ["named", "replace_text", "replacing", "sweep"]
+__all__ = ["named", "probe", "replace_text", "replacing", "sweep"]
 
 
 def named(text: str) -> Path:
@@ -48,9 +50,15 @@ def replace_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed have left in `folder`."""
-    for left in folder.glob(".*.tmp"):
+def probe(folder: Path) -> None:
+    """Raise OSError where no file can be written in `folder`."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what writers that were killed have left in `folder`, of files whose names begin with `name`."""
+    for left in folder.glob(f".{glob.escape(name)}*.tmp"):
         with contextlib.suppress(OSError):
             left.unlink()
 

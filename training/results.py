@@ -9,21 +9,24 @@ Accuracies are in percent, times in seconds, memory in MB (10**6 bytes).
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import statistics
-import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.locks import locked
+
 from .errors import UsageError, reason
-from .files import named, replace_text
+from .files import named, probe, replace_text, sweep
 from .schema import SAME_NUMBERS, Method
 
-__all__ = ["Facts", "MethodSummary", "Results", "columns", "csv_path", "json_path", "prepare_output"]
+__all__ = ["Facts", "MethodSummary", "Results", "columns", "csv_path", "json_path", "prepare_output", "sole_writer"]
 
 COMMON = ("turn", "epoch", "train_acc", "val_acc", "test_acc", "train_time")
 
@@ -174,9 +177,11 @@ class Results:
         writer.writeheader()
         writer.writerows(self.rows)
         _replace(self.csv_path, table.getvalue())
-        methods = self._other_methods() | {self.method: self._block()}
-        whole = {"dataset": self.dataset, "model": self.model, "methods": dict(sorted(methods.items()))}
-        _replace(self.json_path, json.dumps(_finite(whole), indent=2, allow_nan=False) + "\n")
+        lock = self.json_path.with_name(f".{self.json_path.stem}.lock")
+        with _writable(self.json_path), locked(lock, wait=True):  # the other method's command may be at work beside
+            methods = self._other_methods() | {self.method: self._block()}
+            whole = {"dataset": self.dataset, "model": self.model, "methods": dict(sorted(methods.items()))}
+            _replace(self.json_path, json.dumps(_finite(whole), indent=2, allow_nan=False) + "\n")
 
     def summary(self) -> MethodSummary | None:
         """Return the figures of the turns so far, an unfinished one included; None before the first epoch."""
@@ -244,7 +249,12 @@ class Results:
             return {name: block for name, block in methods.items() if name != self.method}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise UsageError(
+                f"{self.json_path}: cannot be read ({reason(error)}), and holds the other method's figures; mend that, "
+                "or name another folder with --out"
+            ) from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             notice = f"{self.json_path} is damaged ({type(error).__name__}) and will be replaced"
             if notice not in self.notices:
                 self.notices.append(notice)
@@ -276,8 +286,7 @@ def prepare_output(path: str | Path) -> Path:
     out = named(str(path))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        probe(out)
     except OSError as error:
         raise UsageError(
             f"{out}: results cannot be written there ({reason(error)}); name another folder with --out"
@@ -285,11 +294,37 @@ def prepare_output(path: str | Path) -> Path:
     return out
 
 
-def _replace(path: Path, text: str) -> None:
+@contextlib.contextmanager
+def sole_writer(out: Path, dataset: str, model: str, method: Method) -> Iterator[None]:
+    """Be the only command that writes this method's results in `out`, and remove what a killed one has left there.
+
+    Raises UsageError where another one is at work.
+    """
+    path = csv_path(out, dataset, model, method)
+    with contextlib.ExitStack() as held:
+        with _writable(path):
+            try:
+                held.enter_context(locked(path.with_name(f".{path.stem}.lock"), wait=False))
+            except BlockingIOError:
+                raise UsageError(
+                    f"{out}: another command is at work on {dataset} {model} with {method.upper()} there; wait for its "
+                    "end, or name another folder with --out"
+                ) from None
+            sweep(out, path.name)
+        yield
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
     try:
-        replace_text(path, text)
+        yield
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({reason(error)}); name another folder with --out") from None
+
+
+def _replace(path: Path, text: str) -> None:
+    with _writable(path):
+        replace_text(path, text)
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from .schema import SAME_NUMBERS
 from .setting import resolved_config
 from .tasks import Job
 
-__all__ = ["check_same_run", "describe", "look_back", "make_stores"]
+__all__ = ["check_same_run", "describe", "look_back", "make_stores", "taking_over", "together"]
 
 
 def make_stores(arguments: Arguments, config: Config, out: Path) -> dict[Method, Store]:
@@ -30,39 +31,66 @@ def make_stores(arguments: Arguments, config: Config, out: Path) -> dict[Method,
 def look_back(
     arguments: Arguments, config: Config, job: Job, stores: dict[Method, Store]
 ) -> dict[Method, Checkpoint | None]:
-    """Return where each method goes on: with --resume where the last run has left it, if that had begun with it.
+    """Return where each method goes on: with --resume where its last run has left it, else nowhere.
 
-    The stores then belong to that run. Raises UsageError where it was another one. Without --resume nothing goes on,
-    and a run that was interrupted is pointed out.
+    A method whose last command was interrupted before it had a checkpoint begins anew; what is there of it is of an
+    earlier run. The stores then belong to the runs that go on, and `together` says which methods share one. Raises
+    UsageError where a run was another one. Without --resume a run that was interrupted is pointed out.
     """
-    newest = {method: store.newest() for method, store in stores.items()}
     if not arguments.resume:
-        for method, checkpoint in newest.items():
-            if checkpoint is not None and not checkpoint.finished:
+        for method, store in stores.items():
+            checkpoint = store.newest(with_state=False)
+            if checkpoint is not None and not checkpoint.facts.finished:
+                then = "; this run replaces it once it has a checkpoint of its own" if config.checkpoint_keep else ""
                 print(
-                    f"note: an unfinished {method.upper()} run is there ({checkpoint.position}); --resume would go on "
-                    "with it; this run replaces it once it has a checkpoint of its own"
+                    f"note: an unfinished {method.upper()} run is there ({checkpoint.facts.position}); --resume would "
+                    f"go on with it{then}"
                 )
-        return dict.fromkeys(newest)
+        return dict.fromkeys(stores)
+    newest = {method: store.newest() for method, store in stores.items()}
     for notice in [notice for store in stores.values() for notice in store.notices]:
         print(f"note: {notice}")
-    last = max((checkpoint.run for checkpoint in newest.values() if checkpoint), default=None)
-    if last is None:
+    left = [checkpoint for checkpoint in newest.values() if checkpoint]
+    if not left:
         print("note: there is nothing to resume; the run starts from the beginning")
-        return newest
-    resumed = {method: point if point and point.run == last else None for method, point in newest.items()}
-    now = {**resolved_config(arguments, config, job), "training samples": len(job.data.train)}
-    for method, checkpoint in resumed.items():
-        stores[method].run = last
-        if checkpoint is None:
-            continue
-        check_same_run({**checkpoint.facts["config"], "training samples": checkpoint.facts["train_samples"]}, now)
-        if checkpoint.position.turn > arguments.turns:
-            raise UsageError(
-                f"--resume: the run has begun turn {checkpoint.position.turn}, and -r asks for {arguments.turns}: "
-                "give at least as many turns, or leave --resume out to start anew"
-            )
+    resumed: dict[Method, Checkpoint | None] = {}
+    now = resolved_config(arguments, config, job)
+    for method, checkpoint in newest.items():
+        last = max((other.run for other in left if method in other.facts.methods), default=None)
+        resumed[method] = checkpoint if checkpoint and checkpoint.run == last else None
+        if last is not None:
+            stores[method].run = last
+        if (found := resumed[method]) is not None:
+            check_same_run(found.facts.config, now)
+            if found.facts.turn > arguments.turns:
+                raise UsageError(
+                    f"--resume: {method.upper()} has begun turn {found.facts.turn}, and -r asks for {arguments.turns}: "
+                    "give at least as many turns, or leave --resume out to start anew"
+                )
+            if found.facts.turn_finished:
+                found.state.clear()  # it is as large as the model and its moments, and nobody needs it
+        elif left:
+            older = "; the checkpoints that are there are of an earlier run" if checkpoint else ""
+            print(f"note: {method.upper()} starts from the beginning{older}")
     return resumed
+
+
+def together(stores: Mapping[Method, Store], method: Method) -> list[str]:
+    """Return the methods of the command that train in the same run as this one."""
+    return [other for other, store in stores.items() if store.run == stores[method].run]
+
+
+@contextmanager
+def taking_over(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn what goes wrong inside, where a checkpoint's content is taken over, into a UsageError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        problem = str(error).partition("\n")[0]
+        raise UsageError(
+            f"--resume: checkpoint {checkpoint.facts.position} of {checkpoint.facts.method.upper()} does not fit this "
+            f"program ({type(error).__name__}: {problem}); leave --resume out to start anew"
+        ) from None
 
 
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -84,17 +112,16 @@ def describe(checkpoint: Checkpoint, threads: int, versions: Mapping[str, Any]) 
     """Return what the user should know about going on from a checkpoint: where, and what may change the last bits."""
     facts = checkpoint.facts
     lines = [
-        f"{facts['method'].upper()}: goes on from turn {checkpoint.position.turn}, "
-        f"epoch {checkpoint.position.epoch}/{facts['epochs']}, "
-        f"batch {checkpoint.position.batch}/{facts['batches_per_epoch']} (of {facts['date']})"
+        f"{facts.method.upper()}: goes on from turn {facts.turn}, epoch {facts.epoch}/{facts.epochs}, "
+        f"batch {facts.batch}/{facts.batches_per_epoch} (of {facts.date})"
     ]
     changed = [
-        f"{name} {facts['versions'].get(name)} then, {version} now"
+        f"{name} {facts.versions.get(name)} then, {version} now"
         for name, version in versions.items()
-        if facts["versions"].get(name) != version
+        if facts.versions.get(name) != version
     ]
-    if facts["threads"] != threads:
-        changed.append(f"{facts['threads']} intra-op threads per worker then, {threads} now")
+    if facts.threads != threads:
+        changed.append(f"{facts.threads} intra-op threads per worker then, {threads} now")
     if changed:
         lines.append(f"  {'; '.join(changed)}: the last bits may differ from those of a run without an interruption")
     return lines

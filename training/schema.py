@@ -56,6 +56,7 @@ SAME_NUMBERS = frozenset(
         "on_nan",
         "outputpath",
         "schedule",
+        "test_batch_size",
         "threads",
         "workers",
     }

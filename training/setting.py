@@ -30,6 +30,8 @@ class Setting:
     threads: int
     stopping: Stopping
     store: Store
+    together: list[str]
+    """The methods of the command that share this one's run."""
     resumed: Checkpoint | None
     """What an earlier process of the same command has left."""
 
@@ -41,7 +43,9 @@ class Setting:
     @property
     def finished(self) -> bool:
         """Whether an earlier process has done all of it."""
-        return self.resumed is not None and self.resumed.turn_finished and self.resumed.position.turn == len(self.seeds)
+        return (
+            self.resumed is not None and self.resumed.facts.turn_finished and self.resumed.facts.turn == len(self.seeds)
+        )
 
     def batches(self, device: torch.device, **order: int) -> Batches:
         """Return the training batches on `device`; `order`: seed, epoch, and how many batches of it are done."""

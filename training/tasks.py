@@ -12,6 +12,7 @@ import torch
 from ALPackage import ALStack
 from data import Dataset
 from data.batches import Transform
+from data.dataset import digest
 from models import BPStack, build_text, build_vision
 
 from .config import Config, Method, TextConfig, VisionConfig, length_limit, resolve_heads
@@ -96,7 +97,12 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
         lr=config.base_lr,
         end_lr=config.end_lr,
         build=build,
-        resolved={"augmentation": augmentation, "in_channels": channels, "image_size": size},
+        resolved={
+            "augmentation": augmentation,
+            "in_channels": channels,
+            "image_size": size,
+            "data_digest": digest(data),
+        },
         notes=data.notes,
     )
 
@@ -152,7 +158,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         lr=config.lr,
         end_lr=config.end_lr,
         build=build,
-        resolved={"max_len": max_len, "vocabulary": len(data.vocabulary)}
+        resolved={"max_len": max_len, "vocabulary": len(data.vocabulary), "data_digest": digest(data, vectors)}
         | ({"n_heads": heads} if model == "transformer" else {}),
         notes=[*notes, *data.notes, *vector_notes],
     )

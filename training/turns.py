@@ -15,6 +15,7 @@ from models import parameter_counts
 from utils import set_seed
 
 from .board import Board
+from .checkpoint import Checkpoint
 from .compiling import compile_layers
 from .config import VisionConfig, device_list
 from .epochs import Turn, run_turn
@@ -24,7 +25,7 @@ from .placing import Placed, place
 from .provenance import collect, versions
 from .record import Record
 from .results import Facts, Results
-from .resuming import describe
+from .resuming import describe, taking_over
 from .setting import Setting, resolved_config
 from .timeline import write_trace
 from .trainer import ALTrainer, BPTrainer, Trainer, mixed_precision
@@ -65,26 +66,28 @@ def _too_large(setting: Setting, error: BaseException) -> str:
 def _run_method(setting: Setting, record: Record, board: Board | None) -> None:
     arguments, method, seeds, resumed = setting.arguments, setting.method, setting.seeds, setting.resumed
     if resumed is not None and setting.finished:
-        _recall(setting, record, resumed.facts["results"])
+        _recall(setting, record, resumed)
         return
     facts, layers, placed = _rehearse(setting, seeds)
     results = Results(record.out, arguments.dataset, arguments.model, method, layers, facts)
     record.results.append(results)
     if resumed is not None:
-        results.remember(resumed.facts["results"])
+        with taking_over(resumed):
+            results.remember(resumed.facts.results)
         results.resumptions += 1
         print("\n".join(describe(resumed, setting.threads, versions())), flush=True)
     used: Utilisation | None = None
     for number, seed in enumerate(seeds, start=1):
-        here = resumed is not None and resumed.position.turn == number
-        if resumed is not None and (number < resumed.position.turn or (here and resumed.turn_finished)):
+        here = resumed is not None and resumed.facts.turn == number
+        if resumed is not None and (number < resumed.facts.turn or (here and resumed.facts.turn_finished)):
             continue
         trace = Trace() if arguments.trace and method == "al" and number == 1 else None
         with PeakMemory([torch.device(name) for name in facts.devices]) as memory:
             trainer = _trainer(setting, seed, placed, trace)
             turn = Turn(setting, trainer, record, number, seed)
             if resumed is not None and here:
-                turn.go_on(resumed)
+                with taking_over(resumed):
+                    turn.go_on(resumed)
             with trainer:
                 used = run_turn(turn, board, placed)
         notes = [] if memory.exact else ["peak memory: of the process since it began, as this system tells no other"]
@@ -92,19 +95,20 @@ def _run_method(setting: Setting, record: Record, board: Board | None) -> None:
             number, peak_memory_mb=memory.mb, utilisation=used.to_json() if used is not None else None, notes=notes
         )
         turn.finish()
-        if trace is not None and arguments.trace is not None:
+        if trace is not None and arguments.trace is not None and used is not None:
             record.extras += write_trace(trace, arguments.trace, title=f"{arguments.dataset} {arguments.model}")
     if used is not None:
         print(used.text(), flush=True)
 
 
-def _recall(setting: Setting, record: Record, memory: dict[str, Any]) -> None:
+def _recall(setting: Setting, record: Record, finished: Checkpoint) -> None:
     """Record what an earlier process has finished."""
-    arguments, method = setting.arguments, setting.method
-    facts = Facts(**memory["facts"])
-    results = Results(record.out, arguments.dataset, arguments.model, method, memory["layers"], facts)
-    results.remember(memory)
-    results.write()
+    arguments, method, memory = setting.arguments, setting.method, finished.facts.results
+    with taking_over(finished):
+        facts = Facts(**memory["facts"])
+        results = Results(record.out, arguments.dataset, arguments.model, method, memory["layers"], facts)
+        results.remember(memory)
+        results.write()
     record.results.append(results)
     print(f"{method.upper()}: finished before, nothing is left to do", flush=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from data.augment import VisionTransform
 from data.batches import Batches
-from data.dataset import DataError, Split, divide, make_dataset
+from data.dataset import DataError, Dataset, Split, digest, divide, make_dataset
 
 
 def numbered(n: int) -> Split:
@@ -63,6 +65,27 @@ def test_probe_lies_in_train_and_is_as_large_as_val() -> None:
     assert len(made.probe) == len(made.val) == 10
     assert set(made.probe.index.tolist()) <= set(made.train.index.tolist())
     assert len(made.test) == 50
+
+
+def test_the_digest_is_of_samples_labels_and_division_and_of_nothing_else() -> None:
+    def made(seed: int = 1, **changes: Any) -> Dataset:
+        given = {"train": (torch.arange(50), torch.arange(50) % 2), "test": (torch.arange(9), torch.zeros(9))}
+        return make_dataset("sample", ["a", "b"], **{**given, **changes}, val_fraction=0.2, seed=seed)
+
+    whole = digest(made())
+    assert whole == digest(made())
+    labels, images = torch.arange(50) % 2, torch.arange(50)
+    labels[7], images[7] = 0, 8
+    others = [
+        digest(made(train=(torch.arange(50), labels))),
+        digest(made(train=(images, torch.arange(50) % 2))),
+        digest(made(test=(torch.arange(9), torch.ones(9)))),
+        digest(made(seed=2)),
+        digest(made(), torch.ones(3)),
+        digest(made(), torch.zeros(3)),
+        digest(made(train=((torch.arange(50), torch.ones(50)), torch.arange(50) % 2))),
+    ]
+    assert len({whole, *others}) == 8
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -82,6 +83,32 @@ def test_a_folder_without_permission_is_refused_before_training(
     (tmp_path / "closed").mkdir(mode=0o500)
     assert command("", datasets, tmp_path / "closed" / "result") == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_behind_the_standard_output_is_one_line(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `python cvmain.py ... > log` on a disk that is full."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert command("", datasets, tmp_path) == 2
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    error = capsys.readouterr().err
+    assert error.startswith("error: the standard output cannot be written (No space left on device)")
+    assert error.count("\n") == 1
+
+
+def test_results_that_cannot_be_read_are_not_replaced(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold the other method's figures."""
+    path = tmp_path / "tinyImageNet_vgg.json"
+    path.mkdir()
+    assert command("", datasets, tmp_path) == 2
+    assert f"{path}: cannot be read (Is a directory), and holds the other method's figures" in capsys.readouterr().err
 
 
 def test_a_folder_that_vanishes_is_told_in_one_line(

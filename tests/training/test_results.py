@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_the_columns_are_exactly_the_documented_ones(tmp_path: Path) -> None:
     assert al[0] == ",".join(AL_COLUMNS.split())
     assert bp[0] == "turn,epoch,train_acc,val_acc,test_acc,train_time,loss"
     assert bp[1] == "0,1,50.0,1.0,1.0,1.0,0.5"
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     assert names == ["digits_vgg.json", "digits_vgg_al.csv", "digits_vgg_bp.csv"]
 
 
@@ -167,6 +168,22 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path: Path, monkeyp
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_two_methods_that_are_recorded_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    """Guards a bug: each wrote the other's part as it had read it, which may have been older by then."""
+
+    def record(method: Method) -> None:
+        run = begin(tmp_path, method)
+        for epoch in range(1, 31):
+            add(run, 0, epoch, val=epoch, test=epoch)
+
+    threads = [threading.Thread(target=record, args=(method,)) for method in ("al", "bp")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [block(tmp_path, method)["chosen_epoch"] for method in ("al", "bp")] == [[30], [30]]
+
+
 def test_figures_of_another_shape_are_refused(tmp_path: Path) -> None:
     common: dict[str, Any] = {"train_acc": 1.0, "val_acc": 1.0, "test_acc": 1.0, "train_time": 1.0}
     lists: dict[str, Any] = {"assoc_loss": [1.0], "ae_loss": [1.0, 1.0], "test_acc_depth": [1.0, 1.0]}
@@ -193,7 +210,7 @@ def test_an_output_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytes
     def deny(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("training.results.tempfile.TemporaryFile", deny)
+    monkeypatch.setattr("training.files.tempfile.TemporaryFile", deny)
     with pytest.raises(UsageError, match="Permission denied"):
         prepare_output(tmp_path)
 

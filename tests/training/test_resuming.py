@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,10 @@ from training import epochs, experiment
 from training.checkpoint import Checkpoint, Store, checkpoint_folder
 from training.config import Task
 from training.errors import UsageError
+from training.results import sole_writer
 from training.resuming import check_same_run, describe
+
+from .test_checkpoint import facts
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +102,7 @@ def test_a_run_that_is_interrupted_again_and_again_ends_as_one_that_is_not(
         if found == 0:
             break
         assert found == code
-        assert "--resume goes on from here" in printed.err
+        assert "--resume goes on from the last checkpoint" in printed.err
         assert "Traceback" not in printed.err
     assert found == 0
     assert process >= 3
@@ -135,7 +139,7 @@ def test_more_turns_may_be_asked_for_and_fewer_may_not(
     assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
     assert_same(outcome(tmp_path), whole["vision"])
     assert command("vision", "-r 1 --resume", datasets, tmp_path) == 2
-    assert "the run has begun turn 2, and -r asks for 1" in capsys.readouterr().err
+    assert "AL has begun turn 2, and -r asks for 1" in capsys.readouterr().err
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(
@@ -208,7 +212,7 @@ def test_without_resume_an_unfinished_run_is_pointed_out_and_replaced(
     folder = checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "bp")
     assert len(list(folder.iterdir())) == 1
     assert [path.stem for path in sorted(folder.glob("*/*.json"))] == [
-        f"turn1-epoch{epoch}-batch{newest(folder).position.batch}" for epoch in (2, 3)
+        f"turn1-epoch{epoch}-batch{newest(folder).facts.position.batch}" for epoch in (2, 3)
     ]
 
 
@@ -240,6 +244,103 @@ def test_the_command_ends_with_the_code_of_the_signal(datasets: Path, tmp_path: 
     newest(checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "al"))
 
 
+def test_a_method_that_is_run_alone_in_between_costs_the_other_one_nothing(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a bug: the newest run of any method made a finished one be trained again, without a word."""
+    with monkeypatch.context() as patched:
+        strike(patched, 20, signal.SIGINT)  # AL takes 18 batches
+        assert command("vision", "", datasets, tmp_path) == 130
+    assert command("vision", "--method bp", datasets, tmp_path) == 0
+    capsys.readouterr()
+    assert command("vision", "--resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "AL: finished before" in printed
+    assert "BP: finished before" in printed
+
+
+def test_a_method_that_joins_later_is_gone_on_with_as_well(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("vision", "--method bp", datasets, tmp_path) == 0
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "--resume", datasets, tmp_path) == 130
+    assert "note: AL starts from the beginning\n" in capsys.readouterr().out
+    assert command("vision", "--resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "AL: goes on from turn 1" in printed
+    assert "BP: finished before" in printed
+
+
+def test_other_data_is_refused(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many documents, of other classes."""
+    root = shutil.copytree(datasets, tmp_path / "data")
+    assert command("text", "--method bp", root, tmp_path) == 0
+    path = root / "ag_news_csv" / "train.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(
+        "".join(line.replace(line[:3], {'"1"': '"2"', '"2"': '"1"'}.get(line[:3], line[:3]), 1) for line in lines)
+    )
+    capsys.readouterr()
+    assert command("text", "--method bp --resume", root, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "data_digest was " in error
+    assert error.count("\n") == 1
+
+
+def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a change of the program."""
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "--method al", datasets, tmp_path) == 130
+    capsys.readouterr()
+    read = Store._state
+    monkeypatch.setattr(Store, "_state", lambda *arguments: {**read(*arguments), "model": {}})
+    assert command("vision", "--method al --resume", datasets, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --resume: checkpoint turn1-epoch1-batch")
+    assert " of AL does not fit this program (KeyError: 'conv_1')" in error
+    assert error.count("\n") == 1
+
+
+def test_a_timeline_of_what_was_trained_before_is_not_drawn_and_it_is_said(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a bug: a trace without any training was a traceback."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(epochs, "measure_utilisation", stop)  # after the training of the first epoch
+        assert command("vision", "--method al --set epochs=1", datasets, tmp_path) == 130
+    words = f"--method al --set epochs=1 --resume --trace {tmp_path / 'trace.json'}"
+    for _ in range(2):  # what is left is to measure; nothing is left
+        capsys.readouterr()
+        assert command("vision", words, datasets, tmp_path) == 0
+        assert "note: --trace: AL's first turn was trained before the interruption" in capsys.readouterr().out
+        assert not (tmp_path / "trace.json").exists()
+
+
+def test_two_commands_do_not_write_the_same_results(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sole_writer(tmp_path, "tinyImageNet", "vgg", "al"):
+        assert command("vision", "", datasets, tmp_path) == 2
+        error = capsys.readouterr().err
+        assert "another command is at work on tinyImageNet vgg with AL there" in error
+        assert error.count("\n") == 1
+        assert command("vision", "--method bp --set epochs=1", datasets, tmp_path) == 0
+    (tmp_path / ".tinyImageNet_vgg_bp.csv.77.tmp").write_text("left by a killed one")
+    assert command("vision", "--method bp --set epochs=1", datasets, tmp_path) == 0
+    assert not list(tmp_path.glob("*.tmp"))
+
+
 def test_keys_that_do_not_change_the_numbers_may_differ() -> None:
     check_same_run({"lr": 1, "workers": 1, "schedule": "al-fm"}, {"lr": 1, "workers": 2, "al_gpu_list": ["cpu"]})
     with pytest.raises(UsageError, match='new was 1 and is not there; act was not there and is "relu"') as caught:
@@ -248,8 +349,8 @@ def test_keys_that_do_not_change_the_numbers_may_differ() -> None:
 
 
 def test_what_may_change_the_last_bits_is_said() -> None:
-    facts = {"method": "al", "epochs": 3, "batches_per_epoch": 9, "date": "D", "threads": 1}
-    point = Checkpoint("run", epochs.Position(2, 1, 4), {**facts, "versions": {"torch": "2.3"}}, {})
+    changes = {"date": "D", "versions": {"torch": "2.3"}, "epochs": 3, "batches_per_epoch": 9}
+    point = Checkpoint("run", facts(2, 1, 4).model_copy(update=changes), {})
     assert describe(point, 1, {"torch": "2.3"}) == ["AL: goes on from turn 2, epoch 1/3, batch 4/9 (of D)"]
     (_, more) = describe(point, 2, {"torch": "2.4"})
     assert "torch 2.3 then, 2.4 now; 1 intra-op threads per worker then, 2 now: the last bits may differ" in more

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from training import stopping
 from training.stopping import Interrupted, Stopping, loading
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals as POSIX has them")
+ROOT = Path(__file__).resolve().parents[2]
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
@@ -74,6 +78,30 @@ def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
         train(stop)
     assert 0.2 <= time.monotonic() - begun < 3
     assert caught.value.exit_code == 130
+
+
+def test_an_operation_that_python_cannot_interrupt_ends_with_the_process() -> None:
+    """Guards a bug: a signal is heard of after the operation, and BP's are on the main thread."""
+    script = """if True:
+        import hashlib
+        from training import stopping
+        stopping.GRACE, stopping.LIMIT = 0.2, 0.5
+        with stopping.Stopping() as stop, stop.deferred():
+            print("begun", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2_000_000_000)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert error == "interrupted: it took too long to end; --resume goes on from the last checkpoint\n"
 
 
 def test_an_alarm_that_is_not_needed_any_more_strikes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
