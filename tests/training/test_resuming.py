@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.faults.outcome import differences, outcome
 from training import epochs, experiment
@@ -109,6 +110,20 @@ def test_a_run_that_is_interrupted_again_and_again_ends_as_one_that_is_not(
     assert_same(outcome(tmp_path), whole[task])
     methods = json.loads(next(tmp_path.glob("*.json")).read_text())["methods"]
     assert sum(block["resumptions"] for block in methods.values()) >= 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_ends_as_one_that_is_not_too(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("vision", "", datasets, tmp_path / "whole") == 0
+    for batches in (5, 9, 20):
+        with monkeypatch.context() as patched:
+            strike(patched, batches, signal.SIGTERM)
+            assert command("vision", "--resume", datasets, tmp_path / "parts") == 143
+    assert command("vision", "--resume", datasets, tmp_path / "parts") == 0
+    assert_same(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
 
 
 def test_a_finished_run_is_told_again(
