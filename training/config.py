@@ -235,7 +235,13 @@ def _expected(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(json.dumps(choice) for choice in schema["enum"])
     if "const" in schema:
         return json.dumps(schema["const"])
-    words = {"integer": "a whole number", "number": "a number", "string": "a text", "null": "null"}[schema["type"]]
+    words = {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "a text",
+        "boolean": "true or false",
+        "null": "null",
+    }[schema["type"]]
     limits = {
         "minimum": "of at least {}",
         "exclusiveMinimum": "above {}",

@@ -50,6 +50,12 @@ def test_shipped_file_holds_every_key_with_its_default(task: Task) -> None:
     assert load_config(task, SHIPPED[task]) == SCHEMAS[task]()
 
 
+@pytest.mark.parametrize(("task", "key"), [(task, key) for task in SHIPPED for key in SCHEMAS[task].model_fields])
+def test_a_value_that_no_key_can_have_is_told_for_every_key(task: Task, key: str, tmp_path: Path) -> None:
+    """Guards a bug: what is expected of a truth value had no words."""
+    assert f"{key}: got " in mistake(tmp_path, task, json.dumps({key: [[1]]}))
+
+
 def test_keys_of_the_earlier_code_are_known() -> None:
     vision = "train_batch_size test_batch_size augmentation in_channels enc_dim ae_dim act base_lr end_lr"
     text = "batch_size min_len max_len pretrained_model embedding_dim vocab_size x_hid y_hid n_heads n_layers"
