@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from training import experiment
 from training.provenance import collect
@@ -97,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=5000, help="run in this process (default: 5000)")
     parser.add_argument("--processes", type=int, default=PROCESSES, help=f"run as processes (default: {PROCESSES})")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     parser.add_argument("--out", type=Path, default=HERE / "fuzz.json")
     given_options = parser.parse_args(argv)
     out = given_options.out.resolve()
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     messages: set[str] = set()
     refused: list[Case] = []
 
+    @seed(given_options.seed)
     @settings(
         max_examples=given_options.cases,
         deadline=None,

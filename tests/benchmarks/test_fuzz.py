@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks.faults.cases import Case, cases
 from benchmarks.faults.fuzz import check, playground, run
@@ -19,7 +19,10 @@ def _folder() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@seed(1)
+@settings(
+    max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)
 @given(cases())
 def test_no_input_gives_a_traceback(case: Case) -> None:
     code, said = run(case)
@@ -33,6 +36,7 @@ def test_no_input_gives_a_traceback(case: Case) -> None:
         (b'{"outputpath": "\\ud800"}', [], "outputpath: got"),
         (b'{"outputpath": "~nobody-here/x"}', [], "cannot be the name of a file or a folder"),
         (b"{}", ["--data-root", "~nobody-here"], "cannot be the name of a file or a folder"),
+        (b"{}", ["--data-root", "x" * 300], "cannot be the name of a file or a folder"),
         (b"{}", ["--trace", "\0"], "cannot be the name of a file or a folder"),
         (b"{}", ["--out", "\udcff\ud800"], "outputpath: got"),
         (b"{}", ["--data-root", "\ud800"], "cannot be the name of a file or a folder"),
