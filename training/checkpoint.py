@@ -220,6 +220,7 @@ class Store:
             file.write(content)
         self._write_facts(facts.model_copy(update={"sha256_of_pt": hashlib.sha256(content).hexdigest()}))
         self.written = True
+        self._unusable.discard((self.run, facts.position))  # written again, after the run had gone on from before it
         self._drop_old(folder, facts.position)
 
     def _write_facts(self, facts: CheckpointFacts) -> None:

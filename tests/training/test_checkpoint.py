@@ -203,6 +203,17 @@ def test_damaged_ones_do_not_drive_out_those_that_are_written_after_them(store: 
     assert newest(last).facts.position == Position(1, 1, 7)
 
 
+def test_a_damaged_one_that_is_written_again_is_good(store: Store) -> None:
+    """Guards a bug: what was damaged once was removed for ever."""
+    save(store, (1, 1, 5), (1, 1, 6))
+    cut(store.folder / store.run / "turn1-epoch1-batch6.pt")
+    again = Store(store.folder, 2, store.run)
+    assert newest(again).facts.position == Position(1, 1, 5)
+    save(again, (1, 1, 6))
+    again.amend(Position(1, 1, 6), turn_finished=True)
+    assert newest(again).facts.turn_finished
+
+
 def test_what_the_system_does_not_let_us_read_is_told_and_not_taken_for_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,11 +77,15 @@ def test_real_runs_of_sleeping_stages_take_as_long(schedule: str, sizes: list[in
 
     expected = simulate(schedule, costs(*times), sizes, batches)
     options = {"stages": sizes} if schedule == "continuous" else {}
+    seconds = []
     with make_schedule(schedule, hooked(sleep), threads=1, **options) as one:
-        start = time.monotonic()
-        list(one.run(pairs(batches)))
-        seconds = time.monotonic() - start
-    assert expected <= seconds < 1.4 * expected + 0.2, f"simulated {expected:.3f} s, took {seconds:.3f} s"
+        for _ in range(4):  # other work on the machine only ever adds time
+            start = time.monotonic()
+            list(one.run(pairs(batches)))
+            seconds.append(time.monotonic() - start)
+            if seconds[-1] < 1.4 * expected + 0.2:
+                break
+    assert expected <= min(seconds) < 1.4 * expected + 0.2, f"simulated {expected:.3f} s, took {min(seconds):.3f} s"
 
 
 @pytest.mark.parametrize(("schedule", "sizes"), [("fifo", [2]), ("continuous", [1]), ("continuous", [1, 2])])
