@@ -103,7 +103,7 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise UsageError(
-            f"--resume: the run that was interrupted is another one: {'; '.join(differing)}; "
+            f"--resume: the run that is there is another one: {'; '.join(differing)}; "
             "give what it was begun with, or leave --resume out to start anew"
         )
 
