@@ -66,25 +66,34 @@ class Association(nn.Module):
     "mse": squared distance to the code of the sample's own class (Kao & Chen 2021). "cosine": one minus
     the cosine to it. "contrastive": cross-entropy over the cosines to the codes of all classes, divided by
     `temperature`; it also pushes away from the other classes, which is what vision needs to leave chance.
+    `smoothing`, in [0, 1): the share of the target that goes to all classes alike (Szegedy et al. 2016, section 7);
+    with the first two kinds, the code of the own class moves by it towards the mean of all codes.
     """
 
-    def __init__(self, kind: str = "contrastive", temperature: float = 0.2) -> None:
+    def __init__(self, kind: str = "contrastive", temperature: float = 0.2, smoothing: float = 0.0) -> None:
         super().__init__()
         if kind not in ASSOCIATIONS:
             raise ValueError(f"association: got {kind!r}; expected one of {', '.join(ASSOCIATIONS)}")
         if temperature <= 0:
             raise ValueError(f"temperature: got {temperature}; expected a number > 0")
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing: got {smoothing}; expected a number from 0 to below 1")
         self.kind = kind
         self.temperature = temperature
+        self.smoothing = smoothing
 
     def forward(self, bridged: Tensor, target: Target) -> Tensor:
         """Return the mean loss over the batch, 0-d."""
         table, labels = target
+        if self.kind == "contrastive":
+            logits = _full(similarity(bridged, table)) / self.temperature
+            return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        codes = _full(table[labels])
+        if self.smoothing:
+            codes = torch.lerp(codes, _full(table).mean(0), self.smoothing)
         if self.kind == "mse":
-            return F.mse_loss(_full(bridged), _full(table[labels]))
-        if self.kind == "cosine":
-            return (1.0 - F.cosine_similarity(_full(bridged), _full(table[labels]), dim=-1)).mean()
-        return F.cross_entropy(_full(similarity(bridged, table)) / self.temperature, labels)
+            return F.mse_loss(_full(bridged), codes)
+        return (1.0 - F.cosine_similarity(_full(bridged), codes, dim=-1)).mean()
 
 
 class Reconstruction(nn.Module):

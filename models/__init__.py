@@ -30,6 +30,7 @@ def build_vision(
     image_size: int,
     width: float = 1.0,
     act: str = "relu",
+    head_act: str | None = None,
     enc_dim: int = 256,
     ae_dim: int = 128,
     bridge: str = "pool",
@@ -38,19 +39,20 @@ def build_vision(
     """Return "vgg" or "resnet" in its "al" or "bp" form.
 
     Both forms draw their blocks' initial weights first and in the same order, so with one seed the forward
-    networks start out equal. `local`: association, temperature, lr and weight_decay of the AL form.
+    networks start out equal. `head_act`: in the head of BP's VGG, `act` if None. `local`: what `al_form` takes beside
+    the blocks.
     """
     _known(model, VISION_MODELS, method)
-    network = {"vgg": vgg, "resnet": resnet}[model]
-    blocks, head = network(
-        n_classes=n_classes,
-        in_channels=in_channels,
-        image_size=image_size,
-        width=width,
-        act=act,
-        hidden=enc_dim,
-        bridge=bridge,
-    )
+    common: dict[str, Any] = {
+        "n_classes": n_classes,
+        "in_channels": in_channels,
+        "image_size": image_size,
+        "width": width,
+        "act": act,
+        "hidden": enc_dim,
+        "bridge": bridge,
+    }
+    blocks, head = vgg(head_act=head_act or act, **common) if model == "vgg" else resnet(**common)
     if method == "bp":
         return BPStack(blocks, head)
     return al_form(blocks, n_classes, code_dim=ae_dim, **local)
@@ -72,7 +74,7 @@ def build_text(
 ) -> ALStack | BPStack:
     """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
 
-    `act`: activation in the bridges. `local`: association, temperature, lr and weight_decay of the AL form.
+    `act`: activation in the bridges. `local`: what `al_form` takes beside the blocks.
     """
     _known(model, TEXT_MODELS, method)
     common: dict[str, Any] = {

@@ -14,10 +14,13 @@ from ALPackage.losses import Association, ClassCodes, OneHot, Reconstruction, Un
 from ALPackage.nested import to_device
 from ALPackage.placement import resolve
 
-from .blocks import Block
+from .blocks import Block, activation
 from .optimizer import adamw
 
-__all__ = ["BPStack", "al_form", "parameter_counts"]
+__all__ = ["AUTO_ENCODERS", "CODES", "BPStack", "al_form", "parameter_counts"]
+
+CODES = ("linear", "tanh", "sigmoid")
+AUTO_ENCODERS = ("auto", "mse")
 
 
 def al_form(
@@ -29,30 +32,46 @@ def al_form(
     temperature: float,
     lr: float,
     weight_decay: float,
+    label_smoothing: float = 0.0,
+    codes: str = "linear",
+    auto_encoder: str = "auto",
 ) -> ALStack:
     """Return the AL stack of a network: one AL layer per block, and no head.
 
-    `code_dim`: width of the class codes of every layer. The codes are linear in the labels, so that decoding keeps
-    their order; with the contrastive association codes have unit length on both sides, the bridge's and g's.
+    `code_dim`: width of the class codes of every layer. `codes`: what follows the linear map of g, of h and of the
+    bridge: "linear", nothing, so that decoding keeps the order of the classes; or "tanh" or "sigmoid", as in the
+    thesis. With the contrastive association linear codes get unit length on both sides, the bridge's and g's.
+    `auto_encoder`: the loss of h(g(y)) against y: "auto", contrastive where the association is and else "mse", but
+    always cross-entropy over the classes in the first layer; or "mse" in all. `label_smoothing`: of the association.
     """
+    if codes not in CODES:
+        raise ValueError(f"codes: got {codes!r}; expected one of {', '.join(CODES)}")
+    if auto_encoder not in AUTO_ENCODERS:
+        raise ValueError(f"auto_encoder: got {auto_encoder!r}; expected one of {', '.join(AUTO_ENCODERS)}")
+    contrastive = association == "contrastive"
     optimizer = partial(adamw, weight_decay=weight_decay)
+
+    def ending() -> list[nn.Module]:
+        bounded = [] if codes == "linear" else [activation(codes)]
+        return [*bounded, UnitNorm()] if contrastive else bounded
+
     layers: dict[str, AL] = {}
     below = n_classes
     for block in blocks:
-        unit = [UnitNorm()] if association == "contrastive" else []
-        bridge = nn.Sequential(block.bridge(code_dim), *unit)
+        bridge = nn.Sequential(block.bridge(code_dim), *ending())
         encoder, decoder = _code_pair(below, code_dim)
-        g = ClassCodes(nn.Sequential(encoder, *unit))
+        g = ClassCodes(nn.Sequential(encoder, *ending()))
         if layers:
-            h = ClassCodes(nn.Sequential(decoder, *unit))
-            reconstruction = Reconstruction("contrastive" if association == "contrastive" else "mse", temperature)
-        else:
+            h = ClassCodes(nn.Sequential(decoder, *ending()))
+            kind = "contrastive" if contrastive and auto_encoder == "auto" else "mse"
+        elif auto_encoder == "auto":
             # The first decoder's rows are logits over the classes: nothing may bound them.
-            h = ClassCodes(decoder)
-            reconstruction = Reconstruction("classes", temperature if association == "contrastive" else 1.0)
-        layers[block.name] = AL(
-            ENC(block.f, bridge, Association(association, temperature)), AE(g, h, reconstruction), lr, optimizer
-        )
+            h, kind = ClassCodes(decoder), "classes"
+        else:
+            h, kind = ClassCodes(nn.Sequential(decoder, *ending())), "mse"
+        reconstruction = Reconstruction(kind, temperature if contrastive else 1.0)
+        associated = Association(association, temperature, label_smoothing)
+        layers[block.name] = AL(ENC(block.f, bridge, associated), AE(g, h, reconstruction), lr, optimizer)
         below = code_dim
     return ALStack(layers, target=OneHot(n_classes))
 

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from .blocks import Block, activation
-from .vision import conv_unit, pooled_bridge, scaled, shrink
+from .vision import bridge_of_maps, conv_unit, scaled, shrink
 
 __all__ = ["resnet"]
 
@@ -44,7 +44,7 @@ def resnet(
     """
     if image_size < 16 or image_size % 16:
         raise ValueError(f"resnet: got image_size={image_size}; expected a multiple of 16")
-    bridged = partial(pooled_bridge, hidden=hidden, act=act, kind=bridge)
+    bridged = partial(bridge_of_maps, hidden=hidden, act=act, kind=bridge)
     c_in, size = scaled(CHANNELS[0], width), image_size
     stem = nn.Sequential(*conv_unit(in_channels, c_in, act))
     blocks = [Block("stem", stem, partial(bridged, c_in, size))]

@@ -6,9 +6,9 @@ from torch import nn
 
 from .blocks import activation
 
-__all__ = ["BRIDGES", "conv_unit", "pooled_bridge", "scaled", "shrink"]
+__all__ = ["BRIDGES", "bridge_of_maps", "conv_unit", "scaled", "shrink"]
 
-BRIDGES = ("pool", "conv")
+BRIDGES = ("pool", "conv", "deep", "flatten")
 
 
 def scaled(channels: int, width: float) -> int:
@@ -31,19 +31,28 @@ def shrink(size: int, to: int) -> nn.Module:
     return nn.Identity() if size <= to else nn.AvgPool2d(size - (to - 1) * (size // to), stride=size // to)
 
 
-def pooled_bridge(channels: int, size: int, code_dim: int, *, hidden: int, act: str, kind: str) -> nn.Module:
+def bridge_of_maps(channels: int, size: int, code_dim: int, *, hidden: int, act: str, kind: str) -> nn.Module:
     """Return the bridge of maps (B, channels, size, size) to codes (B, code_dim).
 
     "pool": average-pool to 2x2, a hidden layer with batch normalisation, a linear layer. "conv": the same after
-    a 3x3 convolution to at most 128 channels, which costs time and helps the early layers. Flattening whole maps
-    instead would make the bridge larger than the network.
+    a 3x3 convolution to at most 128 channels. "deep": 3x3 convolutions with stride 2 that take the map to 2x2,
+    widening up to 128 channels, then as "pool"; what is below 2x2 already has none. "flatten": the whole map, a
+    hidden layer with a sigmoid, a linear layer (the thesis'); it is soon larger than the network.
     """
     if kind not in BRIDGES:
         raise ValueError(f"bridge: got {kind!r}; expected one of {', '.join(BRIDGES)}")
-    front = []
+    if kind == "flatten":
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * size * size, hidden), activation("sigmoid"), nn.Linear(hidden, code_dim)
+        )
+    front: list[nn.Module] = []
     if kind == "conv":
         front = conv_unit(channels, min(channels, 128), act)
         channels = min(channels, 128)
+    while kind == "deep" and size > 2:
+        wider = min(2 * channels, 128)
+        front += conv_unit(channels, wider, act, stride=2)
+        channels, size = wider, (size + 1) // 2
     side = min(size, 2)
     return nn.Sequential(
         *front,

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ALPackage.threads import available_cores, default_threads
 
 from .errors import ConfigError, reason, remedy
+from .recipes import apply_recipe
 from .schema import SCHEMAS, CommonConfig, Config, DeviceLists, Method, Schedule, Task, TextConfig, VisionConfig
 
 __all__ = [
@@ -129,7 +130,7 @@ def _worker_count(config: CommonConfig, model: str) -> int:
 
 
 def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the JSON file at `path`, lay the `key=value` overrides over it in order, and check the whole.
+    """Read the JSON file at `path`, lay its recipe and then the `key=value` overrides over it, and check the whole.
 
     A value of an override is read as JSON and, where it is none, taken as text; `key.part=value` sets a part of
     an object. Raises `ConfigError` with a message of one line.
@@ -148,6 +149,7 @@ def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config
             value = {**(whole if isinstance(whole, dict) else {}), part: value}
         values[key] = value
         origin[key] = f"--set {override}"
+    values = apply_recipe(values, task, {override.partition("=")[0].partition(".")[0] for override in overrides})
     try:
         return schema.model_validate(values)
     except ValidationError as error:

@@ -105,7 +105,7 @@ def run_turn(turn: Turn, board: Board | None, placed: Placed | None) -> Utilisat
     config, job, method, data = setting.config, setting.job, setting.method, setting.job.data
     results = turn.record.results[-1]
     per_epoch = len(setting.batches(trainer.devices[0]))
-    lr = cosine_lr(job.lr, job.end_lr, config.epochs * per_epoch)
+    lr = cosine_lr(job.lr, job.end_lr, config.epochs * per_epoch, config.warmup)
     first, done = (turn.position.epoch, turn.position.batch) if turn.position else (1, 0)
     begun, own_time = trainer.step, 0.0
     used: Utilisation | None = None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from .errors import remedy
+from .recipes import Recipe
 
 __all__ = [
     "LARGEST_SEED",
@@ -41,6 +42,7 @@ DeviceLists = Annotated[
 Units = Annotated[int, Field(ge=1, le=65536)]
 CodeUnits = Annotated[int, Field(ge=2, le=65536)]
 Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 LARGEST_SEED = 2**53
 """Every JSON reader still holds it exactly."""
@@ -69,6 +71,9 @@ class CommonConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     models: ClassVar[tuple[str, ...]]
+
+    recipe: Recipe = "default"
+    """`thesis`: the shapes, losses and settings of the thesis, over what the file says and under `--set`."""
 
     outputpath: Annotated[str, Field(min_length=1)] = "./result"
     """Folder of the results; made when it is not there."""
@@ -104,6 +109,18 @@ class CommonConfig(BaseModel):
 
     temperature: Rate = 0.2
     """Divides the similarities in the losses of the contrastive association: lower is sharper."""
+
+    codes: Literal["linear", "tanh", "sigmoid"] = "linear"
+    """What follows the linear maps of g, h and the bridge: `linear` is nothing."""
+
+    auto_encoder: Literal["auto", "mse"] = "auto"
+    """The loss of h(g(y)) against y; `auto`: cross-entropy over the classes, then what suits the association."""
+
+    label_smoothing: Share = 0.0
+    """Share of the target that goes to all classes alike, in AL's association and BP's cross-entropy."""
+
+    warmup: Share = 0.0
+    """Share of the steps in which the learning rate rises to its start, before the cosine."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled decay of the weights, for AL and BP alike."""
@@ -171,8 +188,12 @@ class VisionConfig(CommonConfig):
     act: Activation = "relu"
     """Activation function."""
 
-    bridge: Literal["pool", "conv"] = "pool"
-    """`pool`: pooled windows, then linear; `conv`: a small convolution first, slower and more accurate."""
+    head_act: Literal["auto"] | Activation = "auto"
+    """Activation function in the head of BP's VGG; `"auto"`: that of `act`."""
+
+    bridge: Literal["pool", "conv", "deep", "flatten"] = "pool"
+    """From a layer's map to the codes: `pool`: pooled windows, then linear; `conv`: a convolution before that; `deep`:
+    convolutions with stride 2 down to 2x2; `flatten`: the whole map, then linear (the thesis' form, and large)."""
 
     compile: bool = False
     """Compile every layer with torch.compile before training, AL and BP alike. Not for texts: their lengths differ."""
@@ -234,7 +255,7 @@ class TextConfig(CommonConfig):
     act: Activation = "tanh"
     """Activation function in the bridges."""
 
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    dropout: Share = 0.3
     """Share of the activations that is dropped in training."""
 
     lr: Rate = 1e-3

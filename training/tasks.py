@@ -52,6 +52,9 @@ def _local(config: Config, lr: float) -> dict[str, Any]:
         "temperature": config.temperature,
         "lr": lr,
         "weight_decay": config.weight_decay,
+        "label_smoothing": config.label_smoothing,
+        "codes": config.codes,
+        "auto_encoder": config.auto_encoder,
     }
 
 
@@ -83,6 +86,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
             image_size=size,
             width=config.width,
             act=config.act,
+            head_act=config.act if config.head_act == "auto" else config.head_act,
             enc_dim=config.enc_dim,
             ae_dim=config.ae_dim,
             bridge=config.bridge,

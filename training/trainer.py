@@ -32,9 +32,20 @@ Progress = Callable[[dict[str, Tensor]], None]
 Batches = Iterable[tuple[Any, Tensor] | Mark]
 
 
-def cosine_lr(base: float, end: float, steps: int) -> Callable[[int], float]:
-    """Return the learning rate as a function of the step: half a cosine from `base` at 0 to `end` at `steps`."""
-    return lambda step: end + (base - end) * 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / max(1, steps)))
+def cosine_lr(base: float, end: float, steps: int, warmup: float = 0.0) -> Callable[[int], float]:
+    """Return the learning rate as a function of the step: half a cosine from `base` to `end` at `steps`.
+
+    Before it, the rate rises in a straight line to `base` within the first `warmup` of the steps, a share in [0, 1).
+    """
+    rising = round(warmup * steps)
+
+    def lr(step: int) -> float:
+        if step < rising:
+            return base * (step + 1) / (rising + 1)
+        done = (min(step, steps) - rising) / max(1, steps - rising)
+        return end + (base - end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    return lr
 
 
 def load_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
@@ -257,7 +268,10 @@ class ALTrainer(Trainer):
 
 
 class BPTrainer(Trainer):
-    """Trains a BP stack end to end with AdamW on cross-entropy. `seed`: of the layers' random streams."""
+    """Trains a BP stack end to end with AdamW on cross-entropy. `seed`: of the layers' random streams.
+
+    `label_smoothing`: the share of the target that goes to all classes alike.
+    """
 
     def __init__(
         self,
@@ -265,12 +279,14 @@ class BPTrainer(Trainer):
         *,
         lr: float,
         weight_decay: float,
+        label_smoothing: float = 0.0,
         precision: str = "fp32",
         on_nan: str = "stop",
         seed: int = 0,
     ) -> None:
         super().__init__(precision, on_nan)
         self.model = model
+        self.label_smoothing = label_smoothing
         self.seed = seed
         self.optimizer = adamw(model.parameters(), lr=lr, weight_decay=weight_decay)
 
@@ -290,7 +306,7 @@ class BPTrainer(Trainer):
             if self.skipping:
                 guard.enter(self.model.buffers())
             logits = self.model(x)
-            loss = F.cross_entropy(logits.float(), labels.to(logits.device))
+            loss = F.cross_entropy(logits.float(), labels.to(logits.device), label_smoothing=self.label_smoothing)
             torch.autograd.backward(loss)
             if self.skipping:
                 guard.step(self.optimizer, loss)

@@ -176,6 +176,7 @@ def _trainer(setting: Setting, seed: int, placed: Placed | None, trace: Trace | 
             model,
             lr=job.lr,
             weight_decay=config.weight_decay,
+            label_smoothing=config.label_smoothing,
             precision=config.precision,
             on_nan=config.on_nan,
             seed=seed,

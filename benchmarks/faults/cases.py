@@ -14,6 +14,7 @@ __all__ = ["Case", "cases"]
 
 #: Values that make sense, small, so that loading stays quick; the other keys are drawn from the rest alone.
 GOOD: dict[str, list[Any]] = {
+    "recipe": ["default", "thesis"],
     "outputpath": ["result", "a/b"],
     "epochs": [1, 20],
     "seed": [0, 7],
@@ -25,6 +26,10 @@ GOOD: dict[str, list[Any]] = {
     "cuda_graph": ["auto", "off"],
     "association": ["mse", "cosine", "contrastive"],
     "temperature": [0.2, 1],
+    "codes": ["linear", "tanh", "sigmoid"],
+    "auto_encoder": ["auto", "mse"],
+    "label_smoothing": [0, 0.1],
+    "warmup": [0, 0.1],
     "weight_decay": [0, 0.1],
     "on_nan": ["stop", "skip"],
     "checkpoint_every": [None, 10],
@@ -40,7 +45,8 @@ GOOD: dict[str, list[Any]] = {
     "enc_dim": [2, 16],
     "ae_dim": [2, 16],
     "act": ["relu", "tanh"],
-    "bridge": ["pool", "conv"],
+    "head_act": ["auto", "sigmoid"],
+    "bridge": ["pool", "conv", "deep", "flatten"],
     "compile": [False],
     "base_lr": [1e-3],
     "lr": [1e-3, 1],

@@ -52,6 +52,29 @@ def test_each_association_equals_its_slow_reference(kind: str, temperature: floa
     assert loss.item() == pytest.approx(slow_association(kind, bridged, table, temperature), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ASSOCIATIONS)
+def test_smoothing_gives_its_share_to_all_classes_alike(kind: str) -> None:
+    bridged, table = codes()
+    smooth = Association(kind, 0.2, 0.3)(bridged, (table, LABELS)).item()
+    if kind == "contrastive":
+        per_class = []
+        for out, label in zip(bridged, LABELS.tolist(), strict=True):
+            scores = [cosine(out, code) / 0.2 for code in table]
+            losses = [negative_log_share(scores, own) for own in range(len(table))]
+            per_class.append(0.7 * losses[label] + 0.3 * sum(losses) / len(losses))
+        assert smooth == pytest.approx(sum(per_class) / len(per_class), rel=1e-5)
+    else:
+        mean = table.mean(0)
+        moved = torch.stack([0.7 * code + 0.3 * mean for code in table])
+        assert smooth == pytest.approx(slow_association(kind, bridged, moved, 0.2), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_a_smoothing_that_is_no_share_is_refused(smoothing: float) -> None:
+    with pytest.raises(ValueError, match="smoothing: got"):
+        Association("mse", smoothing=smoothing)
+
+
 def test_the_contrastive_association_is_cross_entropy_over_the_cosines() -> None:
     bridged, table = codes()
     cosines = torch.stack([F.cosine_similarity(out[None], table) for out in bridged])

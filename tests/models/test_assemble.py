@@ -12,6 +12,7 @@ from ALPackage import ALStack, PlacementError
 from ALPackage.losses import ASSOCIATIONS
 from ALPackage.placement import devices as placement
 from models import TEXT_MODELS, VISION_MODELS, BPStack, build_text, build_vision
+from models.assemble import CODES
 from models.blocks import ACTIVATIONS, activation
 
 MODELS = (*VISION_MODELS, *TEXT_MODELS)
@@ -212,3 +213,35 @@ def test_auto_runs_on_a_laptop() -> None:
     bp = build("vgg", "bp")
     assert {device.type for device in bp.set_device("auto")} == {"cpu"}
     assert bp.eval()(inputs("vgg")).shape == (3, 5)
+
+
+def test_the_thesis_form_bounds_every_code_and_learns_by_squares() -> None:
+    stack = build("vgg", "al", association="mse", codes="sigmoid", auto_encoder="mse")
+    for layer in stack:
+        for part in (layer.ae.g, layer.ae.h, layer.enc.b):
+            assert isinstance(list(part.modules())[-1], nn.Sigmoid)
+        assert layer.enc.cri.kind == layer.ae.cri.kind == "mse"
+
+
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("association", ASSOCIATIONS)
+def test_every_kind_of_codes_learns_a_few_samples(association: str, codes: str) -> None:
+    stack = build("vgg", "al", association=association, codes=codes, lr=1e-2)
+    x, labels = inputs("vgg"), torch.tensor([0, 3, 1])
+    losses = []
+    for _ in range(30):
+        y = stack.target(labels)
+        state = x
+        total = 0.0
+        for layer in stack:
+            state, y = layer(state, y)
+            total += sum(loss.item() for loss in layer.loss())
+            layer.backward_and_update()
+        losses.append(total)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(("key", "value"), [("codes", "relu"), ("auto_encoder", "cosine")])
+def test_codes_and_auto_encoders_that_there_are_not_are_refused(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{key}: got '{value}'; expected one of"):
+        build("vgg", "al", **{key: value})

@@ -11,6 +11,7 @@ from torch import nn
 from ALPackage import ALStack
 from ALPackage.losses import ASSOCIATIONS
 from models import VISION_MODELS, BPStack, build_vision, parameter_counts
+from models.vision import BRIDGES, bridge_of_maps
 
 LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
 LAYERS = {"vgg": (4, 5), "resnet": (5, 6)}
@@ -60,7 +61,7 @@ def test_the_shapes_are_the_thesis_s() -> None:
 
 
 @pytest.mark.parametrize("model", VISION_MODELS)
-@pytest.mark.parametrize("bridge", ["pool", "conv"])
+@pytest.mark.parametrize("bridge", ["pool", "conv", "deep"])
 @pytest.mark.parametrize("size", [16, 32, 48, 64, 80, 96, 112])
 def test_every_multiple_of_16_is_an_image_size(model: str, bridge: str, size: int) -> None:
     stack, twin = al(model, image_size=size, bridge=bridge), bp(model, image_size=size)
@@ -84,14 +85,14 @@ def test_grey_images_are_taken(model: str) -> None:
     assert bp(model, in_channels=1).eval()(torch.randn(2, 1, 16, 16)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("option", "value"), [("bridge", "flatten"), ("act", "swoosh"), ("association", "l2")])
+@pytest.mark.parametrize(("option", "value"), [("bridge", "wide"), ("act", "swoosh"), ("association", "l2")])
 def test_an_unknown_choice_lists_the_right_ones(option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{option}: got '{value}'; expected one of"):
         al("vgg", **{option: value})
 
 
 @pytest.mark.parametrize("image_size", [32, 64])
-@pytest.mark.parametrize("bridge", ["pool", "conv"])
+@pytest.mark.parametrize("bridge", ["pool", "conv", "deep"])
 @pytest.mark.parametrize("model", VISION_MODELS)
 def test_the_bridges_are_much_smaller_than_the_network(model: str, bridge: str, image_size: int) -> None:
     """Guards fault 7: bridges of 109M weights on a 7M VGG and of 188M on an 11M ResNet."""
@@ -148,3 +149,46 @@ def test_vgg_s_network_has_the_parameters_counted_by_hand() -> None:
     blocks = sum(9 * a * b + 2 * b for a, b in shape)
     head = 24 * 128 + 128 + 128 * 5 + 5
     assert parameter_counts(bp("vgg")) == (blocks + head, blocks + head)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("model", VISION_MODELS)
+def test_every_bridge_reaches_the_codes(model: str, bridge: str) -> None:
+    stack = al(model, bridge=bridge, image_size=32).eval()
+    x: Any = torch.randn(3, 3, 32, 32)
+    for layer in stack:
+        x = layer.inference(x, "f")
+        assert layer.inference(x, "b").shape == (3, 8)
+
+
+def test_a_deep_bridge_shrinks_the_map_by_convolutions() -> None:
+    bridge = bridge_of_maps(48, 16, 8, hidden=10, act="relu", kind="deep")
+    strided = [m for m in bridge if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, m.stride) for m in strided] == [
+        (48, 96, (2, 2)),
+        (96, 128, (2, 2)),
+        (128, 128, (2, 2)),
+    ]
+    assert [(m.in_features, m.out_features) for m in bridge if isinstance(m, nn.Linear)] == [(128 * 4, 10), (10, 8)]
+
+
+@pytest.mark.parametrize(
+    ("maps", "millions"),
+    [
+        ([(256, 16), (512, 8), (512, 4), (512, 2)], 108.5),
+        ([(64, 32), (64, 32), (128, 16), (256, 8), (512, 4)], 188.4),
+    ],
+)
+def test_the_thesis_bridges_are_as_large_as_they_were(maps: list[tuple[int, int]], millions: float) -> None:
+    """VGG's and ResNet's at 32 x 32; the earlier code had 109M and 188M weights in its bridges."""
+    with torch.device("meta"):
+        bridges = [bridge_of_maps(*shape, 700, hidden=1000, act="relu", kind="flatten") for shape in maps]
+    first = [next(m for m in bridge.modules() if isinstance(m, nn.Linear)) for bridge in bridges]
+    assert sum(linear.weight.numel() for linear in first) / 1e6 == pytest.approx(millions, abs=0.1)
+    assert all(any(isinstance(m, nn.Sigmoid) for m in bridge.modules()) for bridge in bridges)
+
+
+def test_the_head_of_vgg_can_have_another_activation() -> None:
+    head = bp("vgg", head_act="sigmoid").layers["head"]
+    assert any(isinstance(m, nn.Sigmoid) for m in head.modules())
+    assert any(isinstance(m, nn.ReLU) for m in bp("vgg").layers["head"].modules())

@@ -24,6 +24,7 @@ from training.config import (
     resolve_heads,
 )
 from training.errors import ConfigError, UsageError
+from training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 SHIPPED: dict[Task, Path] = {"vision": ROOT / "cvconfig.json", "text": ROOT / "nlpconfig.json"}
@@ -76,6 +77,30 @@ def test_a_partial_file_keeps_the_other_defaults_and_overrides_win(tmp_path: Pat
     assert config.train_batch_size == VisionConfig().train_batch_size
 
 
+@pytest.mark.parametrize("task", ["vision", "text"])
+def test_a_recipe_goes_over_the_file_and_under_what_is_set(task: Task, tmp_path: Path) -> None:
+    config = load_config(task, SHIPPED[task], ["recipe=thesis"])
+    given = config.model_dump()
+    assert {key: given[key] for key in RECIPES["thesis"][task]} == RECIPES["thesis"][task]
+    assert (config.recipe, config.association) == ("thesis", "mse")
+
+    changed = load_config(task, SHIPPED[task], ["epochs=2", "recipe=thesis", "seed=4"])
+    assert (changed.epochs, changed.seed, changed.codes) == (2, 4, config.codes)
+    assert changed.recipe == "default"  # so that the saved config, read again, means the same
+    path = tmp_path / "saved.json"
+    path.write_text(changed.model_dump_json())
+    assert load_config(task, path) == changed
+    path.write_text(config.model_dump_json())
+    assert load_config(task, path) == config
+
+
+def test_a_recipe_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match='recipe: got "best"; expected one of "default", "thesis"'):
+        load_config("vision", SHIPPED["vision"], ["recipe=best"])
+    with pytest.raises(ConfigError, match=r"recipe: got \[1\]"):
+        load_config("vision", SHIPPED["vision"], ["recipe=[1]"])
+
+
 def test_a_part_of_an_object_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text('{"al_gpu_list": {"resnet": "auto"}}')
@@ -116,7 +141,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ('{"epoch": 3}', '"epoch" is not a key: did you mean "epochs"?'),
         ('{"EPOCHS": 3}', 'did you mean "epochs"?'),
-        ('{"zzz": 3}', '"zzz" is not a key: the right ones are outputpath, epochs'),
+        ('{"zzz": 3}', '"zzz" is not a key: the right ones are recipe, outputpath'),
         ('{"batch_size": 3}', '"batch_size" is a key of the text task, not of the vision task'),
         ('{"epochs": "20"}', 'epochs: got "20"; expected a whole number of at least 1'),
         ('{"epochs": true}', "epochs: got true; expected a whole number"),

@@ -205,6 +205,13 @@ def test_the_learning_rate_falls_along_half_a_cosine() -> None:
     assert lr(11) == pytest.approx(0.1)
 
 
+def test_a_warm_up_leads_to_the_start_of_the_cosine() -> None:
+    lr = cosine_lr(1.0, 0.1, 12, warmup=0.25)
+    assert [lr(step) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert lr(3 + 9 / 2) == pytest.approx(0.55)
+    assert lr(12) == lr(20) == pytest.approx(0.1)
+
+
 def test_the_demo_runs_both_tasks_and_ends_with_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

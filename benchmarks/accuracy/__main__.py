@@ -1,0 +1,103 @@
+"""Search settings for AL and BP, run the seeds of what was chosen, and show the tables (see README.md)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ALPackage.threads import available_cores
+from training.errors import UsageError
+from training.stopping import Stopping
+
+from .choice import chosen
+from .grid import METHODS, Grid, Run, final_runs, read_grid, search_runs
+from .records import Records, results_path, sole_runner
+from .runner import RunError, run_all
+from .table import markdown, trials
+
+HERE = Path(__file__).parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says and return the exit code.
+
+    0: done. 1: a run failed. 2: a mistake in the grid or the arguments, told in one line. 130 and 143: interrupted, by
+    Ctrl-C or SIGTERM.
+    """
+    given = _parser().parse_args(argv)
+    try:
+        return _do(given)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interruption:
+        print("interrupted: the same command goes on with the runs that were not finished", file=sys.stderr)
+        return getattr(interruption, "exit_code", 130)
+
+
+def _do(given: argparse.Namespace) -> int:
+    grid = read_grid(given.grid)
+    path = given.results or results_path(given.grid)
+    if given.action in ("table", "trials"):
+        content = Records(path, grid).content()
+        print(markdown(content) if given.action == "table" else trials(content))
+        return 0
+    cuda = torch.cuda.is_available()
+    at_once = given.at_once or (1 if cuda else available_cores())
+    if not cuda and at_once > available_cores():
+        raise UsageError(f"--at-once {at_once}: every run has a core for itself, and there are {available_cores()}")
+    with sole_runner(given.grid), Stopping():
+        records = Records(path, grid)
+        runs = search_runs(grid) if given.action == "search" else _chosen_runs(grid, records, given)
+        run_all(
+            [run for run in runs if _meant(run, given)],
+            records,
+            data_root=given.data_root,
+            at_once=at_once,
+            pinned=at_once > 1 and not cuda,
+            say=lambda line: print(line, flush=True),
+        )
+    return 0
+
+
+def _chosen_runs(grid: Grid, records: Records, given: argparse.Namespace) -> list[Run]:
+    """Return the runs to report. Raises `UsageError` where a choice that is asked for cannot be made yet."""
+    choice = chosen(grid, records.runs)
+    open_ = [run for run in search_runs(grid) if _meant(run, given) and (run.cell.name, run.method) not in choice]
+    if open_:
+        names = dict.fromkeys(f"{run.cell.name} ({run.method.upper()})" for run in open_)
+        raise UsageError(f"the search is not complete for {', '.join(names)}: run search first")
+    return final_runs(grid, choice)
+
+
+def _meant(run: Run, given: argparse.Namespace) -> bool:
+    return given.cells.lower() in run.cell.name.lower() and given.method in ("both", run.method)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("action", choices=["search", "final", "table", "trials"])
+    parser.add_argument("--grid", type=Path, default=HERE / "cpu.json", help="default: cpu.json beside this script")
+    parser.add_argument("--results", type=Path, help="default: beside the grid, results.json for cpu.json")
+    parser.add_argument("--data-root", type=Path, default=Path("datasets"), help="default: ./datasets")
+    parser.add_argument("--cells", default="", metavar="TEXT", help="only cells whose name contains it")
+    parser.add_argument("--method", choices=["both", *METHODS], default="both")
+    parser.add_argument("--at-once", type=_count, metavar="N", help="default: a run per core; on a GPU, 1")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'got "{text}"; expected a whole number of at least 1')
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
