@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, ALStack
 from ALPackage.losses import Association, ClassCodes, OneHot, Reconstruction, UnitNorm
@@ -39,8 +40,8 @@ def al_form(
     """Return the AL stack of a network: one AL layer per block, and no head.
 
     `code_dim`: width of the class codes of every layer. `codes`: what follows the linear map of g, of h and of the
-    bridge: "linear", nothing, so that decoding keeps the order of the classes; or "tanh" or "sigmoid", as in the
-    thesis. With the contrastive association linear codes get unit length on both sides, the bridge's and g's.
+    bridge: "linear", nothing, and h is the transpose of g, so that decoding keeps the order of the classes; or "tanh"
+    or "sigmoid", as in the thesis. With the contrastive association codes get unit length on both sides, b's and g's.
     `auto_encoder`: the loss of h(g(y)) against y: "auto", contrastive where the association is and else "mse", but
     always cross-entropy over the classes in the first layer; or "mse" in all. `label_smoothing`: of the association.
     """
@@ -59,7 +60,7 @@ def al_form(
     below = n_classes
     for block in blocks:
         bridge = nn.Sequential(block.bridge(code_dim), *ending())
-        encoder, decoder = _code_pair(below, code_dim)
+        encoder, decoder = _code_pair(below, code_dim, codes)
         g = ClassCodes(nn.Sequential(encoder, *ending()))
         if layers:
             h = ClassCodes(nn.Sequential(decoder, *ending()))
@@ -76,13 +77,30 @@ def al_form(
     return ALStack(layers, target=OneHot(n_classes))
 
 
-def _code_pair(below: int, code_dim: int) -> tuple[nn.Linear, nn.Linear]:
-    """Return the linear parts of g and h, started so that h decodes g: orthogonal, and its transpose.
+class Transposed(nn.Module):
+    """Decode by the transpose of an encoder, a linear map without offsets: codes (..., d_i) -> (..., d_{i-1})."""
 
-    A decoder that starts at random learns to invert g at the few exact codes, and not around them, where the
-    bridge's outputs lie; every layer of decoding then costs accuracy. Started as the transpose, it ranks the
-    classes by their cosine to any code.
+    def __init__(self, encoder: nn.Linear) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Return code @ W for the encoder's W (d_i, d_{i-1}), unbounded."""
+        return F.linear(code, self.encoder.weight.T)
+
+
+def _code_pair(below: int, code_dim: int, codes: str) -> tuple[nn.Module, nn.Module]:
+    """Return the linear parts of g and h, so that h decodes g: orthogonal, and its transpose.
+
+    The auto-encoder loss shows h the exact codes and nothing around them, where the bridge's outputs lie. A transpose
+    ranks the classes by the cosine of any code to theirs; a decoder that is free to learn loses that, the more
+    layers, the more (benchmarks/NOTES.md). Linear codes are tied so for good; between bounded ones, which no
+    transpose decodes, it is only the start.
     """
+    if codes == "linear":
+        tied = nn.Linear(below, code_dim, bias=False)
+        nn.init.orthogonal_(tied.weight)
+        return tied, Transposed(tied)
     encoder, decoder = nn.Linear(below, code_dim), nn.Linear(code_dim, below)
     nn.init.orthogonal_(encoder.weight)
     with torch.no_grad():
