@@ -4,34 +4,52 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
 from .text import Embedding, LastStates, Mean, Sequences, read_bridge
 
-__all__ = ["lstm"]
+__all__ = ["BiLSTM", "lstm", "reversed_positions"]
 
 
 class BiLSTM(nn.Module):
-    """One bidirectional LSTM over packed sequences, so that padding is never read: D -> 2 * hidden features."""
+    """One bidirectional LSTM over the real positions: D -> 2 * hidden features.
 
-    #: Packing reads the lengths on the host, which no CUDA graph can hold.
+    The second direction reads every sample's real positions in reverse, and its states are put back in order. What
+    follows a sample's end comes after all that is read in both directions, so no real state depends on it. Packed
+    sequences do the same, but their backward pass takes three to five times as long on a CPU (benchmarks/NOTES.md).
+    """
+
+    #: cuDNN's recurrent kernels have not been tried in a CUDA graph.
     capturable = False
 
     def __init__(self, features: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(features, hidden, batch_first=True, bidirectional=True)
+        self.ahead = nn.LSTM(features, hidden, batch_first=True)
+        self.back = nn.LSTM(features, hidden, batch_first=True)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Sequences) -> Sequences:
         """Return ((B, T, 2 * hidden), lengths) for ((B, T, D), lengths)."""
         features, lengths = x
-        packed = pack_padded_sequence(features, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=features.shape[1])
-        return self.dropout(states), lengths
+        places = reversed_positions(lengths, features.shape[1])
+        ahead, _ = self.ahead(features)
+        back, _ = self.back(_taken(features, places))
+        return self.dropout(torch.cat([ahead, _taken(back, places)], dim=2)), lengths
+
+
+def reversed_positions(lengths: Tensor, positions: int) -> Tensor:
+    """Return int64 (B, T): for every place the one that it changes with, padding with itself; its own inverse."""
+    place = torch.arange(positions, device=lengths.device)
+    mirrored = lengths[:, None] - 1 - place
+    return torch.where(mirrored >= 0, mirrored, place)
+
+
+def _taken(features: Tensor, places: Tensor) -> Tensor:
+    return features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
 
 
 def lstm(
