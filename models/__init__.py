@@ -69,12 +69,14 @@ def build_text(
     n_heads: int = 6,
     n_layers: int = 3,
     act: str = "tanh",
+    reading: str = "mean",
     dropout: float = 0.3,
     **local: Any,
 ) -> ALStack | BPStack:
     """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
 
-    `act`: activation in the bridges. `local`: what `al_form` takes beside the blocks.
+    `act`: activation in the bridges. `reading`: of the LSTM's states, "mean" or "last". `local`: what `al_form` takes
+    beside the blocks.
     """
     _known(model, TEXT_MODELS, method)
     common: dict[str, Any] = {
@@ -85,7 +87,7 @@ def build_text(
         "dropout": dropout,
         "act": act,
     }
-    blocks, head = lstm(**common) if model == "lstm" else transformer(heads=n_heads, **common)
+    blocks, head = lstm(reading=reading, **common) if model == "lstm" else transformer(heads=n_heads, **common)
     if method == "bp":
         return BPStack(blocks, head)
     return al_form(blocks, n_classes, code_dim=y_hid, **local)

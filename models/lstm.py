@@ -12,7 +12,10 @@ from ALPackage.randomness import Dropout
 from .blocks import Block
 from .text import Embedding, LastStates, Mean, Sequences, read_bridge
 
-__all__ = ["BiLSTM", "lstm", "reversed_positions"]
+__all__ = ["READINGS", "BiLSTM", "lstm", "reversed_positions"]
+
+#: Of all real positions the mean, or the last state of each direction.
+READINGS: dict[str, type[nn.Module]] = {"mean": Mean, "last": LastStates}
 
 
 class BiLSTM(nn.Module):
@@ -53,18 +56,22 @@ def _taken(features: Tensor, places: Tensor) -> Tensor:
 
 
 def lstm(
-    *, n_classes: int, vectors: Tensor, hidden: int, n_layers: int, dropout: float, act: str
+    *, n_classes: int, vectors: Tensor, hidden: int, n_layers: int, dropout: float, act: str, reading: str
 ) -> tuple[list[Block], nn.Module]:
-    """Return the embedding block and `n_layers` LSTM blocks, and the BP head on the true last states.
+    """Return the embedding block and `n_layers` LSTM blocks, and the BP head.
 
     `vectors`: initial embeddings (V, D). `hidden`: units of each direction. `act`: activation in the bridges.
+    `reading`: what the head and the LSTMs' bridges read of the states: "mean" or "last".
     """
+    if reading not in READINGS:
+        raise ValueError(f"reading: got {reading!r}; expected one of {', '.join(READINGS)}")
+    pooling = READINGS[reading]
     width = vectors.shape[1]
     blocks = [Block("embedding", Embedding(vectors, dropout, positional=False), partial(_bridge, Mean, width, act))]
     for number in range(1, n_layers + 1):
         layer, width = BiLSTM(width, hidden, dropout), 2 * hidden
-        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, LastStates, width, act)))
-    return blocks, _read(LastStates, width, n_classes)
+        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, pooling, width, act)))
+    return blocks, _read(pooling, width, n_classes)
 
 
 def _bridge(pooling: type[nn.Module], features: int, act: str, code_dim: int) -> nn.Module:

@@ -255,6 +255,9 @@ class TextConfig(CommonConfig):
     act: Activation = "tanh"
     """Activation function in the bridges."""
 
+    reading: Literal["mean", "last"] = "mean"
+    """What BP's head and AL's bridges read of the LSTM's states: their mean, or the last one of each direction."""
+
     dropout: Share = 0.3
     """Share of the activations that is dropped in training."""
 

@@ -57,6 +57,7 @@ GOOD: dict[str, list[Any]] = {
     "pretrained_model": ["none"],
     "embedding_dim": [8, 50],
     "vocab_size": [3, 500],
+    "reading": ["mean", "last"],
     "x_hid": [4, 8],
     "y_hid": [4],
     "n_heads": [1, 2, 3, "auto"],
