@@ -69,14 +69,15 @@ def build_text(
     n_heads: int = 6,
     n_layers: int = 3,
     act: str = "tanh",
+    bridge: str = "hidden",
     reading: str = "mean",
     dropout: float = 0.3,
     **local: Any,
 ) -> ALStack | BPStack:
     """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
 
-    `act`: activation in the bridges. `reading`: of the LSTM's states, "mean" or "last". `local`: what `al_form` takes
-    beside the blocks.
+    `act`, `bridge`: activation and form of the bridges. `reading`: of the LSTM's states, "mean" or "last". `local`:
+    what `al_form` takes beside the blocks.
     """
     _known(model, TEXT_MODELS, method)
     common: dict[str, Any] = {
@@ -86,6 +87,7 @@ def build_text(
         "n_layers": n_layers,
         "dropout": dropout,
         "act": act,
+        "bridge": bridge,
     }
     blocks, head = lstm(reading=reading, **common) if model == "lstm" else transformer(heads=n_heads, **common)
     if method == "bp":

@@ -56,26 +56,28 @@ def _taken(features: Tensor, places: Tensor) -> Tensor:
 
 
 def lstm(
-    *, n_classes: int, vectors: Tensor, hidden: int, n_layers: int, dropout: float, act: str, reading: str
+    *, n_classes: int, vectors: Tensor, hidden: int, n_layers: int, dropout: float, act: str, bridge: str, reading: str
 ) -> tuple[list[Block], nn.Module]:
     """Return the embedding block and `n_layers` LSTM blocks, and the BP head.
 
-    `vectors`: initial embeddings (V, D). `hidden`: units of each direction. `act`: activation in the bridges.
-    `reading`: what the head and the LSTMs' bridges read of the states: "mean" or "last".
+    `vectors`: initial embeddings (V, D). `hidden`: units of each direction. `act`, `bridge`: activation and form of the
+    bridges. `reading`: what the head and the LSTMs' bridges read of the states: "mean" or "last".
     """
     if reading not in READINGS:
         raise ValueError(f"reading: got {reading!r}; expected one of {', '.join(READINGS)}")
     pooling = READINGS[reading]
     width = vectors.shape[1]
-    blocks = [Block("embedding", Embedding(vectors, dropout, positional=False), partial(_bridge, Mean, width, act))]
+    blocks = [
+        Block("embedding", Embedding(vectors, dropout, positional=False), partial(_bridge, Mean, width, act, bridge))
+    ]
     for number in range(1, n_layers + 1):
         layer, width = BiLSTM(width, hidden, dropout), 2 * hidden
-        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, pooling, width, act)))
+        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, pooling, width, act, bridge)))
     return blocks, _read(pooling, width, n_classes)
 
 
-def _bridge(pooling: type[nn.Module], features: int, act: str, code_dim: int) -> nn.Module:
-    return read_bridge(_read(pooling, features, code_dim), act, code_dim)
+def _bridge(pooling: type[nn.Module], features: int, act: str, kind: str, code_dim: int) -> nn.Module:
+    return read_bridge(_read(pooling, features, code_dim), act, kind, code_dim)
 
 
 def _read(pooling: type[nn.Module], features: int, out: int) -> nn.Sequential:

@@ -15,9 +15,11 @@ from ALPackage.randomness import Dropout
 
 from .blocks import activation
 
-__all__ = ["Embedding", "LastStates", "Mean", "Sequences", "read_bridge", "real_positions"]
+__all__ = ["TEXT_BRIDGES", "Embedding", "LastStates", "Mean", "Sequences", "read_bridge", "real_positions"]
 
 Sequences = tuple[Tensor, Tensor]
+
+TEXT_BRIDGES = ("linear", "hidden")
 
 
 def real_positions(lengths: Tensor, positions: int) -> Tensor:
@@ -80,6 +82,12 @@ class LastStates(nn.Module):
         return torch.cat([features[rows, lengths - 1, :half], features[:, 0, half:]], dim=1)
 
 
-def read_bridge(reading: nn.Sequential, act: str, code_dim: int) -> nn.Module:
-    """Return a bridge: a reading of the real positions to `code_dim` units, the activation, a linear layer."""
-    return nn.Sequential(*reading, activation(act), nn.Linear(code_dim, code_dim))
+def read_bridge(reading: nn.Sequential, act: str, kind: str, code_dim: int) -> nn.Module:
+    """Return a bridge: a reading of the real positions to `code_dim` units, alone or before a hidden layer's rest.
+
+    "linear": the reading, as BP's head is. "hidden": the activation and a linear layer after it.
+    """
+    if kind not in TEXT_BRIDGES:
+        raise ValueError(f"bridge: got {kind!r}; expected one of {', '.join(TEXT_BRIDGES)}")
+    rest = [activation(act), nn.Linear(code_dim, code_dim)] if kind == "hidden" else []
+    return nn.Sequential(*reading, *rest)

@@ -55,23 +55,23 @@ class EncoderLayer(nn.Module):
 
 
 def transformer(
-    *, n_classes: int, vectors: Tensor, hidden: int, heads: int, n_layers: int, dropout: float, act: str
+    *, n_classes: int, vectors: Tensor, hidden: int, heads: int, n_layers: int, dropout: float, act: str, bridge: str
 ) -> tuple[list[Block], nn.Module]:
     """Return the embedding block and `n_layers` encoder blocks, and the BP head on the mean of real positions.
 
-    `vectors`: initial embeddings (V, D); the model's width is D. `hidden`: units of the feed-forward part. `act`:
-    activation in the bridges.
+    `vectors`: initial embeddings (V, D); the model's width is D. `hidden`: units of the feed-forward part. `act`,
+    `bridge`: activation and form of the bridges.
     """
     width = vectors.shape[1]
-    bridge = partial(_bridge, width, act)
-    blocks = [Block("embedding", Embedding(vectors, dropout, positional=True), bridge)]
+    bridged = partial(_bridge, width, act, bridge)
+    blocks = [Block("embedding", Embedding(vectors, dropout, positional=True), bridged)]
     for number in range(1, n_layers + 1):
-        blocks.append(Block(f"encoder_{number}", EncoderLayer(width, heads, hidden, dropout), bridge))
+        blocks.append(Block(f"encoder_{number}", EncoderLayer(width, heads, hidden, dropout), bridged))
     return blocks, _read(width, n_classes)
 
 
-def _bridge(features: int, act: str, code_dim: int) -> nn.Module:
-    return read_bridge(_read(features, code_dim), act, code_dim)
+def _bridge(features: int, act: str, kind: str, code_dim: int) -> nn.Module:
+    return read_bridge(_read(features, code_dim), act, kind, code_dim)
 
 
 def _read(features: int, out: int) -> nn.Sequential:

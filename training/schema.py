@@ -255,6 +255,9 @@ class TextConfig(CommonConfig):
     act: Activation = "tanh"
     """Activation function in the bridges."""
 
+    bridge: Literal["linear", "hidden"] = "hidden"
+    """From what is read of a layer's states to the codes: a `linear` layer, as BP's head, or a `hidden` one first."""
+
     reading: Literal["mean", "last"] = "mean"
     """What BP's head and AL's bridges read of the LSTM's states: their mean, or the last one of each direction."""
 

@@ -150,6 +150,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
             n_heads=heads,
             n_layers=config.n_layers,
             act=config.act,
+            bridge=config.bridge,
             reading=config.reading,
             dropout=config.dropout,
             **_local(config, config.lr),

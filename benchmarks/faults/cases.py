@@ -46,7 +46,7 @@ GOOD: dict[str, list[Any]] = {
     "ae_dim": [2, 16],
     "act": ["relu", "tanh"],
     "head_act": ["auto", "sigmoid"],
-    "bridge": ["pool", "conv", "deep", "flatten"],
+    "bridge": ["pool", "conv", "deep", "flatten", "linear", "hidden"],
     "compile": [False],
     "base_lr": [1e-3],
     "lr": [1e-3, 1],

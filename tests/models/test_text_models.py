@@ -346,3 +346,40 @@ def test_parameters_are_counted_as_by_hand() -> None:
     bridge = 16 + 2 * (8 * 8 + 8)
     network = 30 * 8 + 3 * encoder
     assert parameter_counts(al("transformer")) == (network + 4 * bridge + coders, network + bridge + coders)
+
+
+def linears(module: nn.Module) -> list[tuple[int, int]]:
+    """Return the shapes of the linear layers, in order."""
+    return [(m.in_features, m.out_features) for m in module.modules() if isinstance(m, nn.Linear)]
+
+
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_a_linear_bridge_is_what_bp_s_head_is(model: str) -> None:
+    head = bp(model).layers["head"]
+    bridge = al(model, bridge="linear")[-1].enc.b
+    width = linears(head)[0][0]
+    assert linears(head) == [(width, 5)]
+    assert linears(bridge) == [(width, 8)]
+    assert linears(al(model, bridge="hidden")[-1].enc.b) == [(width, 8), (8, 8)]
+    kinds = [type(m) for m in head.modules()][1:]
+    assert [type(m) for m in bridge.modules() if type(m) in kinds] == kinds
+
+
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_a_bridge_that_there_is_not_is_refused(model: str) -> None:
+    with pytest.raises(ValueError, match="bridge: got 'pool'; expected one of linear, hidden"):
+        al(model, bridge="pool")
+
+
+def test_a_reading_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="reading: got 'first'; expected one of mean, last"):
+        bp("lstm", reading="first")
+
+
+def test_the_mean_is_read_by_head_and_bridges_alike() -> None:
+    for reading, kind in (("mean", Mean), ("last", LastStates)):
+        parts = [
+            bp("lstm", reading=reading).layers["head"],
+            *(layer.enc.b for layer in list(al("lstm", reading=reading))[1:]),
+        ]
+        assert all(any(isinstance(m, kind) for m in part.modules()) for part in parts)
