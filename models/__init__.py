@@ -69,7 +69,7 @@ def build_text(
     n_heads: int = 6,
     n_layers: int = 3,
     act: str = "tanh",
-    bridge: str = "hidden",
+    bridge: str = "linear",
     reading: str = "mean",
     dropout: float = 0.3,
     **local: Any,

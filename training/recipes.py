@@ -39,6 +39,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "auto_encoder": "auto",
             "codes": "tanh",
             "act": "tanh",
+            "bridge": "linear",
             "reading": "last",
             "x_hid": 256,
             "y_hid": 128,

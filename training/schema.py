@@ -222,6 +222,9 @@ class TextConfig(CommonConfig):
 
     models: ClassVar[tuple[str, ...]] = ("lstm", "transformer")
 
+    temperature: Rate = 0.5
+    """Divides the similarities in the losses of the contrastive association: lower is sharper."""
+
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Documents per training batch."""
 
@@ -255,7 +258,7 @@ class TextConfig(CommonConfig):
     act: Activation = "tanh"
     """Activation function in the bridges."""
 
-    bridge: Literal["linear", "hidden"] = "hidden"
+    bridge: Literal["linear", "hidden"] = "linear"
     """From what is read of a layer's states to the codes: a `linear` layer, as BP's head, or a `hidden` one first."""
 
     reading: Literal["mean", "last"] = "mean"
