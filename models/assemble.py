@@ -40,8 +40,8 @@ def al_form(
     """Return the AL stack of a network: one AL layer per block, and no head.
 
     `code_dim`: width of the class codes of every layer. `codes`: what follows the linear map of g, of h and of the
-    bridge: "linear", nothing, and h is the transpose of g, so that decoding keeps the order of the classes; or "tanh"
-    or "sigmoid", as in the thesis. With the contrastive association codes get unit length on both sides, b's and g's.
+    bridge: "linear", nothing, and h is the transpose of g, which ranks the classes as their codes do; or "tanh" or
+    "sigmoid", as in the thesis. With the contrastive association codes get unit length on both sides, b's and g's.
     `auto_encoder`: the loss of h(g(y)) against y: "auto", contrastive where the association is and else "mse", but
     always cross-entropy over the classes in the first layer; or "mse" in all. `label_smoothing`: of the association.
     """
@@ -93,13 +93,16 @@ def _code_pair(below: int, code_dim: int, codes: str) -> tuple[nn.Module, nn.Mod
     """Return the linear parts of g and h, so that h decodes g: orthogonal, and its transpose.
 
     The auto-encoder loss shows h the exact codes and nothing around them, where the bridge's outputs lie. A transpose
-    ranks the classes by the cosine of any code to theirs; a decoder that is free to learn loses that, the more
-    layers, the more (benchmarks/NOTES.md). Linear codes are tied so for good; between bounded ones, which no
-    transpose decodes, it is only the start.
+    ranks the classes by the dot product of any code with theirs, that is by the cosine as long as their norms are
+    alike, and they start at 1; a decoder that is free to learn need not (benchmarks/NOTES.md). Linear codes are tied
+    so for good; between bounded ones, which no transpose decodes, it is only the start.
     """
     if codes == "linear":
         tied = nn.Linear(below, code_dim, bias=False)
         nn.init.orthogonal_(tied.weight)
+        if below > code_dim:  # then it is the rows that are orthonormal, and the classes would differ in norm
+            with torch.no_grad():
+                tied.weight.div_(tied.weight.norm(dim=0))
         return tied, Transposed(tied)
     encoder, decoder = nn.Linear(below, code_dim), nn.Linear(code_dim, below)
     nn.init.orthogonal_(encoder.weight)

@@ -23,7 +23,7 @@ class BiLSTM(nn.Module):
 
     The second direction reads every sample's real positions in reverse, and its states are put back in order. What
     follows a sample's end comes after all that is read in both directions, so no real state depends on it. Packed
-    sequences do the same, but their backward pass takes three to five times as long on a CPU (benchmarks/NOTES.md).
+    sequences do the same, but a step with them takes more than twice as long on a CPU (benchmarks/NOTES.md).
     """
 
     #: cuDNN's recurrent kernels have not been tried in a CUDA graph.
@@ -52,7 +52,7 @@ def reversed_positions(lengths: Tensor, positions: int) -> Tensor:
 
 
 def _taken(features: Tensor, places: Tensor) -> Tensor:
-    return features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
+    return features[torch.arange(len(features), device=features.device)[:, None], places]
 
 
 def lstm(

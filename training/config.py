@@ -149,7 +149,9 @@ def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config
             value = {**(whole if isinstance(whole, dict) else {}), part: value}
         values[key] = value
         origin[key] = f"--set {override}"
-    values = apply_recipe(values, task, {override.partition("=")[0].partition(".")[0] for override in overrides})
+    set_now = {override.partition("=")[0].partition(".")[0] for override in overrides}
+    before, values = values, apply_recipe(values, task, set_now)
+    origin |= {key: f'recipe "{before["recipe"]}"' for key in values if key not in before or values[key] != before[key]}
     try:
         return schema.model_validate(values)
     except ValidationError as error:

@@ -44,7 +44,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "x_hid": 256,
             "y_hid": 128,
             "n_layers": 3,
-            "n_heads": 6,
+            "n_heads": "auto",
             "dropout": 0.3,
             "pretrained_model": "glove",
             "embedding_dim": 300,

@@ -111,7 +111,7 @@ class CommonConfig(BaseModel):
     """Divides the similarities in the losses of the contrastive association: lower is sharper."""
 
     codes: Literal["linear", "tanh", "sigmoid"] = "linear"
-    """What follows the linear maps of g, h and the bridge: `linear` is nothing."""
+    """What follows the linear maps of g, h and the bridge: `linear` is nothing, and then h is the transpose of g."""
 
     auto_encoder: Literal["auto", "mse"] = "auto"
     """The loss of h(g(y)) against y; `auto`: cross-entropy over the classes, then what suits the association."""

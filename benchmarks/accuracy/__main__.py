@@ -53,15 +53,18 @@ def _do(given: argparse.Namespace) -> int:
     at_once = given.at_once or (1 if cuda else available_cores())
     if not cuda and at_once > available_cores():
         raise UsageError(f"--at-once {at_once}: every run has a core for itself, and there are {available_cores()}")
-    with sole_runner(given.grid), Stopping():
+    with sole_runner(path), Stopping():
         records = Records(path, grid)
         runs = search_runs(grid) if given.action == "search" else _chosen_runs(grid, records, given)
+        meant = [run for run in runs if _meant(run, given)]
+        if not meant:
+            raise UsageError(f'--cells "{given.cells}": no cell has such a name; the cells are {_names(grid)}')
         run_all(
-            [run for run in runs if _meant(run, given)],
+            meant,
             records,
             data_root=given.data_root,
             at_once=at_once,
-            pinned=at_once > 1 and not cuda,
+            pinned=not cuda,
             say=lambda line: print(line, flush=True),
         )
     return 0
@@ -75,6 +78,10 @@ def _chosen_runs(grid: Grid, records: Records, given: argparse.Namespace) -> lis
         names = dict.fromkeys(f"{run.cell.name} ({run.method.upper()})" for run in open_)
         raise UsageError(f"the search is not complete for {', '.join(names)}: run search first")
     return final_runs(grid, choice)
+
+
+def _names(grid: Grid) -> str:
+    return "; ".join(cell.name for cell in grid.cells)
 
 
 def _meant(run: Run, given: argparse.Namespace) -> bool:

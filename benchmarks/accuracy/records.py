@@ -96,13 +96,18 @@ def results_path(grid: Path) -> Path:
 
 
 @contextlib.contextmanager
-def sole_runner(grid: Path) -> Iterator[None]:
-    """Be the only command that runs this grid. Raises `UsageError` where another one does."""
+def sole_runner(results: Path) -> Iterator[None]:
+    """Be the only command that adds to these results. Raises `UsageError` where another one does, or none can."""
+    lock = results.with_name(f".{results.name}.lock")  # the results themselves are replaced, and a lock with them
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(locked(grid, wait=False))
+            lock.touch()
+            held.enter_context(locked(lock, wait=False))
         except BlockingIOError:
-            raise UsageError(f"{grid}: another command is running it; wait for its end") from None
+            raise UsageError(f"{results}: another command is adding to it; wait for its end") from None
         except OSError as error:
-            raise UsageError(f"{grid}: cannot be locked ({reason(error)})") from None
-        yield
+            raise UsageError(f"{results}: cannot be written ({reason(error)}); name another with --results") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

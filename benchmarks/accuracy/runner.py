@@ -67,13 +67,13 @@ def run_all(
                     if code is None:
                         continue
                     del active[slot]
-                    if code == 0:
-                        facts = _facts(started, time.monotonic() - started.begun)
+                    try:
+                        facts = _finished(started, code)
                         records.add(started.run, facts)
                         say(_told(started.run, facts))
-                    else:
+                    except (RunError, OSError) as error:
                         waiting.clear()
-                        failure = failure or f"{started.run}: exit code {code}\n{_last_words(started)}"
+                        failure = failure or f"{started.run}: {error}"
         finally:
             for started in active.values():
                 started.process.kill()
@@ -103,6 +103,16 @@ def _start(run: Run, parent: Path, data_root: Path, slot: int | None) -> _Starte
     return _Started(run, process, folder, config, begun)
 
 
+def _finished(started: _Started, code: int) -> Record:
+    """Return the facts of a run that has ended. Raises `RunError` where it failed or left no results."""
+    if code != 0:
+        raise RunError(f"exit code {code}\n{_last_words(started)}")
+    try:
+        return _facts(started, time.monotonic() - started.begun)
+    except (OSError, ValueError, LookupError) as error:
+        raise RunError(f"its results cannot be read ({type(error).__name__}: {error})") from error
+
+
 def _facts(started: _Started, seconds: float) -> Record:
     """Return what the files of a finished run say. Paths and the rest of this machine's life stay out of it."""
     run, out = started.run, started.folder / "result"
@@ -118,9 +128,10 @@ def _facts(started: _Started, seconds: float) -> Record:
     said = (started.folder / "stdout").read_text(encoding="utf-8", errors="replace")
     classes = re.search(r"; (\d+) classes", said)
     if classes is None:
-        raise RunError(f"{run}: it does not say how many classes there are")
+        raise RunError("it does not say how many classes there are")
     return {
         "rows": rows,
+        "notes": block.get("notes", []),
         "classes": int(classes[1]),
         "wall_s": round(seconds, 1),
         **{name: block[name] for name in ("train_samples", "parameters_training", "parameters_inference", "threads")},

@@ -78,11 +78,12 @@ def _about(grid: Grid, found: Finals) -> str:
     origins = [record["provenance"] for record in records]
     devices = {name for origin in origins for name in origin["device_names"].values() if name}
     versions = {f"Python {origin['versions']['python']}, torch {origin['versions']['torch']}" for origin in origins}
+    commits = {origin["git_commit"][:7] for origin in origins if origin.get("git_commit")}
     cores = {str(origin["cores"]) for origin in origins}
     return (
         f"{grid.about} {'; '.join(sorted(devices))}, cores per run: {', '.join(sorted(cores))}; "
-        f"{'; '.join(sorted(versions))}. {len(records)} runs, the longest took "
-        f"{max(record['wall_s'] for record in records):.0f} s, loading and evaluations included."
+        f"{'; '.join(sorted(versions))}; commits {', '.join(sorted(commits)) or 'unknown'}. {len(records)} runs, the "
+        f"longest took {max(record['wall_s'] for record in records):.0f} s, loading and evaluations included."
     )
 
 

@@ -58,7 +58,7 @@ def _build(model: str, form: str, quick: bool, **local: Any) -> ALStack | BPStac
     del settings["positions"]
     vectors = torch.randn(words, width) * 0.4
     vectors[0] = 0.0
-    return build_text("transformer", form, vectors=vectors, **settings, **local)
+    return build_text("transformer", form, vectors=vectors, bridge="hidden", **settings, **local)
 
 
 def al_model(model: str, quick: bool) -> ALStack:

@@ -14,9 +14,10 @@ from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import runner
 from benchmarks.accuracy.choice import best, chosen
 from benchmarks.accuracy.grid import Grid, final_runs, read_grid, search_runs
-from benchmarks.accuracy.records import results_path
+from benchmarks.accuracy.records import results_path, sole_runner
 from benchmarks.accuracy.table import markdown, summary, time_to, trials
 
+BOTH = ("lr", "base_lr", "end_lr", "warmup", "weight_decay", "label_smoothing", "dropout")
 TINY = {"epochs": 2, "width": 0.05, "ae_dim": 8, "enc_dim": 8, "train_batch_size": 32}
 #: A command that writes what the real one does, at once; a rate of 0.5 makes it fail, one of 0.25 takes its time.
 FAKE = """
@@ -132,6 +133,7 @@ def record(run: Any, rows: Sequence[tuple[float, float]], depths: tuple[float, .
         "provenance": {
             "device_names": {"cpu": "A CPU"},
             "versions": {"python": "3.11", "torch": "2.5"},
+            "git_commit": "0123456789abcdef",
             "cores": 1,
         },
     }
@@ -162,7 +164,7 @@ def test_the_figures_are_those_of_the_records() -> None:
     results = by_hand()
     lines = markdown(results).splitlines()
     assert lines[0] == (
-        "A sample. A CPU, cores per run: 1; Python 3.11, torch 2.5. "
+        "A sample. A CPU, cores per run: 1; Python 3.11, torch 2.5; commits 0123456. "
         "6 runs, the longest took 33 s, loading and evaluations included."
     )
     # BP 80, 82, 84; AL 76, 77, 75, each where validation is best, not test.
@@ -214,7 +216,9 @@ def test_the_search_comes_first_then_the_seeds_of_its_choice(
     words = "error: the search is not complete for Digits, VGG (BP): run search first\n"
     assert capsys.readouterr().err == words
     assert call("final", path, "--method", "al") == 0
-    assert call("search", path, "--cells", "no such") == 0
+    assert call("search", path, "--cells", "no such") == 2
+    words = 'error: --cells "no such": no cell has such a name; the cells are Digits, VGG\n'
+    assert capsys.readouterr().err == words
     assert call("search", path, "--cells", "digits") == 0
     assert call("final", path) == 0
     runs = json.loads((tmp_path / "grid.results.json").read_text())["runs"]
@@ -227,6 +231,46 @@ def test_the_search_comes_first_then_the_seeds_of_its_choice(
     capsys.readouterr()
     assert call("table", path) == 0
     assert "| Digits, VGG | 60.00 ± 0.00 | 60.00 ± 0.00 | +0.00 | – | 3, 3 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["cpu", "full"])
+def test_the_shipped_grids_are_sound_and_search_the_same_rates_for_both(name: str) -> None:
+    grid = read_grid(accuracy.HERE / f"{name}.json")
+    assert {cell.model for cell in grid.cells} == {"lstm", "transformer", "vgg", "resnet"}
+    for cell in grid.cells:
+        shared = [
+            [{key: trial[key] for key in trial if key in BOTH} for trial in trials]
+            for trials in (cell.search.al, cell.search.bp)
+        ]
+        assert shared[0] == shared[1]
+
+
+@pytest.mark.usefixtures("fake")
+def test_one_command_at_a_time_adds_to_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(grid_of(TWO, TWO), tmp_path)
+    results = results_path(path)
+    with sole_runner(results):
+        assert call("search", path) == 2
+    assert "another command is adding to it" in capsys.readouterr().err
+    assert not results.exists()
+    assert call("search", path) == 0
+    assert sorted(entry.name for entry in tmp_path.iterdir() if "results" in entry.name) == [results.name]
+
+
+@pytest.mark.usefixtures("fake")
+def test_results_that_cannot_be_written_are_refused_before_any_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(grid_of(TWO, TWO), tmp_path)
+    assert call("search", path, "--results", str(tmp_path / "nowhere" / "results.json")) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_run_that_leaves_no_results_is_told_as_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cvmain.py").write_text("print('digits, vgg: 9 training; 10 classes')")
+    assert call("search", saved(grid_of(TWO, TWO), tmp_path)) == 1
+    assert "its results cannot be read (FileNotFoundError" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fake")

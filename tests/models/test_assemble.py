@@ -249,7 +249,7 @@ def test_codes_and_auto_encoders_that_there_are_not_are_refused(key: str, value:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_linear_codes_are_decoded_by_the_transpose_of_their_encoder_also_after_training(model: str) -> None:
-    """Guards a loss of 1 to 2 points at full depth: decoders that learned freely ranked the classes otherwise."""
+    """Guards a loss of accuracy by decoding: decoders that learned freely ranked the classes otherwise."""
     stack = build(model, "al", lr=1e-2)
     x, labels = inputs(model), torch.tensor([0, 3, 1])
     for _ in range(5):
@@ -267,3 +267,18 @@ def test_linear_codes_are_decoded_by_the_transpose_of_their_encoder_also_after_t
         code = decoded
     first = next(stack[0].ae.g.parameters())
     assert not torch.allclose(first.T @ first, torch.eye(5), atol=1e-3)  # it has been trained
+
+
+@pytest.mark.parametrize("n_classes", [10, 200])
+def test_decoding_any_code_finds_the_nearest_class(n_classes: int) -> None:
+    """Also with more classes than dimensions: the classes' codes start with the same norm."""
+    stack = build("vgg", "al", n_classes=n_classes, ae_dim=128)
+    target: Any = stack.target(torch.arange(n_classes))
+    for layer in stack:
+        with torch.no_grad():
+            target = layer.ae.g(target)
+    code = torch.nn.functional.normalize(torch.randn(500, 128), dim=-1)
+    nearest = (code @ target[0].T).argmax(1)
+    for layer in reversed(list(stack)):
+        code = layer.inference(code, "h")
+    assert (code.argmax(1) == nearest).float().mean() > 0.995

@@ -338,14 +338,16 @@ def test_parameters_are_counted_as_by_hand() -> None:
     coders = 5 * 8 + 3 * 8 * 8  # g, whose weights are h's too
     bridges = [8 * 8 + 8 + 8 * 8 + 8] + [12 * 8 + 8 + 8 * 8 + 8] * 3
     network = 30 * 8 + sum(lstms)
-    assert parameter_counts(al("lstm", bridge="hidden")) == (network + sum(bridges) + coders, network + bridges[-1] + coders)
+    stack = al("lstm", bridge="hidden")
+    assert parameter_counts(stack) == (network + sum(bridges) + coders, network + bridges[-1] + coders)
     # norms, attention in and out, feed-forward in and out
     encoder = 2 * 16 + (8 * 24 + 24) + (8 * 8 + 8) + (8 * 6 + 6) + (6 * 8 + 8)
     head = 16 + 8 * 5 + 5
     assert parameter_counts(bp("transformer"))[0] == 30 * 8 + 3 * encoder + head
     bridge = 16 + 2 * (8 * 8 + 8)
     network = 30 * 8 + 3 * encoder
-    assert parameter_counts(al("transformer", bridge="hidden")) == (network + 4 * bridge + coders, network + bridge + coders)
+    stack = al("transformer", bridge="hidden")
+    assert parameter_counts(stack) == (network + 4 * bridge + coders, network + bridge + coders)
 
 
 def linears(module: nn.Module) -> list[tuple[int, int]]:

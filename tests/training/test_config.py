@@ -94,6 +94,12 @@ def test_a_recipe_goes_over_the_file_and_under_what_is_set(task: Task, tmp_path:
     assert load_config(task, path) == config
 
 
+def test_a_mistake_beside_a_recipe_names_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("text", SHIPPED["text"], ["recipe=thesis", "lr=1e-5"])
+    assert str(caught.value).startswith('recipe "thesis" with --set lr=1e-5: end_lr: got 0.00025')
+
+
 def test_a_recipe_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match='recipe: got "best"; expected one of "default", "thesis"'):
         load_config("vision", SHIPPED["vision"], ["recipe=best"])

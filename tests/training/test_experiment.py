@@ -212,6 +212,29 @@ def test_a_warm_up_leads_to_the_start_of_the_cosine() -> None:
     assert lr(12) == lr(20) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(
+    ("task", "text", "small"),
+    [
+        ("vision", "fashionMNIST vgg", "--set enc_dim=16 --set ae_dim=12 --set image_size=16 --set test_batch_size=64"),
+        ("vision", "tinyImageNet resnet", "--set enc_dim=16 --set ae_dim=12 --set image_size=16"),
+        ("text", "agnews lstm", ""),
+        ("text", "agnews transformer", ""),
+    ],
+)
+def test_the_thesis_recipe_runs(
+    task: Task, text: str, small: str, datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a small size, with a warm-up and smoothed labels besides."""
+    more = "--set recipe=thesis --set warmup=0.5 --set label_smoothing=0.1"
+    assert command(task, f"{text} {more} {small}", datasets, tmp_path) == 0
+    dataset, model = text.split()
+    methods = json.loads((tmp_path / f"{dataset}_{model}.json").read_text())["methods"]
+    config = methods["al"]["config"]
+    assert (config["association"], config["codes"]) == ("mse", "sigmoid" if task == "vision" else "tanh")
+    assert (config["recipe"], config["warmup"]) == ("default", 0.5)  # some of its keys are set otherwise
+    assert capsys.readouterr().err == ""
+
+
 def test_the_demo_runs_both_tasks_and_ends_with_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,17 @@ def test_time_mode_gradients_and_precision_are_those_of_the_task(
     assert trainer.states == [(False, False, dtype), (True, True, dtype), (True, True, torch.float32)]
 
 
+def test_bp_smooths_its_labels() -> None:
+    head = nn.Linear(1, 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[0.3], [-0.1]]))
+    model = BPStack([Block("flat", nn.Flatten(), nn.LazyLinear)], head)
+    trainer = BPTrainer(model, lr=0.0, weight_decay=0.0, label_smoothing=0.2)
+    losses, _ = trainer.train([(torch.ones(2, 1), torch.tensor([0, 0]))], lambda step: 0.0, lambda losses: None)
+    own, other = math.log(1 + math.exp(-0.4)), math.log(1 + math.exp(0.4))
+    assert losses == {"loss": pytest.approx(0.9 * own + 0.1 * other)}  # a half of the share stays with the own class
+
+
 @pytest.mark.parametrize(("precision", "dtype"), PRECISIONS)
 def test_a_bp_epoch_by_hand(precision: str, dtype: torch.dtype) -> None:
     head = nn.Linear(1, 2, bias=False)
