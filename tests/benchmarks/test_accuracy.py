@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +24,16 @@ BOTH = ("lr", "base_lr", "end_lr", "warmup", "weight_decay", "label_smoothing", 
 TINY = {"epochs": 2, "width": 0.05, "ae_dim": 8, "enc_dim": 8, "train_batch_size": 32}
 #: A command that writes what the real one does, at once; a rate of 0.5 makes it fail, one of 0.25 takes its time.
 FAKE = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 argv = sys.argv[1:]
 of = {flag: value for flag, value in zip(argv, argv[1:]) if flag.startswith("--") and flag != "--set"}
 rate = next((float(part[8:]) for part in argv if part.startswith("base_lr=")), 0.1)
 if rate == 0.5:
     sys.exit("first line\\nit went wrong")
-time.sleep(1.5 if rate == 0.25 else 0)
+if rate == 0.25:
+    Path("began").write_text(f"{os.getpid()} ")
+    time.sleep(1.5)
 out, method = Path(of["--out"]), of["--method"]
 out.mkdir()
 with open(out / f"digits_vgg_{method}.csv", "w") as file:
@@ -284,6 +289,32 @@ def test_a_run_that_fails_keeps_the_others_and_begins_none(tmp_path: Path, capsy
     )
     runs = json.loads((tmp_path / "grid.results.json").read_text())["runs"]
     assert [run["trial"] for run in runs] == [{"base_lr": 0.25}]
+
+
+@pytest.mark.usefixtures("fake")
+def test_an_interruption_ends_the_run_at_work_and_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [{"base_lr": 0.1}, {"base_lr": 0.25}, {"base_lr": 0.2}]
+    path, began = saved(grid_of(trials, trials), tmp_path), tmp_path / "began"
+
+    def interrupt() -> None:
+        while not (began.exists() and began.read_text().endswith(" ")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert call("search", path, "--method", "al", "--at-once", "1") == 143
+    thread.join()
+    assert "interrupted: the same command goes on" in capsys.readouterr().err
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(began.read_text()), 0)
+    results = tmp_path / "grid.results.json"
+    assert [run["trial"] for run in json.loads(results.read_text())["runs"]] == trials[:1]
+    assert call("search", path, "--method", "al", "--at-once", "1") == 0
+    assert capsys.readouterr().out.startswith("3 runs, 1 of them finished before\n")
+    assert [run["trial"] for run in json.loads(results.read_text())["runs"]] == trials
 
 
 @pytest.mark.usefixtures("fake")
