@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from ALPackage.threads import available_cores
+from data.embeddings import find_file
+from training.config import TextConfig
 from training.errors import UsageError
 from training.stopping import Stopping
 
@@ -59,6 +61,7 @@ def _do(given: argparse.Namespace) -> int:
         meant = [run for run in runs if _meant(run, given)]
         if not meant:
             raise UsageError(f'--cells "{given.cells}": no cell has such a name; the cells are {_names(grid)}')
+        _check_vectors(records.missing(meant), given.data_root)
         run_all(
             meant,
             records,
@@ -78,6 +81,19 @@ def _chosen_runs(grid: Grid, records: Records, given: argparse.Namespace) -> lis
         names = dict.fromkeys(f"{run.cell.name} ({run.method.upper()})" for run in open_)
         raise UsageError(f"the search is not complete for {', '.join(names)}: run search first")
     return final_runs(grid, choice)
+
+
+def _check_vectors(runs: list[Run], data_root: Path) -> None:
+    """Refuse text runs without their word vectors: the script itself would start them at random, and say so."""
+    for run in runs:
+        config = run.config()
+        if not isinstance(config, TextConfig) or config.pretrained_model != "glove":
+            continue
+        if find_file(config.embedding_dim, data_root) is None:
+            raise UsageError(
+                f"{run.cell.name}: no glove.6B.{config.embedding_dim}d.txt in {data_root}; "
+                f"put it there, or run `python -m data.download glove --data-root {data_root}`"
+            )
 
 
 def _names(grid: Grid) -> str:

@@ -39,6 +39,7 @@ class _Started:
     run: Run
     process: subprocess.Popen[bytes]
     folder: Path
+    data_root: Path
     asked: Record
     begun: float
 
@@ -85,7 +86,8 @@ def run_all(
 def _start(run: Run, parent: Path, data_root: Path, slot: int | None) -> _Started:
     folder = Path(tempfile.mkdtemp(dir=parent))
     config = asked(run)
-    where = ["--data-root", str(data_root.resolve()), "--out", str(folder / "result")]
+    data_root = data_root.resolve()
+    where = ["--data-root", str(data_root), "--out", str(folder / "result")]
     environment = dict(os.environ) if slot is None else {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         begun = time.monotonic()
@@ -100,7 +102,7 @@ def _start(run: Run, parent: Path, data_root: Path, slot: int | None) -> _Starte
     if slot is not None and hasattr(os, "sched_setaffinity"):  # Linux
         # Before the process has threads, which inherit it; a call between fork and exec may deadlock, this one cannot.
         os.sched_setaffinity(process.pid, {sorted(os.sched_getaffinity(0))[slot]})
-    return _Started(run, process, folder, config, begun)
+    return _Started(run, process, folder, data_root, config, begun)
 
 
 def _finished(started: _Started, code: int) -> Record:
@@ -131,7 +133,7 @@ def _facts(started: _Started, seconds: float) -> Record:
         raise RunError("it does not say how many classes there are")
     return {
         "rows": rows,
-        "notes": block.get("notes", []),
+        "notes": [note.replace(f"{started.data_root}{os.sep}", "") for note in block.get("notes", [])],
         "classes": int(classes[1]),
         "wall_s": round(seconds, 1),
         **{name: block[name] for name in ("train_samples", "parameters_training", "parameters_inference", "threads")},

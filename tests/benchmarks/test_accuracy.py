@@ -40,6 +40,7 @@ with open(out / f"digits_vgg_{method}.csv", "w") as file:
     file.write("turn,epoch,train_acc,val_acc,test_acc,train_time,loss\\n1,1,50,%s,60,2.5,1\\n" % (100 * rate))
 block = dict(train_samples=9, parameters_training=7, parameters_inference=5, threads=1, config={}, provenance={
     "command": ["/secret"], "device_names": {"cpu": "CPU"}, "versions": {"python": "3", "torch": "2"}, "cores": 1})
+block["notes"] = ["vectors found in " + of["--data-root"] + "/vectors.txt"]
 (out / "digits_vgg.json").write_text(json.dumps({"methods": {method: block}}))
 print("digits, vgg: 9 training; 10 classes")
 """
@@ -260,6 +261,25 @@ def test_one_command_at_a_time_adds_to_the_results(tmp_path: Path, capsys: pytes
     assert not results.exists()
     assert call("search", path) == 0
     assert sorted(entry.name for entry in tmp_path.iterdir() if "results" in entry.name) == [results.name]
+
+
+@pytest.mark.usefixtures("fake")
+def test_no_path_of_this_machine_is_recorded(tmp_path: Path) -> None:
+    path = saved(grid_of(TWO, TWO), tmp_path)
+    assert call("search", path) == 0
+    recorded = results_path(path).read_text()
+    assert str(tmp_path) not in recorded
+    assert {tuple(run["notes"]) for run in json.loads(recorded)["runs"]} == {("vectors found in vectors.txt",)}
+
+
+def test_text_without_its_word_vectors_is_refused_before_any_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = {"name": "IMDb", "dataset": "imdb", "model": "lstm", "search": {"al": [{}], "bp": [{}]}}
+    path = saved(grid_of([{}], [{}], cells=[{**cell, "settings": {"embedding_dim": 50}}]), tmp_path)
+    assert call("search", path) == 2
+    assert capsys.readouterr().err.startswith(f"error: IMDb: no glove.6B.50d.txt in {tmp_path / 'data'}; put it there")
+    assert not results_path(path).exists()
 
 
 @pytest.mark.usefixtures("fake")
