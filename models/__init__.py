@@ -72,6 +72,7 @@ def build_text(
     bridge: str = "linear",
     reading: str = "mean",
     dropout: float = 0.3,
+    word_dropout: float = 0.0,
     **local: Any,
 ) -> ALStack | BPStack:
     """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
@@ -86,6 +87,7 @@ def build_text(
         "hidden": x_hid,
         "n_layers": n_layers,
         "dropout": dropout,
+        "word_dropout": word_dropout,
         "act": act,
         "bridge": bridge,
     }

@@ -56,19 +56,33 @@ def _taken(features: Tensor, places: Tensor) -> Tensor:
 
 
 def lstm(
-    *, n_classes: int, vectors: Tensor, hidden: int, n_layers: int, dropout: float, act: str, bridge: str, reading: str
+    *,
+    n_classes: int,
+    vectors: Tensor,
+    hidden: int,
+    n_layers: int,
+    dropout: float,
+    word_dropout: float,
+    act: str,
+    bridge: str,
+    reading: str,
 ) -> tuple[list[Block], nn.Module]:
     """Return the embedding block and `n_layers` LSTM blocks, and the BP head.
 
-    `vectors`: initial embeddings (V, D). `hidden`: units of each direction. `act`, `bridge`: activation and form of the
-    bridges. `reading`: what the head and the LSTMs' bridges read of the states: "mean" or "last".
+    `vectors`: initial embeddings (V, D). `hidden`: units of each direction. `word_dropout`: the embedding's.
+    `act`, `bridge`: activation and form of the bridges. `reading`: what the head and the LSTMs' bridges read of the
+    states: "mean" or "last".
     """
     if reading not in READINGS:
         raise ValueError(f"reading: got {reading!r}; expected one of {', '.join(READINGS)}")
     pooling = READINGS[reading]
     width = vectors.shape[1]
     blocks = [
-        Block("embedding", Embedding(vectors, dropout, positional=False), partial(_bridge, Mean, width, act, bridge))
+        Block(
+            "embedding",
+            Embedding(vectors, dropout, positional=False, word_dropout=word_dropout),
+            partial(_bridge, Mean, width, act, bridge),
+        )
     ]
     for number in range(1, n_layers + 1):
         layer, width = BiLSTM(width, hidden, dropout), 2 * hidden

@@ -30,19 +30,23 @@ def real_positions(lengths: Tensor, positions: int) -> Tensor:
 class Embedding(nn.Module):
     """Look up tokens int64 (B, T) and return their vectors (B, T, D), with sinusoidal positions if asked.
 
-    `vectors`: initial float (V, D); they are trained on. Row 0 is padding: zero, and it stays zero.
+    `vectors`: initial float (V, D); they are trained on. Row 0 is padding: zero, and it stays zero. `dropout`: share of
+    the single numbers that is dropped in training; `word_dropout`: share of the words, whose vectors are dropped whole.
     """
 
-    def __init__(self, vectors: Tensor, dropout: float, positional: bool) -> None:
+    def __init__(self, vectors: Tensor, dropout: float, positional: bool, word_dropout: float = 0.0) -> None:
         super().__init__()
         self.table = nn.Embedding(vectors.shape[0], vectors.shape[1], padding_idx=0, _weight=vectors.clone())
         self.dropout = Dropout(dropout)
+        self.word_dropout = Dropout(word_dropout)
         self.positional = positional
 
     def forward(self, x: Sequences) -> Sequences:
         """Return ((B, T, D), lengths) for (tokens (B, T), lengths)."""
         tokens, lengths = x
         vectors = self.table(tokens)
+        if self.training and self.word_dropout.p > 0.0:
+            vectors = vectors * self.word_dropout(vectors.new_ones(*tokens.shape, 1))
         if self.positional:
             vectors = vectors + sinusoids(tokens.shape[1], vectors.shape[2], vectors.device).to(vectors.dtype)
         return self.dropout(vectors), lengths

@@ -55,16 +55,26 @@ class EncoderLayer(nn.Module):
 
 
 def transformer(
-    *, n_classes: int, vectors: Tensor, hidden: int, heads: int, n_layers: int, dropout: float, act: str, bridge: str
+    *,
+    n_classes: int,
+    vectors: Tensor,
+    hidden: int,
+    heads: int,
+    n_layers: int,
+    dropout: float,
+    word_dropout: float,
+    act: str,
+    bridge: str,
 ) -> tuple[list[Block], nn.Module]:
     """Return the embedding block and `n_layers` encoder blocks, and the BP head on the mean of real positions.
 
-    `vectors`: initial embeddings (V, D); the model's width is D. `hidden`: units of the feed-forward part. `act`,
-    `bridge`: activation and form of the bridges.
+    `vectors`: initial embeddings (V, D); the model's width is D. `hidden`: units of the feed-forward part.
+    `word_dropout`: the embedding's. `act`, `bridge`: activation and form of the bridges.
     """
     width = vectors.shape[1]
     bridged = partial(_bridge, width, act, bridge)
-    blocks = [Block("embedding", Embedding(vectors, dropout, positional=True), bridged)]
+    embedding = Embedding(vectors, dropout, positional=True, word_dropout=word_dropout)
+    blocks = [Block("embedding", embedding, bridged)]
     for number in range(1, n_layers + 1):
         blocks.append(Block(f"encoder_{number}", EncoderLayer(width, heads, hidden, dropout), bridged))
     return blocks, _read(width, n_classes)

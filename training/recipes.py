@@ -46,6 +46,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "n_layers": 3,
             "n_heads": "auto",
             "dropout": 0.3,
+            "word_dropout": 0.0,
             "pretrained_model": "glove",
             "embedding_dim": 300,
             "vocab_size": 30000,

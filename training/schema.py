@@ -267,6 +267,9 @@ class TextConfig(CommonConfig):
     dropout: Share = 0.3
     """Share of the activations that is dropped in training."""
 
+    word_dropout: Share = 0.0
+    """Share of the words whose vectors are dropped whole in training."""
+
     lr: Rate = 1e-3
     """Learning rate at the start; a cosine leads from it to `end_lr`."""
 

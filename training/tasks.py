@@ -153,6 +153,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
             bridge=config.bridge,
             reading=config.reading,
             dropout=config.dropout,
+            word_dropout=config.word_dropout,
             **_local(config, config.lr),
         )
 

@@ -20,7 +20,7 @@ from benchmarks.accuracy.grid import Grid, final_runs, read_grid, search_runs
 from benchmarks.accuracy.records import results_path, sole_runner
 from benchmarks.accuracy.table import markdown, summary, time_to, trials
 
-BOTH = ("lr", "base_lr", "end_lr", "warmup", "weight_decay", "label_smoothing", "dropout")
+BOTH = ("lr", "base_lr", "end_lr", "warmup", "weight_decay", "label_smoothing", "dropout", "word_dropout")
 TINY = {"epochs": 2, "width": 0.05, "ae_dim": 8, "enc_dim": 8, "train_batch_size": 32}
 #: A command that writes what the real one does, at once; a rate of 0.5 makes it fail, one of 0.25 takes its time.
 FAKE = """

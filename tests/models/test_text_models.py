@@ -289,6 +289,27 @@ def test_dropout_acts_in_training_and_not_in_evaluation(model: str) -> None:
         assert torch.equal(twin(text()), twin(text()))
 
 
+@pytest.mark.parametrize("positional", [False, True])
+def test_word_dropout_drops_whole_vectors_and_keeps_their_mean(positional: bool) -> None:
+    layer = Embedding(torch.ones(30, 6), dropout=0.0, positional=positional, word_dropout=0.25)
+    tokens = (torch.full((400, 50), 3), torch.full((400,), 50))
+    still = layer.eval()(tokens)[0]
+    dropped = layer.train()(tokens)[0] - still + 1.0
+    kept = dropped.mean(2)
+    assert torch.allclose(dropped, kept[..., None].expand_as(dropped), atol=1e-6), (
+        "all numbers of a word share its fate"
+    )
+    assert torch.allclose(kept, torch.where(kept > 0.5, 4 / 3, 0.0), atol=1e-6)
+    assert abs(kept.mean() - 1.0) < 0.02
+    assert torch.equal(still, layer.eval()(tokens)[0])
+
+
+def test_word_dropout_reaches_both_forms_of_both_models() -> None:
+    for model in TEXT_MODELS:
+        for stack in (al(model, word_dropout=0.2)[0].enc.f, bp(model, word_dropout=0.2).layers["embedding"]):
+            assert stack.word_dropout.p == 0.2  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("model", TEXT_MODELS)
 def test_nothing_squashes_the_first_decoder(model: str) -> None:
     """Guards fault 8: the decoder ended in tanh before cross-entropy, so logits lay within [-1, 1]."""
