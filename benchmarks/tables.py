@@ -1,7 +1,8 @@
 """Write the benchmarks' tables from their JSON into the READMEs: `python -m benchmarks.tables`; `--check` only looks.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being a benchmark's folder; `NAME summary` is its
-short form. No figure is typed.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being a benchmark's folder. `NAME FORM` is made
+by another function of its table.py than `markdown`, and `NAME FORM FILE` from another file than results.json. No figure
+is typed.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from pathlib import Path
 __all__ = ["main", "written"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACE = re.compile(r"(<!-- table: (\w+)( summary)? -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- table: (\w+)(?: (\w+)(?: (\S+))?)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def written(text: str) -> str:
     """Return `text` with every table as the JSON files have it now."""
 
     def table(place: re.Match[str]) -> str:
-        results = json.loads((ROOT / "benchmarks" / place[2] / "results.json").read_text(encoding="utf-8"))
-        module = importlib.import_module(f"benchmarks.{place[2]}.table")
-        markdown: str = (module.summary if place[3] else module.markdown)(results)
-        return f"{place[1]}\n{markdown.strip()}\n\n{place[4]}"
+        name, form, file = place[2], place[3] or "markdown", place[4] or "results.json"
+        results = json.loads((ROOT / "benchmarks" / name / file).read_text(encoding="utf-8"))
+        markdown: str = getattr(importlib.import_module(f"benchmarks.{name}.table"), form)(results)
+        return f"{place[1]}\n{markdown.strip()}\n\n{place[5]}"
 
     return PLACE.sub(table, text)
 

@@ -12,7 +12,7 @@ from training.config import Method
 from .choice import best, chosen, finals
 from .grid import METHODS, Cell, Grid, search_runs
 
-__all__ = ["markdown", "summary", "time_to", "trials"]
+__all__ = ["markdown", "searched", "summary", "time_to", "trials"]
 
 #: The share of BP's accuracy that the time is measured to.
 SHARE = 0.95
@@ -46,6 +46,13 @@ def summary(results: dict[str, Any]) -> str:
     found = finals(grid, runs)
     rows = [[cell.name, *_compared(_own(found, cell, "bp"), _own(found, cell, "al"))] for cell in grid.cells]
     return _table(["test accuracy, %", "BP", "AL", "AL − BP"], rows)
+
+
+def searched(results: dict[str, Any]) -> str:
+    """Return what the chosen trials came to on the search seed, one run each, and then every trial."""
+    grid, runs = _read(results)
+    found = {key: [runs[run.command]] for key, run in chosen(grid, runs).items()}
+    return "\n\n".join(part for part in (_about(grid, found), _accuracies(grid, found), trials(results)) if part)
 
 
 def trials(results: dict[str, Any]) -> str:

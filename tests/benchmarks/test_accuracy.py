@@ -18,7 +18,7 @@ from benchmarks.accuracy import runner
 from benchmarks.accuracy.choice import best, chosen
 from benchmarks.accuracy.grid import Grid, final_runs, read_grid, search_runs
 from benchmarks.accuracy.records import results_path, sole_runner
-from benchmarks.accuracy.table import markdown, summary, time_to, trials
+from benchmarks.accuracy.table import markdown, searched, summary, time_to, trials
 
 BOTH = ("lr", "base_lr", "end_lr", "warmup", "weight_decay", "label_smoothing", "dropout", "word_dropout")
 TINY = {"epochs": 2, "width": 0.05, "ae_dim": 8, "enc_dim": 8, "train_batch_size": 32}
@@ -200,6 +200,17 @@ def test_all_trials_are_shown_and_the_chosen_marked() -> None:
     assert len(lines) == 6
 
 
+def test_without_final_runs_the_chosen_trials_are_compared() -> None:
+    results = by_hand()
+    results["runs"] = results["runs"][:4]
+    said = searched(results)
+    assert "2 runs, the longest took" in said
+    assert "| Digits, VGG | 60.00 | 20.00 | −40.00 |" in said
+    assert said.endswith(trials(results))
+    results["runs"] = results["runs"][1:]
+    assert "| Digits, VGG | – |" in searched(results)
+
+
 def test_what_is_not_run_yet_is_a_dash() -> None:
     results = by_hand()
     results["runs"] = results["runs"][:3]
@@ -239,7 +250,7 @@ def test_the_search_comes_first_then_the_seeds_of_its_choice(
     assert "| Digits, VGG | 60.00 ± 0.00 | 60.00 ± 0.00 | +0.00 | – | 3, 3 |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["cpu", "full"])
+@pytest.mark.parametrize("name", ["cpu", "full", "gpu"])
 def test_the_shipped_grids_are_sound_and_search_the_same_rates_for_both(name: str) -> None:
     grid = read_grid(accuracy.HERE / f"{name}.json")
     assert {cell.model for cell in grid.cells} == {"lstm", "transformer", "vgg", "resnet"}

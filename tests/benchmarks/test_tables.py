@@ -21,6 +21,15 @@ def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
     assert tables.written(right) == right
 
 
+def test_a_table_may_have_another_form_and_file() -> None:
+    place = "<!-- table: accuracy searched gpu.results.json -->\n<!-- end -->\n"
+    right = tables.written(place)
+    assert right.startswith("<!-- table: accuracy searched gpu.results.json -->\n\n")
+    assert "NVIDIA" in right
+    assert "| method | trial |" in right
+    assert "NVIDIA" not in tables.written("<!-- table: accuracy trials -->\n<!-- end -->\n")
+
+
 def test_stage_times_have_the_mean_and_the_spread_that_they_say() -> None:
     assert stage_times(4, 0.01, "balanced") == [0.01] * 4
     assert stage_times(3, 0.01, "ramp") == pytest.approx([0.005, 0.01, 0.015])
