@@ -1,9 +1,8 @@
-"""One AL layer: its numbers by hand, what may not leak, what must be refused, and one batch in flight."""
+"""One AL layer: its numbers by hand, what may not leak, what must be refused, and the losses that are reported."""
 
 from __future__ import annotations
 
 import copy
-import threading
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -16,43 +15,7 @@ from torch import Tensor, nn
 from ALPackage.base import *  # noqa: F403 (as the README has it)
 from ALPackage.base import AE, AL, ENC
 
-X = torch.tensor([[1.0], [2.0]])
-Y = torch.tensor([[1.0], [3.0]])
-
-
-def weight(value: float) -> nn.Linear:
-    """Return the map x -> value * x, of one feature."""
-    linear = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(linear.weight, value)
-    return linear
-
-
-def scalar_layer(**options: Any) -> AL:
-    """Return the layer with f = 2x, b = 3x, g = y / 2, h = 4y."""
-    return AL(ENC(weight(2.0), weight(3.0)), AE(weight(0.5), weight(4.0)), **options)
-
-
-def weights(layer: AL) -> list[float]:
-    """Return the weights of f, b, g, h of a scalar layer."""
-    return [m.weight.item() for m in (layer.enc.f, layer.enc.b, layer.ae.g, layer.ae.h)]  # type: ignore[operator]
-
-
-def dense_layer(x: int = 6, hidden: int = 5, y: int = 3, code: int = 4, kind: type[AL] = AL, **options: Any) -> AL:
-    """Return a layer of small random linear maps."""
-    enc = ENC(nn.Sequential(nn.Linear(x, hidden), nn.Tanh()), nn.Linear(hidden, code))
-    return kind(enc, AE(nn.Linear(y, code), nn.Linear(code, y)), **options)
-
-
-def dense_batches(count: int, x: int = 6, y: int = 3) -> list[tuple[Tensor, Tensor]]:
-    """Return `count` random batches of 7 samples."""
-    return [(torch.randn(7, x), torch.randn(7, y)) for _ in range(count)]
-
-
-def equal_weights(one: nn.Module, other: nn.Module) -> bool:
-    """Tell whether two modules of one shape have the same parameters, bit for bit."""
-    pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
+from .one_layer import X, Y, dense_batches, dense_layer, equal_weights, scalar_layer, weight, weights
 
 # --- the numbers, by hand -------------------------------------------------------------------------------------------
 
@@ -292,99 +255,6 @@ def test_inputs_are_moved_to_the_layers_device() -> None:
         assert layer.inference(torch.randn(2, width), path).device.type == "meta"
 
 
-# --- one batch in flight --------------------------------------------------------------------------------------------
-
-
-def test_backward_before_forward_is_an_error() -> None:
-    layer = dense_layer()
-    with pytest.raises(RuntimeError, match="forward"):
-        layer.backward()
-    with pytest.raises(RuntimeError, match="forward"):
-        layer.backward_and_update()
-    layer(*dense_batches(1)[0])
-    layer.backward()
-    with pytest.raises(RuntimeError, match="forward"):
-        layer.backward()
-
-
-def test_a_second_forward_in_flight_is_an_error_and_the_first_batch_is_still_right() -> None:
-    """Guards fault 4: one batch in flight only, and the second silently replaced it."""
-    layer = dense_layer()
-    twin = copy.deepcopy(layer)
-    one, two = dense_batches(2)
-    layer(*one)
-    with pytest.raises(RuntimeError, match="discard"):
-        layer(*two)
-    layer.backward_and_update()
-    twin(*one)
-    twin.backward_and_update()
-    assert equal_weights(layer, twin)
-
-
-def test_discard_drops_the_batch_and_its_gradients() -> None:
-    layer = dense_layer()
-    twin = copy.deepcopy(layer)
-    one, two = dense_batches(2)
-    layer(*one)
-    layer.discard()
-    with pytest.raises(RuntimeError, match="no batch in flight"):
-        layer.backward()
-    layer(*one)
-    layer.backward()
-    layer.discard()
-    for each in (layer, twin):
-        each(*two)
-        each.backward_and_update()
-    assert equal_weights(layer, twin)
-
-
-def test_a_forward_without_gradients_leaves_nothing_pending() -> None:
-    layer = dense_layer()
-    batch = dense_batches(1)[0]
-    with torch.no_grad():
-        layer(*batch)
-        layer(*batch)
-    assert not torch.stack(layer.loss()).isnan().any()
-    with pytest.raises(RuntimeError, match="no batch in flight"):
-        layer.backward()
-    layer(*batch)
-    layer.backward_and_update()
-
-
-def test_gradients_accumulate_over_batches_until_the_update() -> None:
-    layer = scalar_layer()
-    for _ in range(2):
-        layer(X, Y)
-        layer.backward()
-    assert layer.enc.f.weight.grad.item() == 2 * 79.5  # type: ignore[union-attr,operator]
-
-
-def test_a_forward_while_another_thread_updates_is_an_error_or_waits() -> None:
-    """Two batches in flight must never be silently wrong: here the second would be computed with old weights."""
-    entered, go = threading.Event(), threading.Event()
-
-    class SlowSGD(torch.optim.SGD):
-        def step(self, closure: Any = None) -> Any:
-            entered.set()
-            go.wait(5.0)
-            return super().step(closure)
-
-    layer = scalar_layer(lr=0.01, optimizer=SlowSGD)
-    layer(X, Y)
-    worker = threading.Thread(target=layer.backward_and_update)
-    worker.start()
-    assert entered.wait(5.0)
-    threading.Timer(0.1, go.set).start()
-    try:
-        hidden, _ = layer(X, Y)
-    except RuntimeError as error:
-        assert "backward" in str(error)  # noqa: PT017 (either way out is right)
-    else:
-        assert hidden[0].item() == pytest.approx(1.205), "the forward used weights from before the update"
-    finally:
-        worker.join()
-
-
 # --- the losses that are reported -----------------------------------------------------------------------------------
 
 
@@ -400,27 +270,3 @@ def test_losses_are_those_of_the_last_batch() -> None:
         layer(x, Y)
         layer.backward_and_update()
     assert layer.loss()[0].item() == (11.5**2 + 22.5**2) / 2
-
-
-def test_a_first_update_that_is_cut_short_leaves_no_half_made_moments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards a bug: after Ctrl-C in the first step, Adam missed a moment at every later one."""
-    one = AL(ENC(nn.Linear(4, 4), nn.Linear(4, 3)), AE(nn.Linear(3, 3), nn.Linear(3, 3)))
-    x, y = torch.randn(5, 4), torch.randn(5, 3)
-    made, calls = torch.zeros_like, iter(range(100))
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return made(*arguments, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(torch, "zeros_like", interrupted)
-        one(x, y)
-        with pytest.raises(KeyboardInterrupt):
-            one.backward_and_update()
-    assert next(calls) > 3
-    assert not one.optimizer.state
-    one.discard()
-    one(x, y)
-    one.backward_and_update()
-    assert {float(state["step"]) for state in one.optimizer.state.values()} == {1.0}

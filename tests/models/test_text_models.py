@@ -2,57 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from ALPackage import ALStack
 from ALPackage.losses import ASSOCIATIONS
-from models import TEXT_MODELS, BPStack, build_text, parameter_counts
-from models.lstm import BiLSTM, reversed_positions
-from models.text import Embedding, LastStates, Mean, real_positions, sinusoids
-from models.transformer import EncoderLayer
+from models import TEXT_MODELS, parameter_counts
+from models.text import Embedding, Mean, real_positions
 
-LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
-SIZES: dict[str, Any] = {"n_classes": 5, "x_hid": 6, "y_hid": 8, "n_heads": 2}
-LENGTHS = torch.tensor([1, 4, 7, 2])
-
-
-def vectors() -> Tensor:
-    """Return word vectors (30, 8), of which the padding's are not zero: that may not matter either."""
-    return torch.randn(30, 8, generator=torch.Generator().manual_seed(3))
-
-
-def al(model: str, **options: Any) -> ALStack:
-    """Return the AL form at a tiny size, of which `options` changes some."""
-    stack = build_text(model, "al", **{"vectors": vectors(), **SIZES, **LOCAL, **options})
-    assert isinstance(stack, ALStack)
-    return stack
-
-
-def bp(model: str, **options: Any) -> BPStack:
-    """Return the BP form at a tiny size, of which `options` changes some."""
-    stack = build_text(model, "bp", **{"vectors": vectors(), **SIZES, **LOCAL, **options})
-    assert isinstance(stack, BPStack)
-    return stack
-
-
-def text() -> tuple[Tensor, Tensor]:
-    """Return tokens (4, 7), 0 behind each sample's length, and the lengths."""
-    tokens = torch.randint(1, 30, (4, 7), generator=torch.Generator().manual_seed(4))
-    return tokens.where(real_positions(LENGTHS, 7), 0), LENGTHS
-
-
-def repadded(x: tuple[Tensor, Tensor], more: int, fill: int) -> tuple[Tensor, Tensor]:
-    """Return the same text with `more` columns of padding, all padding being the token `fill`."""
-    tokens, lengths = x
-    wide = F.pad(tokens, (0, more))
-    return wide.where(real_positions(lengths, wide.shape[1]), fill), lengths
-
+from .small_text import LENGTHS, al, bp, repadded, text, vectors
 
 # --- layers ---------------------------------------------------------------------------------------------------------
 
@@ -159,115 +117,6 @@ def test_the_mean_ignores_padding() -> None:
 
 def test_real_positions_are_those_before_the_length() -> None:
     assert real_positions(torch.tensor([1, 3]), 3).tolist() == [[True, False, False], [True, True, True]]
-
-
-# --- the LSTM -------------------------------------------------------------------------------------------------------
-
-
-def packed_twin(layer: Any) -> nn.LSTM:
-    """Return torch's bidirectional LSTM with the weights of a `BiLSTM`."""
-    twin = nn.LSTM(layer.ahead.input_size, layer.ahead.hidden_size, batch_first=True, bidirectional=True)
-    weights = {**layer.ahead.state_dict(), **{f"{name}_reverse": w for name, w in layer.back.state_dict().items()}}
-    twin.load_state_dict(weights)
-    return twin
-
-
-def test_the_bidirectional_lstm_equals_torch_s_on_packed_sequences() -> None:
-    layer = BiLSTM(5, 4, dropout=0.0)
-    features, lengths = torch.randn(6, 9, 5), torch.tensor([9, 1, 4, 8, 2, 9])
-    real = real_positions(lengths, 9)[..., None]
-    one, other = features.clone().requires_grad_(), features.clone().requires_grad_()
-    states = layer((one, lengths))[0] * real
-    twin = packed_twin(layer)
-    packed = nn.utils.rnn.pack_padded_sequence(other, lengths, batch_first=True, enforce_sorted=False)
-    expected, _ = nn.utils.rnn.pad_packed_sequence(twin(packed)[0], batch_first=True, total_length=9)
-    torch.testing.assert_close(states, expected)
-    wanted = torch.randn_like(states)
-    (states * wanted).sum().backward()
-    (expected * wanted).sum().backward()
-    torch.testing.assert_close(one.grad, other.grad)
-    assert one.grad is not None
-    assert not one.grad[~real[..., 0]].any()  # padding is never read
-    for name, weight in layer.ahead.named_parameters():
-        torch.testing.assert_close(weight.grad, getattr(twin, name).grad)
-        torch.testing.assert_close(getattr(layer.back, name).grad, getattr(twin, f"{name}_reverse").grad)
-
-
-def test_places_are_mirrored_within_the_length_and_padding_stays() -> None:
-    places = reversed_positions(torch.tensor([4, 1, 3]), 4)
-    assert places.tolist() == [[3, 2, 1, 0], [0, 1, 2, 3], [2, 1, 0, 3]]
-
-
-def test_the_bp_lstm_reads_the_true_last_states() -> None:
-    """Guards fault 9: it read position -1, which is padding in every sample but the longest."""
-    twin = bp("lstm", reading="last").eval()
-    layers = list(twin.layers.values())
-    tokens, lengths = text()
-    logits = twin((tokens, lengths))
-    for row, length in enumerate(lengths.tolist()):
-        x: Any = layers[0].table(tokens[row : row + 1, :length])  # type: ignore[operator]
-        for layer in layers[1:-1]:
-            x, (last, _) = packed_twin(layer)(x)
-        read = torch.cat([last[0], last[1]], dim=1)  # the last states of both directions
-        torch.testing.assert_close(layers[-1][1](read), logits[row : row + 1])  # type: ignore[index]
-
-
-def test_last_states_by_hand() -> None:
-    features = torch.arange(12.0).reshape(1, 3, 4).repeat(2, 1, 1)
-    read = LastStates()((features, torch.tensor([2, 3])))
-    assert read.tolist() == [[4.0, 5.0, 2.0, 3.0], [8.0, 9.0, 2.0, 3.0]]
-
-
-def test_lstm_hidden_sizes() -> None:
-    stack = bp("lstm", x_hid=6)
-    shapes = [(m.ahead.input_size, m.ahead.hidden_size) for m in stack.modules() if isinstance(m, BiLSTM)]
-    assert shapes == [(8, 6), (12, 6), (12, 6)]
-
-
-# --- the Transformer ------------------------------------------------------------------------------------------------
-
-
-def test_sinusoids_equal_the_paper_s_formula() -> None:
-    table = sinusoids(11, 6)
-    for position in range(11):
-        for pair in range(3):
-            angle = position / 10_000 ** (2 * pair / 6)
-            assert table[position, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-5)
-            assert table[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
-
-
-@pytest.mark.parametrize("width", [1, 2, 7, 50, 300])
-def test_sinusoids_of_any_width(width: int) -> None:
-    assert sinusoids(5, width).shape == (5, width)
-    assert sinusoids(5, width).abs().max() <= 1.0
-
-
-def test_the_transformer_sees_the_order_of_words() -> None:
-    """Guards fault 9: there was no positional encoding, so a text was a bag of words."""
-    twin, stack = bp("transformer").eval(), al("transformer").eval()
-    lengths = torch.tensor([4])
-    one, other = torch.tensor([[3, 9, 5, 12]]), torch.tensor([[12, 5, 9, 3]])
-    assert not torch.allclose(twin((one, lengths)), twin((other, lengths)), atol=1e-4)
-    assert not torch.allclose(stack.inference((one, lengths)), stack.inference((other, lengths)), atol=1e-6)
-
-
-def test_attention_equals_a_slow_reference_per_sample_and_head() -> None:
-    layer = EncoderLayer(8, 2, 6, 0.0).eval()
-    features = torch.randn(4, 7, 8)
-    found = layer._attend(features, LENGTHS)
-    query, key, value = layer.project_in(features).split(8, dim=-1)
-    for row, length in enumerate(LENGTHS.tolist()):
-        heads = []
-        for head in (slice(0, 4), slice(4, 8)):
-            scores = query[row, :length, head] @ key[row, :length, head].T / 2.0
-            heads.append(scores.softmax(-1) @ value[row, :length, head])
-        torch.testing.assert_close(found[row, :length], layer.project_out(torch.cat(heads, -1)))
-
-
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 heads for a width of 8") as caught:
-        bp("transformer", n_heads=3)
-    assert "\n" not in str(caught.value)
 
 
 # --- dropout, activations, sizes ------------------------------------------------------------------------------------
@@ -392,17 +241,3 @@ def test_a_linear_bridge_is_what_bp_s_head_is(model: str) -> None:
 def test_a_bridge_that_there_is_not_is_refused(model: str) -> None:
     with pytest.raises(ValueError, match="bridge: got 'pool'; expected one of linear, hidden"):
         al(model, bridge="pool")
-
-
-def test_a_reading_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match="reading: got 'first'; expected one of mean, last"):
-        bp("lstm", reading="first")
-
-
-def test_the_mean_is_read_by_head_and_bridges_alike() -> None:
-    for reading, kind in (("mean", Mean), ("last", LastStates)):
-        parts = [
-            bp("lstm", reading=reading).layers["head"],
-            *(layer.enc.b for layer in list(al("lstm", reading=reading))[1:]),
-        ]
-        assert all(any(isinstance(m, kind) for m in part.modules()) for part in parts)

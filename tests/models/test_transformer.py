@@ -1,0 +1,56 @@
+"""The Transformer: its positions, and its attention against a slow reference."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from models.text import sinusoids
+from models.transformer import EncoderLayer
+
+from .small_text import LENGTHS, al, bp
+
+
+def test_sinusoids_equal_the_paper_s_formula() -> None:
+    table = sinusoids(11, 6)
+    for position in range(11):
+        for pair in range(3):
+            angle = position / 10_000 ** (2 * pair / 6)
+            assert table[position, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-5)
+            assert table[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 50, 300])
+def test_sinusoids_of_any_width(width: int) -> None:
+    assert sinusoids(5, width).shape == (5, width)
+    assert sinusoids(5, width).abs().max() <= 1.0
+
+
+def test_the_transformer_sees_the_order_of_words() -> None:
+    """Guards fault 9: there was no positional encoding, so a text was a bag of words."""
+    twin, stack = bp("transformer").eval(), al("transformer").eval()
+    lengths = torch.tensor([4])
+    one, other = torch.tensor([[3, 9, 5, 12]]), torch.tensor([[12, 5, 9, 3]])
+    assert not torch.allclose(twin((one, lengths)), twin((other, lengths)), atol=1e-4)
+    assert not torch.allclose(stack.inference((one, lengths)), stack.inference((other, lengths)), atol=1e-6)
+
+
+def test_attention_equals_a_slow_reference_per_sample_and_head() -> None:
+    layer = EncoderLayer(8, 2, 6, 0.0).eval()
+    features = torch.randn(4, 7, 8)
+    found = layer._attend(features, LENGTHS)
+    query, key, value = layer.project_in(features).split(8, dim=-1)
+    for row, length in enumerate(LENGTHS.tolist()):
+        heads = []
+        for head in (slice(0, 4), slice(4, 8)):
+            scores = query[row, :length, head] @ key[row, :length, head].T / 2.0
+            heads.append(scores.softmax(-1) @ value[row, :length, head])
+        torch.testing.assert_close(found[row, :length], layer.project_out(torch.cat(heads, -1)))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 heads for a width of 8") as caught:
+        bp("transformer", n_heads=3)
+    assert "\n" not in str(caught.value)
