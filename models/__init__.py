@@ -34,6 +34,7 @@ def build_vision(
     enc_dim: int = 256,
     ae_dim: int = 128,
     bridge: str = "pool",
+    cut: str = "strides",
     **local: Any,
 ) -> ALStack | BPStack:
     """Return "vgg" or "resnet" in its "al" or "bp" form.
@@ -52,7 +53,7 @@ def build_vision(
         "hidden": enc_dim,
         "bridge": bridge,
     }
-    blocks, head = vgg(head_act=head_act or act, **common) if model == "vgg" else resnet(**common)
+    blocks, head = vgg(head_act=head_act or act, **common) if model == "vgg" else resnet(cut=cut, **common)
     if method == "bp":
         return BPStack(blocks, head)
     return al_form(blocks, n_classes, code_dim=ae_dim, **local)

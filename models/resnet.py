@@ -1,4 +1,4 @@
-"""ResNet-18 for small images: a stem and four groups of two basic blocks, with 64, 128, 256, 512 channels."""
+"""ResNet-18 for small images: a stem and eight basic blocks, two each with 64, 128, 256, 512 channels, in five layers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from .blocks import Block, activation
 from .vision import bridge_of_maps, conv_unit, scaled, shrink
 
-__all__ = ["resnet"]
+__all__ = ["CUTS", "resnet"]
 
-CHANNELS = (64, 128, 256, 512)
+CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
+#: How many basic blocks each of the five layers has, by the name of the cut; the first layer starts with the stem.
+CUTS = {"strides": (1, 2, 2, 2, 1), "groups": (0, 2, 2, 2, 2)}
 
 
 class BasicBlock(nn.Module):
@@ -36,22 +38,30 @@ class BasicBlock(nn.Module):
 
 
 def resnet(
-    *, n_classes: int, in_channels: int, image_size: int, width: float, act: str, hidden: int, bridge: str
+    *, n_classes: int, in_channels: int, image_size: int, width: float, act: str, hidden: int, bridge: str, cut: str
 ) -> tuple[list[Block], nn.Module]:
-    """Return ResNet-18's stem and four groups, for images (B, in_channels, image_size, image_size), and its BP head.
+    """Return ResNet-18's five layers, for images (B, in_channels, image_size, image_size), and its BP head.
 
-    `image_size`: a multiple of 16. `width` scales every channel count. `hidden`: units of the bridge.
+    `image_size`: a multiple of 16. `width` scales every channel count. `hidden`: units of the bridge. `cut`: where one
+    layer ends and the next begins, the network being the same: "strides", behind the first block of a group, where
+    the maps have just been halved; or "groups", behind its second, and then the stem is a layer alone (the thesis').
     """
     if image_size < 16 or image_size % 16:
         raise ValueError(f"resnet: got image_size={image_size}; expected a multiple of 16")
-    bridged = partial(bridge_of_maps, hidden=hidden, act=act, kind=bridge)
+    if cut not in CUTS:
+        raise ValueError(f"cut: got {cut!r}; expected one of {', '.join(CUTS)}")
     c_in, size = scaled(CHANNELS[0], width), image_size
-    stem = nn.Sequential(*conv_unit(in_channels, c_in, act))
-    blocks = [Block("stem", stem, partial(bridged, c_in, size))]
-    for number, channels in enumerate(CHANNELS, start=1):
-        c_out, stride = scaled(channels, width), 1 if number == 1 else 2
-        f = nn.Sequential(BasicBlock(c_in, c_out, stride, act), BasicBlock(c_out, c_out, 1, act))
-        c_in, size = c_out, size // stride
-        blocks.append(Block(f"group_{number}", f, partial(bridged, c_in, size)))
+    parts: list[nn.Module] = conv_unit(in_channels, c_in, act)
+    blocks: list[Block] = []
+    done = 0
+    for number, count in enumerate(CUTS[cut], start=1):
+        for index in range(done, done + count):
+            c_out = scaled(CHANNELS[index], width)
+            stride = 2 if index in (2, 4, 6) else 1
+            parts.append(BasicBlock(c_in, c_out, stride, act))
+            c_in, size = c_out, size // stride
+        bridged = partial(bridge_of_maps, c_in, size, hidden=hidden, act=act, kind=bridge)
+        blocks.append(Block(f"layer_{number}", nn.Sequential(*parts), bridged))
+        parts, done = [], done + count
     head = nn.Sequential(shrink(size, 1), nn.Flatten(), nn.Linear(c_in, n_classes))
     return blocks, head

@@ -18,6 +18,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "auto_encoder": "mse",
             "codes": "sigmoid",
             "bridge": "flatten",
+            "cut": "groups",
             "enc_dim": 1000,
             "ae_dim": 700,
             "act": "relu",

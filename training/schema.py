@@ -195,6 +195,10 @@ class VisionConfig(CommonConfig):
     """From a layer's map to the codes: `pool`: pooled windows, then linear; `conv`: a convolution before that; `deep`:
     convolutions with stride 2 down to 2x2; `flatten`: the whole map, then linear (the thesis' form, and large)."""
 
+    cut: Literal["strides", "groups"] = "strides"
+    """Where ResNet's layers end: `strides`: where the maps have just been halved; `groups`: behind the stem and behind
+    each group of two blocks (the thesis' cut)."""
+
     compile: bool = False
     """Compile every layer with torch.compile before training, AL and BP alike. Not for texts: their lengths differ."""
 

@@ -90,6 +90,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
             enc_dim=config.enc_dim,
             ae_dim=config.ae_dim,
             bridge=config.bridge,
+            cut=config.cut,
             **_local(config, config.base_lr),
         )
 

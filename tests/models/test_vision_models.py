@@ -11,6 +11,7 @@ from torch import nn
 from ALPackage import ALStack
 from ALPackage.losses import ASSOCIATIONS
 from models import VISION_MODELS, BPStack, build_vision, parameter_counts
+from models.resnet import CUTS
 from models.vision import BRIDGES, bridge_of_maps
 
 LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
@@ -44,20 +45,42 @@ def channels(module: Any) -> list[int]:
     return [m.out_channels for m in module.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
+def map_sizes(network: BPStack) -> list[int]:
+    """Return the side of the maps that each layer but the head returns, for images of 32 x 32."""
+    x, sizes = torch.randn(2, 3, 32, 32), []
+    for f in list(network.eval().layers.values())[:-1]:
+        x = f(x)
+        sizes.append(x.shape[-1])
+    return sizes
+
+
 def test_the_shapes_are_the_thesis_s() -> None:
     vgg = bp("vgg", width=1.0, image_size=32)
     assert [channels(f) for f in vgg.layers.values()] == [[128, 256], [256, 512], [512], [512], []]
     assert [m.out_features for m in vgg.layers["head"].modules() if isinstance(m, nn.Linear)] == [2500, 5]
     assert [m.in_features for m in vgg.layers["head"].modules() if isinstance(m, nn.Linear)] == [2048, 2500]
+    resnet = bp("resnet", width=1.0, image_size=32, cut="groups")
+    assert [channels(f) for f in resnet.layers.values()] == [[64], [64] * 4, [128] * 4, [256] * 4, [512] * 4, []]
+    assert map_sizes(resnet) == [32, 32, 16, 8, 4]
+
+
+def test_resnet_is_cut_behind_its_strides() -> None:
     resnet = bp("resnet", width=1.0, image_size=32)
-    expected = [[64], [64] * 4, [128] * 4, [256] * 4, [512] * 4, []]
+    expected = [[64] * 3, [64] * 2 + [128] * 2, [128] * 2 + [256] * 2, [256] * 2 + [512] * 2, [512] * 2, []]
     assert [channels(f) for f in resnet.layers.values()] == expected
-    x = torch.randn(2, 3, 32, 32)
-    sizes = []
-    for f in list(resnet.eval().layers.values())[:-1]:
-        x = f(x)
-        sizes.append(x.shape[-1])
-    assert sizes == [32, 32, 16, 8, 4]
+    assert map_sizes(resnet) == [32, 16, 8, 4, 4]
+
+
+def test_however_it_is_cut_resnet_is_the_same_network() -> None:
+    networks = []
+    for cut in CUTS:
+        torch.manual_seed(0)
+        networks.append(bp("resnet", cut=cut))
+    one, other = networks
+    ours, theirs = one.state_dict().values(), other.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    x = torch.randn(4, 3, 16, 16)
+    assert torch.equal(one(x), other(x))
 
 
 @pytest.mark.parametrize("model", VISION_MODELS)
@@ -85,10 +108,13 @@ def test_grey_images_are_taken(model: str) -> None:
     assert bp(model, in_channels=1).eval()(torch.randn(2, 1, 16, 16)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("option", "value"), [("bridge", "wide"), ("act", "swoosh"), ("association", "l2")])
-def test_an_unknown_choice_lists_the_right_ones(option: str, value: str) -> None:
+UNKNOWN = [("vgg", "bridge", "wide"), ("vgg", "act", "swoosh"), ("vgg", "association", "l2"), ("resnet", "cut", "half")]
+
+
+@pytest.mark.parametrize(("model", "option", "value"), UNKNOWN)
+def test_an_unknown_choice_lists_the_right_ones(model: str, option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{option}: got '{value}'; expected one of"):
-        al("vgg", **{option: value})
+        al(model, **{option: value})
 
 
 @pytest.mark.parametrize("image_size", [32, 64])
@@ -138,7 +164,7 @@ def test_parameters_are_counted_as_by_hand(model: str) -> None:
     # g, whose weights are h's too: in the first layer from 5 classes to codes of 8, then between codes of 8
     coders = [5 * 8] + [8 * 8] * (len(stack) - 1)
     # a bridge from c x 2 x 2 (1 x 1 for VGG's last map): linear to 16 without bias, batch normalisation, linear to 8
-    inputs = {"vgg": [16 * 4, 24 * 4, 24 * 4, 24], "resnet": [8 * 4, 8 * 4, 8 * 4, 16 * 4, 24 * 4]}[model]
+    inputs = {"vgg": [16 * 4, 24 * 4, 24 * 4, 24], "resnet": [8 * 4, 8 * 4, 16 * 4, 24 * 4, 24 * 4]}[model]
     bridges = [n * 16 + 2 * 16 + 16 * 8 + 8 for n in inputs]
     assert parameter_counts(stack) == (network + sum(bridges) + sum(coders), network + bridges[-1] + sum(coders))
 
