@@ -1,4 +1,4 @@
-"""ResNet-18 for small images: a stem and eight basic blocks, two each with 64, 128, 256, 512 channels, in five layers."""
+"""ResNet-18 for small images: a stem and eight basic blocks, of 64, 128, 256 and 512 channels, in five layers."""
 
 from __future__ import annotations
 
