@@ -11,7 +11,9 @@ from .vision import bridge_of_maps, conv_unit, scaled, shrink
 
 __all__ = ["CUTS", "resnet"]
 
+#: Of the eight basic blocks, in order.
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
+STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
 #: How many basic blocks each of the five layers has, by the name of the cut; the first layer starts with the stem.
 CUTS = {"strides": (1, 2, 2, 2, 1), "groups": (0, 2, 2, 2, 2)}
 
@@ -56,8 +58,7 @@ def resnet(
     done = 0
     for number, count in enumerate(CUTS[cut], start=1):
         for index in range(done, done + count):
-            c_out = scaled(CHANNELS[index], width)
-            stride = 2 if index in (2, 4, 6) else 1
+            c_out, stride = scaled(CHANNELS[index], width), STRIDES[index]
             parts.append(BasicBlock(c_in, c_out, stride, act))
             c_in, size = c_out, size // stride
         bridged = partial(bridge_of_maps, c_in, size, hidden=hidden, act=act, kind=bridge)
