@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Channel", "Closed"]
+__all__ = ["Channel", "Closed", "take"]
 
 T = TypeVar("T")
 CLOSED: Any = object()
+#: Seconds after which a wait is begun anew, so that Ctrl-C is seen.
+BEAT = 0.1
+
+
+def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
+    """Take the oldest item, waiting up to `seconds` or for ever. Raises Empty.
+
+    Ctrl-C is seen within a `BEAT`. Python alone may see it at the end of the wait only: a signal that comes between its
+    last look for signals and the wait wakes nobody, and on Windows none does.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        beat = BEAT if deadline is None else min(BEAT, max(0.0, deadline - time.monotonic()))
+        try:
+            return queue.get(timeout=beat)
+        except Empty:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise
 
 
 class Closed(Exception):  # noqa: N818 (a state that a loop ends on, not an error)
@@ -16,7 +35,7 @@ class Closed(Exception):  # noqa: N818 (a state that a loop ends on, not an erro
 
 
 class Channel(Generic[T]):
-    """Like `queue.Queue`, with `close`: it wakes every waiting thread at once, so that nobody polls.
+    """Like `queue.Queue`, with `close`: it wakes every waiting thread at once.
 
     `depth`: items held before `put` waits; None is unbounded. Closing drops the items that are held.
 
@@ -79,7 +98,7 @@ class Channel(Generic[T]):
     def _take(self, queue: SimpleQueue[Any], block: bool = True) -> Any:
         if self._closed:
             raise Closed
-        taken = queue.get(block)
+        taken = take(queue) if block else queue.get_nowait()
         if self._closed:
             queue.put(CLOSED)  # for the next one who waits here
             raise Closed

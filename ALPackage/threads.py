@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from .channel import take
+
 __all__ = ["Autocast", "WorkerThread", "available_cores", "default_threads", "intra_op_threads", "worker_settings"]
 
 
@@ -94,7 +96,7 @@ class WorkerThread(threading.Thread):
             time.sleep(0.001)
         if not self._over:
             try:
-                self._told.get(timeout=seconds)
+                take(self._told, seconds)
             except Empty:
                 return self._over
         self.join(MOMENT)

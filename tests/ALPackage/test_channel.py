@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 import pytest
 
-from ALPackage.channel import Channel, Closed
+from ALPackage.channel import BEAT, Channel, Closed, take
 
 
 def in_thread(work: Callable[[], None]) -> threading.Thread:
@@ -124,3 +125,27 @@ def test_what_arrives_while_the_channel_is_closed_is_not_kept() -> None:
     assert len(held) == 1, "the item is held behind the mark of the closed"
     with pytest.raises(Closed):
         channel.get()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5 * BEAT, 1.5 * BEAT])
+def test_take_waits_as_long_as_asked(seconds: float) -> None:
+    queue: SimpleQueue[int] = SimpleQueue()
+    start = time.monotonic()
+    with pytest.raises(Empty):
+        take(queue, seconds)
+    assert seconds <= time.monotonic() - start < seconds + 1.0
+    queue.put(1)
+    assert take(queue, seconds) == 1
+
+
+@pytest.mark.parametrize("seconds", [None, 30.0])
+def test_take_goes_on_over_many_beats(seconds: float | None) -> None:
+    queue: SimpleQueue[int] = SimpleQueue()
+
+    def put() -> None:
+        time.sleep(2.5 * BEAT)
+        queue.put(1)
+
+    putter = in_thread(put)
+    assert take(queue, seconds) == 1
+    putter.join(5.0)

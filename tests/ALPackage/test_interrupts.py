@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import random
 import signal
@@ -177,17 +178,29 @@ def test_while_a_loop_that_was_left_is_drained_comes_when_the_schedule_ends() ->
     assert no_threads()
 
 
-@pytest.mark.parametrize("name", ["al-fm", "continuous"])
-def test_while_another_layer_is_in_a_long_step(name: str) -> None:
-    """The caller does not wait for it longer than two seconds; it ends on its own afterwards."""
-    release, struck = threading.Event(), []
+def wake_and_interrupt() -> None:
+    """Ctrl-C that ends the wait which the main thread is in."""
     main = threading.main_thread().ident
     assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+def interrupt_as_it_falls_asleep() -> None:
+    """Ctrl-C in the moment between the interpreter's last look for signals and the wait, which it does not end."""
+    time.sleep(0.1)  # until the main thread waits; what follows notes the signal and wakes nobody
+    _thread.interrupt_main()
+
+
+@pytest.mark.parametrize("strike", [wake_and_interrupt, interrupt_as_it_falls_asleep])
+@pytest.mark.parametrize("name", ["al-fm", "continuous"])
+def test_while_another_layer_is_in_a_long_step(name: str, strike: Callable[[], None]) -> None:
+    """The caller does not wait for it longer than two seconds; it ends on its own afterwards."""
+    release, struck = threading.Event(), []
 
     def hook(layer: int, batch: int, phase: str) -> None:
         if (layer, batch, phase) == (1, 1, "backward"):
             struck.append(time.monotonic())
-            signal.pthread_kill(main, signal.SIGINT)
+            strike()
             release.wait(10.0)
 
     one: Schedule = make_schedule(name, hooked(hook), threads=1)
