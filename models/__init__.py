@@ -35,6 +35,7 @@ def build_vision(
     ae_dim: int = 128,
     bridge: str = "pool",
     cut: str = "strides",
+    shortcut: str = "pool",
     **local: Any,
 ) -> ALStack | BPStack:
     """Return "vgg" or "resnet" in its "al" or "bp" form.
@@ -53,7 +54,10 @@ def build_vision(
         "hidden": enc_dim,
         "bridge": bridge,
     }
-    blocks, head = vgg(head_act=head_act or act, **common) if model == "vgg" else resnet(cut=cut, **common)
+    if model == "vgg":
+        blocks, head = vgg(head_act=head_act or act, **common)
+    else:
+        blocks, head = resnet(cut=cut, shortcut=shortcut, **common)
     if method == "bp":
         return BPStack(blocks, head)
     return al_form(blocks, n_classes, code_dim=ae_dim, **local)

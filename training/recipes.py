@@ -19,6 +19,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "codes": "sigmoid",
             "bridge": "flatten",
             "cut": "groups",
+            "shortcut": "stride",
             "enc_dim": 1000,
             "ae_dim": 700,
             "act": "relu",

@@ -199,6 +199,10 @@ class VisionConfig(CommonConfig):
     """Where ResNet's layers end: `strides`: where the maps have just been halved; `groups`: behind the stem and behind
     each group of two blocks (the thesis' cut)."""
 
+    shortcut: Literal["pool", "stride"] = "pool"
+    """What goes beside ResNet's convolutions where maps are halved: `pool`: the means of 2x2 positions, and all blocks'
+    convolutions start at zero; `stride`: every second position (the thesis' form)."""
+
     compile: bool = False
     """Compile every layer with torch.compile before training, AL and BP alike. Not for texts: their lengths differ."""
 

@@ -91,6 +91,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
             ae_dim=config.ae_dim,
             bridge=config.bridge,
             cut=config.cut,
+            shortcut=config.shortcut,
             **_local(config, config.base_lr),
         )
 

@@ -48,6 +48,7 @@ GOOD: dict[str, list[Any]] = {
     "head_act": ["auto", "sigmoid"],
     "bridge": ["pool", "conv", "deep", "flatten", "linear", "hidden"],
     "cut": ["strides", "groups"],
+    "shortcut": ["pool", "stride"],
     "compile": [False],
     "base_lr": [1e-3],
     "lr": [1e-3, 1],

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ALPackage import ALStack
 from ALPackage.losses import ASSOCIATIONS
 from models import VISION_MODELS, BPStack, build_vision, parameter_counts
-from models.resnet import CUTS
+from models.resnet import CUTS, SHORTCUTS, BasicBlock
 from models.vision import BRIDGES, bridge_of_maps
 
 LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
@@ -83,6 +84,35 @@ def test_however_it_is_cut_resnet_is_the_same_network() -> None:
     assert torch.equal(one(x), other(x))
 
 
+def test_a_pooled_shortcut_starts_as_what_the_block_is_given() -> None:
+    x = torch.randn(2, 8, 6, 6).relu()
+    assert torch.equal(BasicBlock(8, 8, 1, "relu", "pool")(x), x)
+    halved = BasicBlock(8, 16, 2, "relu", "pool")
+    convolution = next(m for m in halved.shortcut.modules() if isinstance(m, nn.Conv2d))
+    seen = convolution(F.avg_pool2d(x, 2))
+    expected = F.batch_norm(seen, None, None, training=True).relu()
+    torch.testing.assert_close(halved(x), expected)
+
+
+def test_a_strided_shortcut_drops_every_second_position() -> None:
+    x = torch.randn(2, 8, 6, 6)
+    block = BasicBlock(8, 16, 2, "relu", "stride").eval()
+    kept = torch.zeros_like(x)
+    kept[:, :, ::2, ::2] = x[:, :, ::2, ::2]
+    assert torch.equal(block.shortcut(kept), block.shortcut(x))
+    assert not torch.equal(block(x), block.shortcut(x).relu())
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_either_shortcut_trains_every_weight(shortcut: str) -> None:
+    stack = al("resnet", shortcut=shortcut)
+    before = {name: value.clone() for name, value in stack.named_parameters()}
+    for _ in range(2):  # behind a weight of zero, the first step moves only that weight
+        stack(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3]))
+        stack.backward_and_update()
+    assert [name for name, value in stack.named_parameters() if torch.equal(value, before[name])] == []
+
+
 @pytest.mark.parametrize("model", VISION_MODELS)
 @pytest.mark.parametrize("bridge", ["pool", "conv", "deep"])
 @pytest.mark.parametrize("size", [16, 32, 48, 64, 80, 96, 112])
@@ -109,6 +139,7 @@ def test_grey_images_are_taken(model: str) -> None:
 
 
 UNKNOWN = [("vgg", "bridge", "wide"), ("vgg", "act", "swoosh"), ("vgg", "association", "l2"), ("resnet", "cut", "half")]
+UNKNOWN += [("resnet", "shortcut", "long")]
 
 
 @pytest.mark.parametrize(("model", "option", "value"), UNKNOWN)
@@ -146,7 +177,7 @@ def test_al_learns_a_tiny_batch_at_every_depth(model: str, association: str) -> 
     labels = torch.arange(15) % 5
     x = torch.randn(5, 1, 16, 16)[labels] + 0.3 * torch.randn(15, 1, 16, 16)
     losses = []
-    for _ in range(40):
+    for _ in range(80):  # the running statistics of late layers come to rest last
         stack(x, labels)
         stack.backward_and_update()
         losses.append([loss.item() for loss, _ in stack.loss()])
