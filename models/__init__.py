@@ -12,6 +12,7 @@ from .assemble import BPStack, al_form, parameter_counts
 from .lstm import lstm
 from .optimizer import adamw
 from .resnet import resnet
+from .text import cut_text
 from .transformer import transformer
 from .vgg import vgg
 
@@ -76,14 +77,15 @@ def build_text(
     act: str = "tanh",
     bridge: str = "linear",
     reading: str = "mean",
+    cut: str = "apart",
     dropout: float = 0.3,
     word_dropout: float = 0.0,
     **local: Any,
 ) -> ALStack | BPStack:
     """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
 
-    `act`, `bridge`: activation and form of the bridges. `reading`: of the LSTM's states, "mean" or "last". `local`:
-    what `al_form` takes beside the blocks.
+    `act`, `bridge`: activation and form of the bridges. `reading`: of the LSTM's states, "mean" or "last". `cut`: the
+    embedding is a layer "apart", or "joined" with the next. `local`: what `al_form` takes beside the blocks.
     """
     _known(model, TEXT_MODELS, method)
     common: dict[str, Any] = {
@@ -97,6 +99,7 @@ def build_text(
         "bridge": bridge,
     }
     blocks, head = lstm(reading=reading, **common) if model == "lstm" else transformer(heads=n_heads, **common)
+    blocks = cut_text(blocks, cut)
     if method == "bp":
         return BPStack(blocks, head)
     return al_form(blocks, n_classes, code_dim=y_hid, **local)

@@ -13,13 +13,25 @@ from torch import Tensor, nn
 
 from ALPackage.randomness import Dropout
 
-from .blocks import activation
+from .blocks import Block, activation
 
-__all__ = ["TEXT_BRIDGES", "Embedding", "LastStates", "Mean", "Sequences", "read_bridge", "real_positions"]
+__all__ = [
+    "TEXT_BRIDGES",
+    "TEXT_CUTS",
+    "Embedding",
+    "LastStates",
+    "Mean",
+    "Sequences",
+    "cut_text",
+    "read_bridge",
+    "real_positions",
+]
 
 Sequences = tuple[Tensor, Tensor]
 
 TEXT_BRIDGES = ("linear", "hidden")
+#: Whether the embedding is a layer of its own.
+TEXT_CUTS = ("apart", "joined")
 
 
 def real_positions(lengths: Tensor, positions: int) -> Tensor:
@@ -95,3 +107,16 @@ def read_bridge(reading: nn.Sequential, act: str, kind: str, code_dim: int) -> n
         raise ValueError(f"bridge: got {kind!r}; expected one of {', '.join(TEXT_BRIDGES)}")
     rest = [activation(act), nn.Linear(code_dim, code_dim)] if kind == "hidden" else []
     return nn.Sequential(*reading, *rest)
+
+
+def cut_text(blocks: list[Block], cut: str) -> list[Block]:
+    """Return the blocks as they are ("apart"), or the embedding and what reads it as one ("joined").
+
+    Apart, the embedding learns what the mean of its vectors says of the class, and nothing of their order.
+    """
+    if cut not in TEXT_CUTS:
+        raise ValueError(f"cut: got {cut!r}; expected one of {', '.join(TEXT_CUTS)}")
+    if cut == "apart":
+        return blocks
+    embedding, reader, *rest = blocks
+    return [Block(reader.name, nn.Sequential(embedding.f, reader.f), reader.bridge), *rest]

@@ -43,6 +43,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "act": "tanh",
             "bridge": "linear",
             "reading": "last",
+            "cut": "apart",
             "x_hid": 256,
             "y_hid": 128,
             "n_layers": 3,

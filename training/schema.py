@@ -272,6 +272,9 @@ class TextConfig(CommonConfig):
     reading: Literal["mean", "last"] = "mean"
     """What BP's head and AL's bridges read of the LSTM's states: their mean, or the last one of each direction."""
 
+    cut: Literal["apart", "joined"] = "apart"
+    """Whether the embedding is a layer `apart`, or one with the LSTM or encoder that reads it (`joined`)."""
+
     dropout: Share = 0.3
     """Share of the activations that is dropped in training."""
 

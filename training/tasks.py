@@ -154,6 +154,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
             act=config.act,
             bridge=config.bridge,
             reading=config.reading,
+            cut=config.cut,
             dropout=config.dropout,
             word_dropout=config.word_dropout,
             **_local(config, config.lr),

@@ -47,7 +47,7 @@ GOOD: dict[str, list[Any]] = {
     "act": ["relu", "tanh"],
     "head_act": ["auto", "sigmoid"],
     "bridge": ["pool", "conv", "deep", "flatten", "linear", "hidden"],
-    "cut": ["strides", "groups"],
+    "cut": ["strides", "groups", "apart", "joined"],
     "shortcut": ["pool", "stride"],
     "compile": [False],
     "base_lr": [1e-3],

@@ -8,7 +8,7 @@ from torch import nn
 
 from ALPackage.losses import ASSOCIATIONS
 from models import TEXT_MODELS, parameter_counts
-from models.text import Embedding, Mean, real_positions
+from models.text import TEXT_CUTS, Embedding, Mean, real_positions
 
 from .small_text import LENGTHS, al, bp, repadded, text, vectors
 
@@ -20,6 +20,31 @@ def test_the_number_of_layers(model: str) -> None:
     assert (len(al(model)), len(bp(model))) == (4, 5)
     assert (len(al(model, n_layers=1)), len(bp(model, n_layers=6))) == (2, 8)
     assert list(bp(model).layers)[:-1] == al(model).names
+
+
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_the_embedding_may_be_one_layer_with_the_next(model: str) -> None:
+    assert al(model, cut="joined").names == al(model).names[1:]
+    outputs = []
+    for cut in TEXT_CUTS:
+        torch.manual_seed(0)
+        outputs.append(bp(model, cut=cut).eval()(text()))
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_a_joined_embedding_learns_from_the_layer_that_reads_it(model: str) -> None:
+    table = vectors()
+    stack = al(model, cut="joined", vectors=table, dropout=0.0, lr=0.1)
+    stack(text(), torch.tensor([0, 1, 2, 3]))
+    stack.backward_and_update()
+    weight = stack[0].enc.f[0].table.weight  # type: ignore[index, union-attr]
+    assert not torch.equal(weight, table)  # type: ignore[arg-type]
+
+
+def test_an_unknown_cut_lists_the_right_ones() -> None:
+    with pytest.raises(ValueError, match=r"^cut: got 'half'; expected one of apart, joined$"):
+        al("lstm", cut="half")
 
 
 def test_the_embedding_gives_each_token_its_own_vector() -> None:
