@@ -125,7 +125,10 @@ class AL(nn.Module):
                 "or discard() to drop it, or use torch.no_grad() where no training is meant"
             )
         if self._updating:
-            raise RuntimeError("AL.forward: backward_and_update() is at work on another thread; join that thread first")
+            raise RuntimeError(
+                "AL.forward: backward_and_update() is at work on another thread; join that thread first, "
+                "or discard() what an interrupt has left"
+            )
         x, y = to_device(detach((x, y)), self.device)
         if self.guard is not None and torch.is_grad_enabled():
             self.guard.enter(self.buffers())
@@ -183,8 +186,8 @@ class AL(nn.Module):
 
     def backward_and_update(self) -> None:
         """Run `backward`, then `update`: the part of a batch that no other layer waits for."""
-        self._updating = True
         try:
+            self._updating = True  # inside, or a signal that comes as it returns would leave the layer locked
             self.backward()
             self.update()
         finally:
@@ -193,6 +196,7 @@ class AL(nn.Module):
     def discard(self) -> None:
         """Drop the batch in flight and any gradients, as after a failure, so that the layer can go on."""
         self._pending = None
+        self._updating = False  # a signal may have come before `backward_and_update` could say so
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()

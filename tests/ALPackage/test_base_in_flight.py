@@ -127,3 +127,34 @@ def test_a_first_update_that_is_cut_short_leaves_no_half_made_moments(monkeypatc
     one(x, y)
     one.backward_and_update()
     assert {float(state["step"]) for state in one.optimizer.state.values()} == {1.0}
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("value", [True, False])
+def test_ctrl_c_as_an_update_is_announced_or_over_leaves_no_layer_locked(value: bool, after: bool) -> None:
+    """CI met it once, from the signal of a loader's lost process: the layer said ever after that it was at work."""
+
+    class Struck(AL):
+        armed = False
+
+        def __setattr__(self, name: str, given: Any) -> None:
+            strikes = self.armed and name == "_updating" and given is value
+            if strikes:
+                type(self).armed = False
+                if not after:
+                    raise KeyboardInterrupt
+            super().__setattr__(name, given)
+            if strikes:
+                raise KeyboardInterrupt
+
+    one = Struck(ENC(nn.Linear(4, 4), nn.Linear(4, 3)), AE(nn.Linear(3, 3), nn.Linear(3, 3)))
+    x, y = torch.randn(5, 4), torch.randn(5, 3)
+    one(x, y)
+    Struck.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        one.backward_and_update()
+    assert not Struck.armed
+    one.discard()
+    one(x, y)
+    one.backward_and_update()
+    one(x, y)
