@@ -16,10 +16,21 @@ from .text import cut_text
 from .transformer import transformer
 from .vgg import vgg
 
-__all__ = ["TEXT_MODELS", "VISION_MODELS", "BPStack", "adamw", "build_text", "build_vision", "parameter_counts"]
+__all__ = [
+    "BEST_BRIDGES",
+    "TEXT_MODELS",
+    "VISION_MODELS",
+    "BPStack",
+    "adamw",
+    "build_text",
+    "build_vision",
+    "parameter_counts",
+]
 
 VISION_MODELS = ("vgg", "resnet")
 TEXT_MODELS = ("lstm", "transformer")
+#: The form of the bridges that each vision model was most accurate with, trained on tinyImageNet (benchmarks/NOTES.md).
+BEST_BRIDGES = {"vgg": "pool", "resnet": "conv"}
 
 
 def build_vision(
@@ -34,7 +45,7 @@ def build_vision(
     head_act: str | None = None,
     enc_dim: int = 256,
     ae_dim: int = 128,
-    bridge: str = "pool",
+    bridge: str | None = None,
     cut: str = "strides",
     shortcut: str = "pool",
     **local: Any,
@@ -42,8 +53,8 @@ def build_vision(
     """Return "vgg" or "resnet" in its "al" or "bp" form.
 
     Both forms draw their blocks' initial weights first and in the same order, so with one seed the forward
-    networks start out equal. `head_act`: in the head of BP's VGG, `act` if None. `local`: what `al_form` takes beside
-    the blocks.
+    networks start out equal. `head_act`: in the head of BP's VGG, `act` if None. `bridge`: their form, that of
+    `BEST_BRIDGES` if None. `local`: what `al_form` takes beside the blocks.
     """
     _known(model, VISION_MODELS, method)
     common: dict[str, Any] = {
@@ -53,7 +64,7 @@ def build_vision(
         "width": width,
         "act": act,
         "hidden": enc_dim,
-        "bridge": bridge,
+        "bridge": bridge or BEST_BRIDGES[model],
     }
     if model == "vgg":
         blocks, head = vgg(head_act=head_act or act, **common)

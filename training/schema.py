@@ -191,9 +191,10 @@ class VisionConfig(CommonConfig):
     head_act: Literal["auto"] | Activation = "auto"
     """Activation function in the head of BP's VGG; `"auto"`: that of `act`."""
 
-    bridge: Literal["pool", "conv", "deep", "flatten"] = "pool"
+    bridge: Literal["auto", "pool", "conv", "deep", "flatten"] = "auto"
     """From a layer's map to the codes: `pool`: pooled windows, then linear; `conv`: a convolution before that; `deep`:
-    convolutions with stride 2 down to 2x2; `flatten`: the whole map, then linear (the thesis' form, and large)."""
+    convolutions with stride 2 down to 2x2; `flatten`: the whole map, then linear (the thesis' form, and large);
+    `auto`: `pool` for VGG, `conv` for ResNet."""
 
     cut: Literal["strides", "groups"] = "strides"
     """Where ResNet's layers end: `strides`: where the maps have just been halved; `groups`: behind the stem and behind

@@ -13,7 +13,7 @@ from ALPackage import ALStack
 from data import Dataset
 from data.batches import Transform
 from data.dataset import digest
-from models import BPStack, build_text, build_vision
+from models import BEST_BRIDGES, BPStack, build_text, build_vision
 
 from .config import Config, Method, TextConfig, VisionConfig, length_limit, resolve_heads
 from .errors import ConfigError
@@ -76,6 +76,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
     if config.in_channels not in ("auto", channels):
         raise ConfigError(f'in_channels: got {config.in_channels}, but {dataset} has {channels}; give that, or "auto"')
     augmentation = default_augmentation(dataset) if config.augmentation == "auto" else config.augmentation
+    bridge = BEST_BRIDGES[model] if config.bridge == "auto" else config.bridge
 
     def build(method: Method) -> ALStack | BPStack:
         return build_vision(
@@ -89,7 +90,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
             head_act=config.act if config.head_act == "auto" else config.head_act,
             enc_dim=config.enc_dim,
             ae_dim=config.ae_dim,
-            bridge=config.bridge,
+            bridge=bridge,
             cut=config.cut,
             shortcut=config.shortcut,
             **_local(config, config.base_lr),
@@ -105,6 +106,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
         build=build,
         resolved={
             "augmentation": augmentation,
+            "bridge": bridge,
             "in_channels": channels,
             "image_size": size,
             "data_digest": digest(data),

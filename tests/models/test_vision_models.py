@@ -11,7 +11,7 @@ from torch import nn
 
 from ALPackage import ALStack
 from ALPackage.losses import ASSOCIATIONS
-from models import VISION_MODELS, BPStack, build_vision, parameter_counts
+from models import BEST_BRIDGES, VISION_MODELS, BPStack, build_vision, parameter_counts
 from models.resnet import CUTS, SHORTCUTS, BasicBlock
 from models.vision import BRIDGES, bridge_of_maps
 
@@ -189,7 +189,7 @@ def test_al_learns_a_tiny_batch_at_every_depth(model: str, association: str) -> 
 
 @pytest.mark.parametrize("model", VISION_MODELS)
 def test_parameters_are_counted_as_by_hand(model: str) -> None:
-    twin, stack = bp(model), al(model)
+    twin, stack = bp(model), al(model, bridge="pool")
     assert parameter_counts(twin) == (sum(p.numel() for p in twin.parameters()),) * 2
     network = sum(p.numel() for layer in stack for p in layer.enc.f.parameters())
     # g, whose weights are h's too: in the first layer from 5 classes to codes of 8, then between codes of 8
@@ -215,6 +215,16 @@ def test_every_bridge_reaches_the_codes(model: str, bridge: str) -> None:
     for layer in stack:
         x = layer.inference(x, "f")
         assert layer.inference(x, "b").shape == (3, 8)
+
+
+@pytest.mark.parametrize(("model", "convolutions"), [("vgg", 0), ("resnet", 1)])
+def test_each_model_has_its_best_bridge_unless_told(model: str, convolutions: int) -> None:
+    torch.manual_seed(0)
+    stack = al(model)
+    assert [len(channels(layer.enc.b)) for layer in stack] == [convolutions] * len(stack)
+    torch.manual_seed(0)
+    named = al(model, bridge=BEST_BRIDGES[model])
+    assert all(torch.equal(a, b) for a, b in zip(stack.parameters(), named.parameters(), strict=True))
 
 
 def test_a_deep_bridge_shrinks_the_map_by_convolutions() -> None:

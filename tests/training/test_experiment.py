@@ -102,6 +102,18 @@ def test_al_learns_through_the_command(datasets: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("model", "asked", "bridge"), [("vgg", "auto", "pool"), ("resnet", "auto", "conv"), ("resnet", "pool", "pool")]
+)
+def test_the_results_say_which_bridge_was_meant(
+    model: str, asked: str, bridge: str, datasets: Path, tmp_path: Path
+) -> None:
+    assert command("vision", f"tinyImageNet {model} --method al --set bridge={asked}", datasets, tmp_path) == 0
+    block = json.loads((tmp_path / f"tinyImageNet_{model}.json").read_text())["methods"]["al"]
+    assert block["config"]["bridge"] == bridge
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_one_method_keeps_the_other_ones_results(datasets: Path, tmp_path: Path) -> None:
     assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
     before = (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes()
