@@ -64,7 +64,7 @@ def build_vision(
         "width": width,
         "act": act,
         "hidden": enc_dim,
-        "bridge": bridge or BEST_BRIDGES[model],
+        "bridge": BEST_BRIDGES[model] if bridge is None else bridge,
     }
     if model == "vgg":
         blocks, head = vgg(head_act=head_act or act, **common)
