@@ -29,7 +29,7 @@ __all__ = [
 
 VISION_MODELS = ("vgg", "resnet")
 TEXT_MODELS = ("lstm", "transformer")
-#: The form of the bridges that each vision model was most accurate with, trained on tinyImageNet (benchmarks/NOTES.md).
+#: "pool" or "conv", whichever each vision model was more accurate with on tinyImageNet (benchmarks/NOTES.md).
 BEST_BRIDGES = {"vgg": "pool", "resnet": "conv"}
 
 
