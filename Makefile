@@ -18,7 +18,7 @@ lint: $(VENV)/.requirements-dev
 	$(IN) -m mypy
 
 test-torchtext: $(VENV_TORCHTEXT)/.requirements-torchtext
-	$(VENV_TORCHTEXT)/bin/python -m pytest tests/data/test_tokenization.py tests/data/test_embeddings.py tests/data/test_text.py
+	$(VENV_TORCHTEXT)/bin/python -m pytest tests/data/text
 	$(VENV_TORCHTEXT)/bin/python nlpmain.py docstrings lstm --limit-train 400 --out $(VENV_TORCHTEXT)/result --set epochs=1 \
 		--set text_backend=torchtext --set embedding_dim=16 --set x_hid=16 --set max_len=32
 

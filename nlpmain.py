@@ -2,7 +2,7 @@
 
 import sys
 
-from training.stopping import loading
+from training.runs.shutdown import loading
 
 if __name__ == "__main__":
     with loading():

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import torch
 
-from ALPackage.placement import available_devices, set_device
+from ALPackage.devices import available_devices, set_device
 
 __all__ = ["available_devices", "set_deterministic", "set_device", "set_seed"]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .finite import Guard
+from .nan_guard import Guard
 from .nested import detach, tensors, to_device, versions
 
 __all__ = ["AE", "AL", "ENC"]

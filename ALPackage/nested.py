@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["detach", "tensors", "to_device", "versions"]
-
 
 def detach(tree: Any) -> Any:
     """Return the same structure with every tensor cut from its graph; other leaves are left as they are."""

@@ -12,17 +12,6 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "Dropout",
-    "derive_seed",
-    "dropouts",
-    "enter_stream",
-    "generator",
-    "point_at_stream",
-    "refuse_shared_randomness",
-    "streams",
-]
-
 
 def derive_seed(*coordinates: int | str) -> int:
     """Return a seed in [0, 2**63) that depends on the coordinates and on nothing else."""
@@ -68,7 +57,7 @@ class Dropout(nn.Module):
 
 def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:
     """Point every `Dropout` inside `layer` at the stream of these coordinates, on its own device."""
-    point_at_stream(layer, dropouts(layer), *coordinates)
+    seed_dropouts(layer, dropouts(layer), *coordinates)
 
 
 def dropouts(layer: nn.Module) -> list[Dropout]:
@@ -76,7 +65,7 @@ def dropouts(layer: nn.Module) -> list[Dropout]:
     return [module for module in layer.modules() if isinstance(module, Dropout)]
 
 
-def point_at_stream(layer: nn.Module, drops: list[Dropout], *coordinates: int | str) -> None:
+def seed_dropouts(layer: nn.Module, drops: list[Dropout], *coordinates: int | str) -> None:
     """Do what `enter_stream` does, for who has looked for the layer's `Dropout`s before."""
     if not drops:
         return

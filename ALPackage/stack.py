@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .base import AL, LearningRate
-from .placement import set_device
+from .devices import set_device
 from .randomness import Dropout
-
-__all__ = ["ALStack"]
 
 
 class ALStack(nn.Module):

@@ -1,69 +1,28 @@
 """The data sets by name, and the two calls that load them: `load_vision` and `load_text`.
 
-The loaders are imported when they are first asked for: a vision run need not import pandas, nor a text run
-torchvision.
+What needs torch is imported when it is first asked for, so that `--list` and a wrong name are answered at once; a
+vision run need not import pandas, nor a text run torchvision.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .dataset import DataError, Dataset, Split
+from .errors import DataError
+from .registry import TEXT, VISION, canonical, match
 
 if TYPE_CHECKING:
-    from .text import load_text
-    from .vision import load_vision
+    from .dataset import Dataset, Split
+    from .text.load import load_text
+    from .vision.load import load_vision
 
 __all__ = ["TEXT", "VISION", "DataError", "Dataset", "Split", "canonical", "load_text", "load_vision", "match"]
 
-#: The data sets of each task, as they are written, and what they are in a few words.
-VISION = {
-    "tinyImageNet": "natural images of 200 classes (any number in wnids.txt), 64x64 RGB",
-    "cifar10": "natural images of 10 classes, 32x32 RGB",
-    "cifar100": "natural images of 100 classes, 32x32 RGB",
-    "fashionMNIST": "articles of clothing in 10 classes, 28x28 grey",
-    "digits": "handwritten digits, 8x8 grey (embedded: nothing to download)",
-}
-TEXT = {
-    "agnews": "news in 4 classes",
-    "dbpedia": "first lines of encyclopedia articles in 14 classes",
-    "imdb": "film reviews, positive or negative (to be fetched by hand)",
-    "docstrings": "docstrings of the installed packages, by package (embedded: nothing to download)",
-}
-
-
-def match(name: str, known: Iterable[str], what: str = "data set") -> str:
-    """Return the member of `known` that is `name` but for case; `DataError` lists them and names the nearest."""
-    spelled = {right.lower(): right for right in known}
-    wanted = name.strip().lower()
-    if wanted in spelled:
-        return spelled[wanted]
-    near = difflib.get_close_matches(wanted, spelled, n=1)
-    hint = f"did you mean {spelled[near[0]]}? " if near else ""
-    raise DataError(f"unknown {what} {name!r}: {hint}Known: {', '.join(spelled.values())}")
-
-
-def canonical(name: str, task: Literal["vision", "text"]) -> str:
-    """Return the data set's name as it is written, whatever the case of `name`.
-
-    `DataError` on any other name lists the right ones, and says so if the name belongs to the other task.
-    """
-    mine, other, program = (VISION, TEXT, "nlpmain.py") if task == "vision" else (TEXT, VISION, "cvmain.py")
-    if name.strip().lower() in {right.lower() for right in other}:
-        right = match(name, other)
-        raise DataError(f"{right} is not a {task} data set: use {program} for it. Known: {', '.join(mine)}")
-    return match(name, mine, f"{task} data set")
+_HOMES = {"Dataset": ".dataset", "Split": ".dataset", "load_text": ".text.load", "load_vision": ".vision.load"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_vision":
-        from .vision import load_vision
-
-        return load_vision
-    if name == "load_text":
-        from .text import load_text
-
-        return load_text
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

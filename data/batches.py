@@ -12,8 +12,6 @@ from ALPackage.randomness import generator
 
 from .dataset import Split
 
-__all__ = ["Batches"]
-
 Transform = Callable[[Any, torch.Generator | None], Any]
 
 
@@ -22,7 +20,7 @@ class Batches:
 
     With a `seed` the order is shuffled by (seed, epoch) and `transform` gets a generator of its own per batch,
     on `device`; without one the order is the split's and `transform` gets None. A last batch of a single
-    sample joins its predecessor, because batch normalisation cannot train on one sample. The first `done` batches are
+    sample joins its predecessor, because batch normalization cannot train on one sample. The first `done` batches are
     left out: who goes on with an epoch has had them.
     """
 

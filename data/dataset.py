@@ -10,13 +10,9 @@ from torch import Tensor
 
 from ALPackage.randomness import generator
 
-__all__ = ["DataError", "Dataset", "Split", "digest", "divide", "make_dataset"]
+from .errors import DataError
 
 Inputs = Tensor | tuple[Tensor, ...]
-
-
-class DataError(ValueError):
-    """Data that is missing or unusable; the message is one line: what, where, and how to mend it."""
 
 
 @dataclass(frozen=True)

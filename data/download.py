@@ -21,12 +21,10 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from . import TEXT, VISION, match
-from .archives import unpack
-from .dataset import DataError
-from .locks import locked
-
-__all__ = ["RESOURCES", "RemoteFile", "Resource", "alone", "fetch", "main"]
+from .errors import DataError
+from .registry import TEXT, VISION, match
+from .storage.archives import unpack
+from .storage.locks import locked
 
 TIMEOUTS = (10.0, 30.0)  # seconds: to connect, between two pieces of the answer
 ATTEMPTS = 4

@@ -11,20 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, ALStack
-from ALPackage.losses import Association, ClassCodes, OneHot, Reconstruction, UnitNorm
+from ALPackage.devices import resolve
 from ALPackage.nested import to_device
-from ALPackage.placement import resolve
+from ALPackage.objectives.association import Association, Reconstruction
+from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm
 
 from .blocks import Block, activation
 from .optimizer import adamw
-
-__all__ = ["AUTO_ENCODERS", "CODES", "BPStack", "al_form", "parameter_counts"]
 
 CODES = ("linear", "tanh", "sigmoid")
 AUTO_ENCODERS = ("auto", "mse")
 
 
-def al_form(
+def build_al(
     blocks: Sequence[Block],
     n_classes: int,
     *,
@@ -61,15 +60,15 @@ def al_form(
     for block in blocks:
         bridge = nn.Sequential(block.bridge(code_dim), *ending())
         encoder, decoder = _code_pair(below, code_dim, codes)
-        g = ClassCodes(nn.Sequential(encoder, *ending()))
+        g = OnCodes(nn.Sequential(encoder, *ending()))
         if layers:
-            h = ClassCodes(nn.Sequential(decoder, *ending()))
+            h = OnCodes(nn.Sequential(decoder, *ending()))
             kind = "contrastive" if contrastive and auto_encoder == "auto" else "mse"
         elif auto_encoder == "auto":
             # The first decoder's rows are logits over the classes: nothing may bound them.
-            h, kind = ClassCodes(decoder), "classes"
+            h, kind = OnCodes(decoder), "classes"
         else:
-            h, kind = ClassCodes(nn.Sequential(decoder, *ending())), "mse"
+            h, kind = OnCodes(nn.Sequential(decoder, *ending())), "mse"
         reconstruction = Reconstruction(kind, temperature if contrastive else 1.0)
         associated = Association(association, temperature, label_smoothing)
         layers[block.name] = AL(ENC(block.f, bridge, associated), AE(g, h, reconstruction), lr, optimizer)
@@ -113,7 +112,7 @@ def _code_pair(below: int, code_dim: int, codes: str) -> tuple[nn.Module, nn.Mod
     return encoder, decoder
 
 
-class BPStack(nn.Module):
+class BPModel(nn.Module):
     """The BP form: the same blocks, then a head, trained end to end; naive model parallel over its device list.
 
     `layers`: the blocks and the head by name. Returns logits (B, C) on the last layer's device.
@@ -144,10 +143,10 @@ class BPStack(nn.Module):
         return x
 
 
-def parameter_counts(model: ALStack | BPStack) -> tuple[int, int]:
+def parameter_counts(model: ALStack | BPModel) -> tuple[int, int]:
     """Return the number of parameters used in training and in (full-depth) inference."""
     trained = sum(p.numel() for p in model.parameters())
-    if isinstance(model, BPStack):
+    if isinstance(model, BPModel):
         return trained, trained
     used: list[nn.Module] = [layer.enc.f for layer in model] + [layer.ae.h for layer in model] + [model[-1].enc.b]
     return trained, sum(p.numel() for module in used for p in module.parameters())

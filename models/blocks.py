@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["ACTIVATIONS", "Block", "activation"]
-
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
-from .text import Embedding, LastStates, Mean, Sequences, read_bridge
-
-__all__ = ["READINGS", "BiLSTM", "lstm", "reversed_positions"]
+from .text_parts import Embedding, LastStates, Mean, Sequences, read_bridge
 
 #: Of all real positions the mean, or the last state of each direction.
 READINGS: dict[str, type[nn.Module]] = {"mean": Mean, "last": LastStates}

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["adamw"]
-
 
 def adamw(parameters: Any, **options: Any) -> torch.optim.AdamW:
     """Return AdamW in the fused form, one pass over the weights per step; arguments as for `torch.optim.AdamW`.

@@ -7,9 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from .blocks import Block, activation
-from .vision import bridge_of_maps, conv_unit, scaled, shrink
-
-__all__ = ["CUTS", "SHORTCUTS", "resnet"]
+from .vision_parts import bridge_of_maps, conv_unit, scaled, shrink
 
 #: Of the eight basic blocks, in order.
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
@@ -24,7 +22,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut around them (He et al. 2016, figure 5 left).
 
     `shortcut`: "stride", theirs: where the maps are halved, it drops every second position. "pool": it reads the means
-    of 2x2 positions there (He et al. 2019, ResNet-D), and the last normalisation's weights start at zero (Goyal et al.
+    of 2x2 positions there (He et al. 2019, ResNet-D), and the last normalization's weights start at zero (Goyal et al.
     2017, section 5.1). So at first a block hands on what it is given, less its detail, and a layer with a loss of its
     own starts out about as good as the layer before it (benchmarks/NOTES.md).
     """

@@ -10,15 +10,13 @@ from torch import Tensor, nn
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
-from .text import Embedding, Mean, Sequences, read_bridge, real_positions
-
-__all__ = ["transformer"]
+from .text_parts import Embedding, Mean, Sequences, read_bridge, real_positions
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward part, each normalised before and added to its input.
+    """Self-attention and a feed-forward part, each normalized before and added to its input.
 
-    Normalising before (Xiong et al. 2020) trains without a warm-up. Dropout acts on both residual branches and
+    Normalizing before (Xiong et al. 2020) trains without a warm-up. Dropout acts on both residual branches and
     within the feed-forward part, from the layer's own stream.
     """
 
@@ -85,5 +83,5 @@ def _bridge(features: int, act: str, kind: str, code_dim: int) -> nn.Module:
 
 
 def _read(features: int, out: int) -> nn.Sequential:
-    """Return the normalised mean over real positions, then a linear layer: the head, and the start of every bridge."""
+    """Return the normalized mean over real positions, then a linear layer: the head, and the start of every bridge."""
     return nn.Sequential(Mean(), nn.LayerNorm(features), nn.Linear(features, out))

@@ -7,9 +7,7 @@ from functools import partial
 from torch import nn
 
 from .blocks import Block, activation
-from .vision import bridge_of_maps, conv_unit, scaled, shrink
-
-__all__ = ["vgg"]
+from .vision_parts import bridge_of_maps, conv_unit, scaled, shrink
 
 CHANNELS = ((128, 256), (256, 512), (512,), (512,))
 HEAD = 2500

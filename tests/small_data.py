@@ -27,7 +27,7 @@ def build(root: Path) -> Path:
 
 
 def _tiny_imagenet(folder: Path) -> None:
-    """Three classes, each of its own colour, with noise."""
+    """Three classes, each of its own color, with noise."""
     noise = np.random.default_rng(0)
     wnids = ["n01", "n02", "n03"]
     annotations = []

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .config import Task
+from .config.schema import Task
 from .experiment import Outcome, exit_code, run
-
-__all__ = ["RUNS", "main"]
 
 #: Small versions of the two commands, sized for a laptop: the point is that everything runs, not the accuracy.
 RUNS: tuple[tuple[Task, str], ...] = (

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ConfigError", "NumbersError", "UsageError", "closest", "reason", "remedy"]
-
 
 class UsageError(Exception):
     """A mistake that the user can mend. The message is one line: what, where, and how to mend it.

@@ -15,22 +15,21 @@ from ALPackage import StageError
 from data import DataError
 from utils import set_deterministic
 
-from .arguments import Arguments, configure, parse
-from .board import Board
-from .config import Task, count_threads
+from .checkpoints.resume import find_resume_points, make_stores, together
+from .config.arguments import Arguments, configure, parse
+from .config.load import count_threads
+from .config.schema import Task
 from .errors import UsageError, reason
-from .placing import check_devices
-from .record import Record
-from .report import comparison_table
-from .results import MethodSummary, json_path, prepare_output, sole_writer
-from .resuming import look_back, make_stores, together
-from .setting import Setting
-from .stopping import Stopping
-from .tasks import Job, load_job
-from .timeline import prepare_trace
-from .turns import run_method
-
-__all__ = ["Outcome", "exit_code", "main", "run"]
+from .report.comparison import comparison_table
+from .report.record import Record
+from .report.results import MethodSummary, json_path, lock_results, prepare_output
+from .report.tensorboard import TensorBoardWriter
+from .report.timeline import prepare_trace
+from .runs.placement import check_devices
+from .runs.setting import Setting
+from .runs.shutdown import GracefulShutdown
+from .runs.tasks import Job, load_job
+from .runs.turns import run_method
 
 
 @dataclass(frozen=True)
@@ -129,19 +128,19 @@ def run(task: Task, argv: Sequence[str]) -> Outcome:
             raise UsageError(f"--trace {arguments.trace}: the results of the run go there; name another file")
     if torch.cuda.is_available():
         set_deterministic()
-    with Stopping() as stopping, ExitStack() as held:
+    with GracefulShutdown() as stopping, ExitStack() as held:
         for method in arguments.methods:
-            held.enter_context(sole_writer(out, arguments.dataset, arguments.model, method))
+            held.enter_context(lock_results(out, arguments.dataset, arguments.model, method))
         job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
         stores = make_stores(arguments, config, out)
         for store in stores.values():
             store.prepare()
-        resumed = look_back(arguments, config, job, stores)
+        resumed = find_resume_points(arguments, config, job, stores)
         _introduce(arguments, job)
         record = Record(out, arguments.dataset, arguments.model)
         interrupted: KeyboardInterrupt | None = None
         try:
-            with Board(arguments.tensorboard) if arguments.tensorboard else nullcontext() as board:
+            with TensorBoardWriter(arguments.tensorboard) if arguments.tensorboard else nullcontext() as board:
                 for method in arguments.methods:
                     setting = Setting(
                         arguments=arguments,

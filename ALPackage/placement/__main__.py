@@ -15,8 +15,6 @@ from .cost import LayerCost
 from .plan import Plan, plan
 from .simulate import simulate
 
-__all__ = ["main"]
-
 #: Share of a layer's time that its forward pass takes where only the whole is given.
 FORWARD = 1 / 3
 

@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from ..base import AL
+from ..errors import StageError
 from ..nested import tensors, to_device
 from ..randomness import enter_stream
-from ..step import StageError
-from ..threads import intra_op_threads
+from ..stage.threads import intra_op_threads
 
 if TYPE_CHECKING:  # stack.py imports this package
     from ..stack import ALStack
 
-__all__ = ["LayerCost", "measure"]
 
 #: Steps of a layer that are not measured, and how many are at least.
 WARM_UP, LEAST = 2, 2

@@ -1,13 +1,11 @@
-"""The best cut of a row of layers into neighbouring stages, exactly, by dynamic programming."""
+"""The best cut of a row of layers into neighboring stages, exactly, by dynamic programming."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
 
-from .devices import PlacementError
-
-__all__ = ["partition"]
+from ..errors import PlacementError
 
 GIB = 2**30
 

@@ -12,8 +12,6 @@ import torch
 from .cost import LayerCost
 from .partition import partition
 
-__all__ = ["Plan", "ceiling_of", "plan"]
-
 
 @dataclass(frozen=True)
 class Plan:

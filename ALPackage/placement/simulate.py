@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from .cost import LayerCost
 
-__all__ = ["simulate"]
-
 
 def simulate(
     schedule: str,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from ALPackage.threads import available_cores
-from data.embeddings import find_file
-from training.config import TextConfig
+from ALPackage.stage.threads import available_cores
+from data.text.embeddings import find_file
+from training.config.schema import TextConfig
 from training.errors import UsageError
-from training.stopping import Stopping
+from training.runs.shutdown import GracefulShutdown
 
 from .choice import chosen
 from .grid import METHODS, Grid, Run, final_runs, read_grid, search_runs
@@ -55,7 +55,7 @@ def _do(given: argparse.Namespace) -> int:
     at_once = given.at_once or (1 if cuda else available_cores())
     if not cuda and at_once > available_cores():
         raise UsageError(f"--at-once {at_once}: every run has a core for itself, and there are {available_cores()}")
-    with sole_runner(path), Stopping():
+    with sole_runner(path), GracefulShutdown():
         records = Records(path, grid)
         runs = search_runs(grid) if given.action == "search" else _chosen_runs(grid, records, given)
         meant = [run for run in runs if _meant(run, given)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from training.config import Method
+from training.config.schema import Method
 
 from .grid import METHODS, Grid, Run, final_runs, search_runs
 

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.arguments import SCRIPTS, configure, parse
-from training.config import SCHEMAS, Config, Method, Task
+from training.config.arguments import SCRIPTS, configure, parse
+from training.config.schema import LARGEST_SEED, SCHEMAS, Config, Method, Task
 from training.errors import UsageError, reason
-from training.schema import LARGEST_SEED
 
 __all__ = ["METHODS", "Cell", "Grid", "Run", "final_runs", "read_grid", "search_runs"]
 

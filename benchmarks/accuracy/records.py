@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.locks import locked
+from data.storage.files import atomic_write_text
+from data.storage.locks import locked
+from training.config.schema import SAME_NUMBERS
 from training.errors import UsageError, reason
-from training.files import replace_text
-from training.schema import SAME_NUMBERS
 
 from .grid import Grid, Run
 
@@ -77,7 +77,7 @@ class Records:
         content = self.content()
         runs = ",\n".join(json.dumps(record, ensure_ascii=False, allow_nan=False) for record in content["runs"])
         grid = json.dumps(content["grid"], ensure_ascii=False)
-        replace_text(self.path, f'{{\n"grid": {grid},\n"runs": [\n{runs}\n]\n}}\n')
+        atomic_write_text(self.path, f'{{\n"grid": {grid},\n"runs": [\n{runs}\n]\n}}\n')
 
 
 def lasting(config: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from training.arguments import SCRIPTS, parse
-from training.results import csv_path, json_path
+from training.config.arguments import SCRIPTS, parse
+from training.report.results import csv_path, json_path
 
 from .choice import best
 from .grid import Run

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from training.config import Method
+from training.config.schema import Method
 
 from .choice import best, chosen, finals
 from .grid import METHODS, Cell, Grid, search_runs

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from training.provenance import collect
+from training.runs.provenance import collect
 
 from .outcome import differences, outcome
 from .table import markdown
@@ -42,7 +42,9 @@ class Victims:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload(["benchmarks.faults.victim", "data.vision", "data.text", "training.turns"])
+        self._fork.set_forkserver_preload(
+            ["benchmarks.faults.victim", "data.vision.load", "data.text.load", "training.runs.turns"]
+        )
 
     def run(
         self, name: str, out: Path, more: str = "", *, after: float = HANGING, write: int | None = None, stage: str = ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from training.schema import SCHEMAS, Task
+from training.config.schema import SCHEMAS, Task
 
 __all__ = ["Case", "cases"]
 

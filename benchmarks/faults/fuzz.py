@@ -20,8 +20,8 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from training import experiment
-from training.provenance import collect
-from training.setting import Setting
+from training.runs.provenance import collect
+from training.runs.setting import Setting
 
 from .cases import Case, cases
 

@@ -17,8 +17,8 @@ from typing import Any
 from unittest import mock
 
 from training import experiment
-from training.provenance import collect
-from training.results import Results
+from training.report.results import Results
+from training.runs.provenance import collect
 
 HERE = Path(__file__).parent
 COMMAND = "digits vgg --method al --workers 2 --limit-train 40 --set width=0.05 --set train_batch_size=20"

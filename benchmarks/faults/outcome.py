@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.checkpoint import Store
+from training.checkpoints.store import Store
 
 __all__ = ["differences", "outcome"]
 
@@ -26,7 +26,7 @@ ASIDE = {
     "samples_per_s",
     "schedule",
     "train_time",
-    "utilisation",
+    "utilization",
     "workers",
 }
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from training.config import Task
+from training.config.schema import Task
 from training.experiment import main
 
 __all__ = ["STAGES", "work"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ALPackage import ALStack, make_schedule
 from models import build_text, build_vision
-from training.provenance import collect
+from training.runs.provenance import collect
 
 from .table import markdown
 

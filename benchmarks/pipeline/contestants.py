@@ -91,7 +91,7 @@ def data_parallel(job: Job) -> dict[str, Any]:
     _meet(job)
     share = BATCH // job["ranks"]
     batches = cycle(make_batches(job["model"], job["quick"], share, job["rank"]))
-    # Statistics of batch normalisation stay local, which saves a message per batch; gradients are not copied.
+    # Statistics of batch normalization stay local, which saves a message per batch; gradients are not copied.
     model = DistributedDataParallel(
         Part([layer for _, layer in bp_layers(job["model"], job["quick"])]),
         broadcast_buffers=False,

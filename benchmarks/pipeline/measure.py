@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ALPackage import make_schedule
-from ALPackage.trace import Trace
+from ALPackage.stage.trace import Trace
 from models import adamw
 
 from .workload import BATCH, LR, WEIGHT_DECAY, Part, al_model, arguments, bp_layers, make_batches

@@ -76,7 +76,7 @@ def checks(results: Results) -> list[dict[str, Any]]:
 
 
 def markdown(results: Results) -> str:
-    """Return the tables and the judgement of the targets."""
+    """Return the tables and the judgment of the targets."""
     settings = results["settings"]
     memory = "kept" if settings["environment"] else "left to glibc's defaults"
     changed = " with uncommitted changes" if results["uncommitted_changes"] else ""

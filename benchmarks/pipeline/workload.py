@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ALPackage import ALStack
-from models import BPStack, build_text, build_vision
+from models import BPModel, build_text, build_vision
 
 __all__ = ["BATCH", "DISTINCT", "MODELS", "Part", "al_model", "arguments", "bp_layers", "describe", "make_batches"]
 
@@ -49,7 +49,7 @@ def describe(model: str, quick: bool) -> dict[str, Any]:
     }
 
 
-def _build(model: str, form: str, quick: bool, **local: Any) -> ALStack | BPStack:
+def _build(model: str, form: str, quick: bool, **local: Any) -> ALStack | BPModel:
     settings = describe(model, quick)
     torch.manual_seed(SEED)
     if model == "vgg":
@@ -73,7 +73,7 @@ def al_model(model: str, quick: bool) -> ALStack:
 def bp_layers(model: str, quick: bool) -> list[tuple[str, nn.Module]]:
     """Return the layers of the BP form by name, the head last, in training mode."""
     stack = _build(model, "bp", quick).train()
-    assert isinstance(stack, BPStack)
+    assert isinstance(stack, BPModel)
     return list(stack.layers.items())
 
 

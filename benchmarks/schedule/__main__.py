@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ALPackage import ALStack, make_schedule
-from training.provenance import collect
+from training.runs.provenance import collect
 
 from .stages import BALANCE, empty_stack, sleeping_stack, stage_times
 from .table import markdown

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, ALStack, make_schedule
 from ALPackage.base import LearningRate
-from ALPackage.pipeline import LocalLosses
+from ALPackage.stage.batch import LocalLosses
 
 CONCURRENT = ["al-fm", "continuous"]
 ALL = ["sequential", *CONCURRENT]

@@ -41,10 +41,10 @@ def test_a_victim_dies_in_the_middle_of_a_file(stage: str, tmp_path: Path) -> No
     code = f"""
 from pathlib import Path
 from benchmarks.faults.victim import _arm
-from training.files import replace_text
+from data.storage.files import atomic_write_text
 _arm(1, {stage!r})
 for number in range(3):
-    replace_text(Path({str(tmp_path)!r}) / "a.json", str(number) * 10)
+    atomic_write_text(Path({str(tmp_path)!r}) / "a.json", str(number) * 10)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == -9

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from data.augment import VisionTransform
 from data.batches import Batches
-from data.dataset import DataError, Dataset, Split, digest, divide, make_dataset
+from data.dataset import Dataset, Split, digest, divide, make_dataset
+from data.errors import DataError
+from data.vision.augment import VisionTransform
 
 
 def numbered(n: int) -> Split:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ALPackage import ALStack
-from models import BPStack, build_text
-from models.text import real_positions
+from models import BPModel, build_text
+from models.text_parts import real_positions
 
 LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
 SIZES: dict[str, Any] = {"n_classes": 5, "x_hid": 6, "y_hid": 8, "n_heads": 2}
@@ -29,10 +29,10 @@ def al(model: str, **options: Any) -> ALStack:
     return stack
 
 
-def bp(model: str, **options: Any) -> BPStack:
+def bp(model: str, **options: Any) -> BPModel:
     """Return the BP form at a tiny size, of which `options` changes some."""
     stack = build_text(model, "bp", **{"vectors": vectors(), **SIZES, **LOCAL, **options})
-    assert isinstance(stack, BPStack)
+    assert isinstance(stack, BPModel)
     return stack
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ALPackage import ALStack, PlacementError
-from ALPackage.losses import ASSOCIATIONS
-from ALPackage.placement import devices as placement
-from models import TEXT_MODELS, VISION_MODELS, BPStack, build_text, build_vision
+from ALPackage import devices as placement
+from ALPackage.objectives.association import ASSOCIATIONS
+from models import TEXT_MODELS, VISION_MODELS, BPModel, build_text, build_vision
 from models.assemble import CODES
 from models.blocks import ACTIVATIONS, activation
 
@@ -42,7 +42,7 @@ def inputs(model: str) -> Any:
 def test_both_forms_start_with_the_same_forward_network(model: str) -> None:
     al, bp = build(model, "al"), build(model, "bp")
     assert isinstance(al, ALStack)
-    assert isinstance(bp, BPStack)
+    assert isinstance(bp, BPModel)
     blocks = list(bp.layers.values())[:-1]
     assert len(blocks) == len(al)
     for layer, block in zip(al, blocks, strict=True):

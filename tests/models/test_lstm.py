@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.lstm import BiLSTM, reversed_positions
-from models.text import LastStates, Mean, real_positions
+from models.text_parts import LastStates, Mean, real_positions
 
 from .small_text import al, bp, text
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ALPackage.losses import ASSOCIATIONS
+from ALPackage.objectives.association import ASSOCIATIONS
 from models import TEXT_MODELS, parameter_counts
-from models.text import TEXT_CUTS, Embedding, Mean, real_positions
+from models.text_parts import TEXT_CUTS, Embedding, Mean, real_positions
 
 from .small_text import LENGTHS, al, bp, repadded, text, vectors
 

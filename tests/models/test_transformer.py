@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.text import sinusoids
+from models.text_parts import sinusoids
 from models.transformer import EncoderLayer
 
 from .small_text import LENGTHS, al, bp

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ALPackage import ALStack
-from ALPackage.losses import ASSOCIATIONS
-from models import BEST_BRIDGES, VISION_MODELS, BPStack, build_vision, parameter_counts
+from ALPackage.objectives.association import ASSOCIATIONS
+from models import DEFAULT_BRIDGE, VISION_MODELS, BPModel, build_vision, parameter_counts
 from models.resnet import CUTS, SHORTCUTS, BasicBlock
-from models.vision import BRIDGES, bridge_of_maps
+from models.vision_parts import BRIDGES, bridge_of_maps
 
 LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
 LAYERS = {"vgg": (4, 5), "resnet": (5, 6)}
@@ -27,11 +27,11 @@ def al(model: str, **options: Any) -> ALStack:
     return stack
 
 
-def bp(model: str, **options: Any) -> BPStack:
+def bp(model: str, **options: Any) -> BPModel:
     """Return the BP form at a tiny size, of which `options` changes some."""
     settings = {"n_classes": 5, "in_channels": 3, "image_size": 16, "width": 0.05, "enc_dim": 16, "ae_dim": 8}
     stack = build_vision(model, "bp", **{**settings, **LOCAL, **options})
-    assert isinstance(stack, BPStack)
+    assert isinstance(stack, BPModel)
     return stack
 
 
@@ -46,7 +46,7 @@ def channels(module: Any) -> list[int]:
     return [m.out_channels for m in module.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
-def map_sizes(network: BPStack) -> list[int]:
+def map_sizes(network: BPModel) -> list[int]:
     """Return the side of the maps that each layer but the head returns, for images of 32 x 32."""
     x, sizes = torch.randn(2, 3, 32, 32), []
     for f in list(network.eval().layers.values())[:-1]:
@@ -134,7 +134,7 @@ def test_another_image_size_is_refused(model: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("model", VISION_MODELS)
-def test_grey_images_are_taken(model: str) -> None:
+def test_gray_images_are_taken(model: str) -> None:
     assert bp(model, in_channels=1).eval()(torch.randn(2, 1, 16, 16)).shape == (2, 5)
 
 
@@ -194,7 +194,7 @@ def test_parameters_are_counted_as_by_hand(model: str) -> None:
     network = sum(p.numel() for layer in stack for p in layer.enc.f.parameters())
     # g, whose weights are h's too: in the first layer from 5 classes to codes of 8, then between codes of 8
     coders = [5 * 8] + [8 * 8] * (len(stack) - 1)
-    # a bridge from c x 2 x 2 (1 x 1 for VGG's last map): linear to 16 without bias, batch normalisation, linear to 8
+    # a bridge from c x 2 x 2 (1 x 1 for VGG's last map): linear to 16 without bias, batch normalization, linear to 8
     inputs = {"vgg": [16 * 4, 24 * 4, 24 * 4, 24], "resnet": [8 * 4, 8 * 4, 16 * 4, 24 * 4, 24 * 4]}[model]
     bridges = [n * 16 + 2 * 16 + 16 * 8 + 8 for n in inputs]
     assert parameter_counts(stack) == (network + sum(bridges) + sum(coders), network + bridges[-1] + sum(coders))
@@ -223,7 +223,7 @@ def test_each_model_has_its_best_bridge_unless_told(model: str, convolutions: in
     stack = al(model)
     assert [len(channels(layer.enc.b)) for layer in stack] == [convolutions] * len(stack)
     torch.manual_seed(0)
-    named = al(model, bridge=BEST_BRIDGES[model])
+    named = al(model, bridge=DEFAULT_BRIDGE[model])
     assert all(torch.equal(a, b) for a, b in zip(stack.parameters(), named.parameters(), strict=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training import stopping
+from training.runs import shutdown as stopping
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from training import demo, experiment, record
-from training.config import Task
-from training.results import columns
-from training.trainer import ALTrainer, cosine_lr
+from training import demo, experiment
+from training.config.schema import Task
+from training.report import record
+from training.report.results import columns
+from training.trainers.al import ALTrainer
+from training.trainers.trainer import cosine_lr
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

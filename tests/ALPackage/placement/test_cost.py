@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from ALPackage import AE, AL, ENC, ALStack
-from ALPackage.losses import OneHot
+from ALPackage.objectives.codes import OneHot
 from ALPackage.placement import cost as module
-from ALPackage.placement import measure
+from ALPackage.placement.cost import measure
 from ALPackage.randomness import Dropout
 
 from ..hooked import assert_equal, hooked, nothing, pairs, snapshot, train

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ALPackage.placement import LayerCost, plan
+from ALPackage.devices import candidates
+from ALPackage.placement import plan
 from ALPackage.placement.__main__ import main
-from ALPackage.placement.devices import candidates
+from ALPackage.placement.cost import LayerCost
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from ALPackage import ALStack, PlacementError
-from ALPackage.placement import LayerCost, Plan, candidates, plan, resolve, stage_sizes
+from ALPackage.devices import candidates, resolve, stage_sizes
+from ALPackage.placement import plan
+from ALPackage.placement.cost import LayerCost
+from ALPackage.placement.plan import Plan
 
 from ..hooked import hooked, nothing
 
@@ -71,7 +74,7 @@ def test_a_plan_obeys_memory() -> None:
         (["cpu:3"] * 4, [4]),
     ],
 )
-def test_neighbours_on_one_device_are_a_stage(names: list[str], sizes: list[int]) -> None:
+def test_neighbors_on_one_device_are_a_stage(names: list[str], sizes: list[int]) -> None:
     assert stage_sizes(resolve(names, len(names))) == sizes
 
 
@@ -104,7 +107,7 @@ def test_candidates(
     gpus: int, workers: int | None, layers: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr("ALPackage.placement.devices.available_cores", lambda: 3)
+    monkeypatch.setattr("ALPackage.devices.available_cores", lambda: 3)
     assert [str(device) for device in candidates(workers, layers)] == expected
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ALPackage import make_schedule
-from ALPackage.placement import LayerCost, simulate
+from ALPackage.placement import simulate
+from ALPackage.placement.cost import LayerCost
 
 from ..hooked import hooked, pairs
 

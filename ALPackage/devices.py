@@ -1,0 +1,109 @@
+"""Which layer lives on which device, by name.
+
+On the CPU a device is a worker: "cpu" is one of its own for that layer, "cpu:K" is worker K, which neighbors share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .base import AL
+from .errors import PlacementError
+from .stage.threads import available_cores
+
+
+def available_devices() -> list[str]:
+    """Return the names of the devices that this machine has: "cpu", then every GPU."""
+    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+
+
+def resolve(devices: str | Sequence[str], layers: int) -> list[torch.device]:
+    """Return one existing device per layer, from a list of names or "auto".
+
+    "auto" spreads the layers over the GPUs in contiguous runs of near equal length, or puts all on the CPU where there
+    is none; it is for who has no batch to measure with (see `plan`). Any number K makes a "cpu:K". Raises
+    PlacementError for a wrong length, a name that is no device, or a device that is not there.
+    """
+    if devices == "auto":
+        gpus = torch.cuda.device_count()
+        if gpus == 0:
+            return [torch.device("cpu")] * layers
+        used = min(gpus, layers)
+        return [torch.device("cuda", index * used // layers) for index in range(layers)]
+    if isinstance(devices, str):
+        raise PlacementError(f'devices: got {devices!r}; expected "auto" or a list with one device per layer')
+    if len(devices) != layers:
+        raise PlacementError(
+            f"devices: the list has {len(devices)} entries but the model has {layers} layers; "
+            'give one per layer, or "auto"'
+        )
+    return [_existing(name) for name in devices]
+
+
+def _existing(name: str) -> torch.device:
+    """Return the device of that name, or raise PlacementError with the names that this machine has."""
+    have = available_devices()
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as reason:
+        raise PlacementError(f"devices: {name!r} is not a device name; this machine has {', '.join(have)}") from reason
+    if device.type == "cpu":
+        return device
+    if device.index is None:
+        device = torch.device(device.type, 0)
+    if str(device) not in have:
+        raise PlacementError(f"devices: {name!r} is not there; this machine has {', '.join(have)}")
+    return device
+
+
+def al_layers(model: nn.Module) -> list[AL]:
+    """Return the AL layers inside `model`, in registration order."""
+    return [module for module in model.modules() if isinstance(module, AL)]
+
+
+def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.device]:
+    """Move every AL layer of `model` to its entry of `devices` and return the devices.
+
+    Raises PlacementError where the list does not fit; nothing has been moved then.
+    """
+    layers = al_layers(model)
+    if not layers:
+        raise PlacementError(f"set_device: {type(model).__name__} has no AL layer; build one from ALPackage.base.AL")
+    where = resolve(devices, len(layers))
+    for layer, device in zip(layers, where, strict=True):
+        layer.to(torch.device("cpu") if device.type == "cpu" else device)
+    return where
+
+
+def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
+    """Return how many layers each stage has: neighbors on one device share a stage, a "cpu" without K stands alone."""
+    sizes: list[int] = []
+    last: torch.device | None = None
+    for device in devices:
+        if device == last and (device.type != "cpu" or device.index is not None):
+            sizes[-1] += 1
+        else:
+            sizes.append(1)
+        last = device
+    return sizes
+
+
+def candidates(workers: int | None, layers: int) -> list[torch.device]:
+    """Return the devices that a plan for `layers` layers may use: the GPUs, or else CPU workers, one per core.
+
+    `workers`: ask for so many CPU workers instead.
+    """
+    gpus = torch.cuda.device_count()
+    if workers is None and gpus:
+        return [torch.device("cuda", index) for index in range(min(gpus, layers))]
+    return [torch.device("cpu", index) for index in range(min(workers or available_cores(), layers))]
+
+
+def capacities(devices: Sequence[torch.device]) -> list[int] | None:
+    """Return the free bytes of each GPU, or None for CPU workers, which have one memory together."""
+    if any(device.type != "cuda" for device in devices):
+        return None
+    return [torch.cuda.mem_get_info(device)[0] for device in devices]

@@ -1,0 +1,1 @@
+"""Local objectives: what a layer learns from."""

@@ -1,0 +1,89 @@
+"""Local objectives for classification: the target of a layer is a table with one code per class.
+
+The target that travels is (table, labels): `table` float (C, d_i), the code of every class at this depth, and
+`labels` int64 (B,). Encoding C class codes instead of B one-hot rows computes the same g with less work, and it
+is what lets an association contrast a sample with the classes it is not.
+
+Legend: B batch, C classes, d width of a code.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .codes import Target
+
+ASSOCIATIONS = ("mse", "cosine", "contrastive")
+
+
+class Association(nn.Module):
+    """The associated loss of bridged outputs (B, d) against a target (table (C, d), labels (B,)).
+
+    "mse": squared distance to the code of the sample's own class (Kao & Chen 2021). "cosine": one minus
+    the cosine to it. "contrastive": cross-entropy over the cosines to the codes of all classes, divided by
+    `temperature`; it also pushes away from the other classes, which is what vision needs to leave chance.
+    `smoothing`, in [0, 1): the share of the target that goes to all classes alike (Szegedy et al. 2016, section 7);
+    with the first two kinds, the code of the own class moves by it towards the mean of all codes.
+    """
+
+    def __init__(self, kind: str = "contrastive", temperature: float = 0.2, smoothing: float = 0.0) -> None:
+        super().__init__()
+        if kind not in ASSOCIATIONS:
+            raise ValueError(f"association: got {kind!r}; expected one of {', '.join(ASSOCIATIONS)}")
+        if temperature <= 0:
+            raise ValueError(f"temperature: got {temperature}; expected a number > 0")
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing: got {smoothing}; expected a number from 0 to below 1")
+        self.kind = kind
+        self.temperature = temperature
+        self.smoothing = smoothing
+
+    def forward(self, bridged: Tensor, target: Target) -> Tensor:
+        """Return the mean loss over the batch, 0-d."""
+        table, labels = target
+        if self.kind == "contrastive":
+            logits = _full(similarity(bridged, table)) / self.temperature
+            return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        codes = _full(table[labels])
+        if self.smoothing:
+            codes = torch.lerp(codes, _full(table).mean(0), self.smoothing)
+        if self.kind == "mse":
+            return F.mse_loss(_full(bridged), codes)
+        return (1.0 - F.cosine_similarity(_full(bridged), codes, dim=-1)).mean()
+
+
+class Reconstruction(nn.Module):
+    """The auto-encoder loss of a decoded target against the target that was encoded.
+
+    "classes": cross-entropy of the decoded rows as logits over the classes (the first layer, whose target is
+    one-hot). "contrastive": cross-entropy over the cosines of each decoded code to all codes of the layer below.
+    Both divide the logits by `temperature`. "mse": squared distance between the codes.
+    """
+
+    def __init__(self, kind: str, temperature: float = 0.2) -> None:
+        super().__init__()
+        if kind not in ("classes", "mse", "contrastive"):
+            raise ValueError(f"reconstruction: got {kind!r}; expected classes, mse or contrastive")
+        self.kind = kind
+        self.temperature = temperature
+
+    def forward(self, decoded: Target, target: Target) -> Tensor:
+        """Return the mean loss over the classes, 0-d."""
+        rows, table = decoded[0], target[0]
+        if self.kind == "mse":
+            return F.mse_loss(_full(rows), _full(table))
+        own = torch.arange(len(table), device=table.device)
+        logits = (rows if self.kind == "classes" else similarity(rows, table)) / self.temperature
+        return F.cross_entropy(_full(logits), own)
+
+
+def similarity(codes: Tensor, table: Tensor) -> Tensor:
+    """Return the cosine of every code (B, d) to every row of the table (C, d), as (B, C)."""
+    return F.normalize(codes, dim=-1) @ F.normalize(table, dim=-1).T
+
+
+def _full(x: Tensor) -> Tensor:
+    """Return x in float32 where autocast has left half precision: losses are summed in full precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

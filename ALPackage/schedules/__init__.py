@@ -1,0 +1,1 @@
+"""In which order, and on which threads, the layers of a stack train."""

@@ -1,0 +1,1 @@
+"""What a worker does: take a batch, train its layers on it, hand it on."""

@@ -1,0 +1,111 @@
+"""A bounded first-in, first-out hand-over between two threads that can be closed from anywhere."""
+
+from __future__ import annotations
+
+import time
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+CLOSED: Any = object()
+#: Seconds after which a wait is begun anew, so that Ctrl-C is seen.
+BEAT = 0.1
+
+
+def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
+    """Take the oldest item, waiting up to `seconds` or for ever. Raises Empty.
+
+    Ctrl-C is seen within a `BEAT`. Python alone may see it at the end of the wait only: a signal that comes between its
+    last look for signals and the wait wakes nobody, and on Windows none does.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        beat = BEAT if deadline is None else min(BEAT, max(0.0, deadline - time.monotonic()))
+        try:
+            return queue.get(timeout=beat)
+        except Empty:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise
+
+
+class Closed(Exception):  # noqa: N818 (a state that a loop ends on, not an error)
+    """The channel was closed: nothing more can be put into it or taken from it."""
+
+
+class Channel(Generic[T]):
+    """Like `queue.Queue`, with `close`: it wakes every waiting thread at once.
+
+    `depth`: items held before `put` waits; None is unbounded. Closing drops the items that are held.
+
+    Made of two of the interpreter's own C queues, one for items and one for free places: no lock is ever held by
+    Python code, so that Ctrl-C, which can strike between any two instructions, never leaves one locked.
+    """
+
+    def __init__(self, depth: int | None = None) -> None:
+        self._items: SimpleQueue[T] = SimpleQueue()
+        self._places: SimpleQueue[None] | None = None if depth is None else SimpleQueue()
+        self._closed = False
+        for _ in range(depth or 0):
+            self._give_place()
+
+    def put(self, item: T) -> None:
+        """Append `item`, waiting for space. Raises Closed."""
+        if self._places is not None:
+            self._take(self._places)
+        self._append(item)
+
+    def offer(self, item: T) -> bool:
+        """Append `item` if there is space now, and tell whether there was. Raises Closed."""
+        if self._places is not None:
+            try:
+                self._take(self._places, block=False)
+            except Empty:
+                return False
+        self._append(item)
+        return True
+
+    def get(self) -> T:
+        """Take the oldest item, waiting for one. Raises Closed."""
+        item: T = self._take(self._items)
+        self._give_place()
+        return item
+
+    def ready(self) -> bool:
+        """Tell whether `get` would return at once or raise."""
+        return self._closed or not self._items.empty()
+
+    def close(self) -> None:
+        """Refuse all further items and wake every thread that waits here."""
+        self._closed = True
+        for queue in (self._items, self._places):
+            if queue is not None:
+                _empty(queue)
+                queue.put(CLOSED)
+
+    def _append(self, item: T) -> None:
+        if self._closed:
+            raise Closed
+        self._items.put(item)
+        if self._closed:  # in between: what came after the closing would be held for good
+            self.close()
+
+    def _give_place(self) -> None:
+        if self._places is not None:
+            self._places.put(None)
+
+    def _take(self, queue: SimpleQueue[Any], block: bool = True) -> Any:
+        if self._closed:
+            raise Closed
+        taken = take(queue) if block else queue.get_nowait()
+        if self._closed:
+            queue.put(CLOSED)  # for the next one who waits here
+            raise Closed
+        return taken
+
+
+def _empty(queue: SimpleQueue[Any]) -> None:
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        return

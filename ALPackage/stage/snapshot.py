@@ -1,0 +1,37 @@
+"""A marker among the batches that takes every layer's state as it passes: what a checkpoint needs, without a drain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ..base import AL
+
+
+class Snapshot:
+    """Put it between two batches of a run: it takes the state that training on the batches before it has left.
+
+    In the pipeline the layers reach it one after another, each between the same two batches, so what it holds is the
+    state of one moment, though no layer has waited for another. `ready`: called with it on the caller's thread once the
+    last layer has been passed, before the losses of the next batch are yielded.
+
+    `state`: by layer name, {"layer": .., "optimizer": ..} as `load_state_dict` of both takes them, copied to the CPU.
+    `number`: that of the next batch, with which training goes on from here (`first` of a run).
+    """
+
+    def __init__(self, ready: Callable[[Snapshot], None] | None = None) -> None:
+        self.ready = ready
+        self.number: int | None = None
+        self.state: dict[str, dict[str, Any]] = {}
+
+    def take(self, name: str, layer: AL) -> None:
+        """Copy the state of one layer; on a GPU this waits for the current stream."""
+        both = {"layer": layer.state_dict(), "optimizer": layer.optimizer.state_dict()}
+        self.state[name] = tree_map(_copied, both)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf

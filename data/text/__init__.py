@@ -1,0 +1,1 @@
+"""The text data sets, and word vectors."""

@@ -1,0 +1,63 @@
+"""Parts that the two vision models share: the bridge, the width rule, and fixed pooling."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .blocks import activation
+
+BRIDGES = ("pool", "conv", "deep", "flatten")
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return `channels` times `width`: as they are at 1, else rounded to a multiple of 8 (what tensor cores like)."""
+    return channels if width == 1.0 else max(8, round(channels * width / 8) * 8)
+
+
+def conv_unit(c_in: int, c_out: int, act: str, stride: int = 1) -> list[nn.Module]:
+    """Return a 3x3 convolution with padding, batch normalization and the activation."""
+    convolution = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(c_out), activation(act)]
+
+
+def shrink(size: int, to: int) -> nn.Module:
+    """Return average pooling with a fixed window that takes maps of size x size to (to x to).
+
+    The windows overlap where `to` does not divide `size`. A fixed window, because the backward pass of adaptive
+    pooling is not deterministic on a GPU.
+    """
+    return nn.Identity() if size <= to else nn.AvgPool2d(size - (to - 1) * (size // to), stride=size // to)
+
+
+def bridge_of_maps(channels: int, size: int, code_dim: int, *, hidden: int, act: str, kind: str) -> nn.Module:
+    """Return the bridge of maps (B, channels, size, size) to codes (B, code_dim).
+
+    "pool": average-pool to 2x2, a hidden layer with batch normalization, a linear layer. "conv": the same after
+    a 3x3 convolution to at most 128 channels. "deep": 3x3 convolutions with stride 2 that take the map to 2x2,
+    widening up to 128 channels, then as "pool"; what is below 2x2 already has none. "flatten": the whole map, a
+    hidden layer with a sigmoid, a linear layer (the thesis'); it is soon larger than the network.
+    """
+    if kind not in BRIDGES:
+        raise ValueError(f"bridge: got {kind!r}; expected one of {', '.join(BRIDGES)}")
+    if kind == "flatten":
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * size * size, hidden), activation("sigmoid"), nn.Linear(hidden, code_dim)
+        )
+    front: list[nn.Module] = []
+    if kind == "conv":
+        front = conv_unit(channels, min(channels, 128), act)
+        channels = min(channels, 128)
+    while kind == "deep" and size > 2:
+        wider = min(2 * channels, 128)
+        front += conv_unit(channels, wider, act, stride=2)
+        channels, size = wider, (size + 1) // 2
+    side = min(size, 2)
+    return nn.Sequential(
+        *front,
+        shrink(size, side),
+        nn.Flatten(),
+        nn.Linear(channels * side * side, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        activation(act),
+        nn.Linear(hidden, code_dim),
+    )

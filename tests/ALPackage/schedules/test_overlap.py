@@ -1,0 +1,166 @@
+"""The schedules are really at work at the same time: work that overlaps where it should, and no barrier in continuous.
+
+Delays are put into the layers, so that these tests cannot pass by being serial.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from ALPackage import make_schedule
+from ALPackage.schedules.continuous import QUEUE_DEPTH
+from ALPackage.stage.trace import Span, Trace
+
+from ..hooked import ALL, SEED, assert_equal, delay, hooked, nothing, pairs, plain, rate, snapshot, train, workers
+
+
+def work(trace: Trace, layer: str, batch: int) -> list[Span]:
+    """Return the spans of a layer on a batch, in order."""
+    return sorted((s for s in trace.spans if (s.layer, s.batch) == (layer, batch)), key=lambda s: s.start)
+
+
+def meet(one: Span, other: Span) -> bool:
+    """Tell whether two spans have an instant in common."""
+    return one.start < other.stop and other.start < one.stop
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_with_delays_the_numbers_are_equal_and_the_work_overlaps_as_it_should(schedule: str) -> None:
+    count = 12
+    stack, trace = hooked(delay), Trace()
+    train(schedule, stack, pairs(count), trace=trace)
+    assert_equal(snapshot(stack), plain(count))
+    trace.spans = [span for span in trace.spans if span.work]
+    assert len(trace.spans) == 2 * 3 * count
+    first, last = stack.names[0], stack.names[-1]
+    # A barrier between batches: nothing of batch t + 1 begins before everything of batch t has ended.
+    barriers = [
+        max(s.stop for s in trace.spans if s.batch == t) <= min(s.start for s in trace.spans if s.batch == t + 1)
+        for t in range(count - 1)
+    ]
+    neighbors = [
+        (one, other)
+        for one in trace.spans
+        for other in trace.spans
+        if one.layer != other.layer and one.batch + 1 == other.batch and meet(one, other)
+    ]
+    if schedule == "sequential":
+        assert trace.overlap() == 0.0
+        assert all(barriers)
+    elif schedule == "al-fm":
+        assert trace.overlap() > 0.01
+        assert all(barriers), "al-fm joins every layer at the end of a batch"
+        assert not neighbors
+    else:
+        assert trace.overlap() > 0.01
+        assert neighbors, "no layer was ever at work on a batch while another was on the next"
+        early = [work(trace, first, t + 1)[0].start < work(trace, last, t)[-1].stop for t in range(count - 1)]
+        assert sum(early) > count // 2, "layer 1 waited for the last layer at the end of a batch"
+    for a, b in ((s, other) for s in trace.spans for other in trace.spans if s is not other and s.layer == other.layer):
+        assert not meet(a, b), "a layer worked on two batches at once"
+
+
+def test_continuous_has_no_barrier() -> None:
+    """Guards fault 1: every layer was joined at the end of every batch.
+
+    The last layer does not finish batch t until the first has begun batch t + 1: with a barrier it would wait in
+    vain. No timing is involved.
+    """
+    count = 8
+    begun = [threading.Event() for _ in range(count)]
+    waited: list[bool] = []
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        if layer == 0 and phase == "forward":
+            begun[batch].set()
+        if layer == 2 and phase == "backward" and batch + 1 < count:
+            waited.append(begun[batch + 1].wait(3.0))
+            assert waited[-1], "the first layer waited for the last one"
+
+    stack = hooked(hook)
+    train("continuous", stack, pairs(count))
+    assert waited == [True] * (count - 1)
+    assert_equal(snapshot(stack), plain(count))
+
+
+def test_al_fm_runs_backward_while_the_next_layer_runs_forward_and_joins_per_batch() -> None:
+    count = 6
+    forward = {(layer, batch): threading.Event() for layer in range(3) for batch in range(count)}
+    waited: list[bool] = []
+    ended: list[list[int]] = [[] for _ in range(count)]
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        if phase == "forward":
+            forward[layer, batch].set()
+            assert batch == 0 or len(ended[batch - 1]) == 3, "a forward pass began before the last batch was joined"
+            return
+        if layer < 2:
+            waited.append(forward[layer + 1, batch].wait(3.0))
+        ended[batch].append(layer)
+
+    stack = hooked(hook)
+    train("al-fm", stack, pairs(count))
+    assert waited == [True] * (2 * count)
+    assert_equal(snapshot(stack), plain(count))
+
+
+def test_in_continuous_one_thread_per_layer_does_all_its_work() -> None:
+    """Guards fault 2: a new thread per layer and batch, and all forward passes on the main thread."""
+    seen: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        seen[layer].add(threading.get_ident())
+
+    train("continuous", hooked(hook), pairs())
+    assert all(len(threads) == 1 for threads in seen.values())
+    assert len(set.union(*seen.values())) == 3
+    assert threading.get_ident() not in set.union(*seen.values())
+
+
+def test_the_loader_is_read_only_a_bounded_number_of_batches_ahead() -> None:
+    drawn = 0
+    seen: list[int] = []
+
+    def loader() -> Iterator[tuple[Any, Any]]:
+        nonlocal drawn
+        for pair in pairs(30):
+            drawn += 1
+            yield pair
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        if (layer, batch, phase) == (2, 0, "forward"):
+            time.sleep(0.3)
+            seen.append(drawn)
+
+    stack = hooked(hook)
+    with make_schedule("continuous", stack, threads=1, seed=SEED) as one:
+        list(one.run(loader(), lr=rate))
+    # Each of three workers holds one batch and has QUEUE_DEPTH waiting; the caller holds one more.
+    assert 3 < seen[0] <= 3 * (1 + QUEUE_DEPTH) + 1
+    assert_equal(snapshot(stack), plain(30))
+
+
+def test_cpu_layers_are_stages_of_their_own_and_neighbors_on_one_device_share_one() -> None:
+    stack = hooked(nothing, layers=5)
+    for layer, device in zip(stack, ("cpu", "cpu", "meta", "meta", "meta"), strict=True):
+        layer.to(device)
+    with make_schedule("continuous", stack, threads=1):
+        assert len(workers()) == 3
+    assert not workers()
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_no_schedule_synchronizes_with_a_gpu(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards fault 5: `torch.cuda.synchronize()` was called on machines without a GPU, and between batches."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("synchronized")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    train(schedule, hooked(nothing), pairs(2))

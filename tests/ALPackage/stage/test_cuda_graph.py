@@ -1,0 +1,380 @@
+"""A stage's step as a CUDA graph. Here without a GPU: the recorder is replaced by one that runs the step again.
+
+That leaves all of the orchestration to be tested: what is saved and restored, the learning rate, the random streams,
+what is copied out, and when the graph is refused. The same on a GPU is marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ALPackage import AE, AL, ENC, ALStack, StageError, make_schedule
+from ALPackage.randomness import Dropout
+from ALPackage.stage.batch import Batch
+from ALPackage.stage.cuda_graph import StepGraph, make_capturable, make_graph, preview
+from ALPackage.stage.step import Step
+from ALPackage.stage.threads import Autocast
+from ALPackage.stage.transfer import Intake
+from models import adamw
+from models.lstm import BiLSTM
+
+from ..hooked import SEED, Batches, assert_equal, losses_of, rate, snapshot
+
+
+class NoStream:
+    """Stands for a stream where there is no GPU."""
+
+    def synchronize(self) -> None:
+        """Wait for nothing."""
+
+
+class Recorder:
+    """Records a step by keeping it; `broken`: what each replay does besides."""
+
+    def __init__(self, broken: Callable[[], None] | None = None) -> None:
+        self.broken = broken
+        self.replays = 0
+
+    def __call__(self, body: Callable[[], None], stream: Any, generators: list[torch.Generator]) -> Callable[[], None]:
+        self.generators = generators
+
+        def replay() -> None:
+            self.replays += 1
+            body()
+            if self.broken is not None:
+                self.broken()
+
+        return replay
+
+
+def stack(layers: int = 3) -> ALStack:
+    """Return layers with batch normalization and dropout, and the optimizer that the shipped models use."""
+    torch.manual_seed(3)
+    return ALStack(
+        AL(
+            ENC(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh(), Dropout(0.3)), nn.Linear(6, 4)),
+            AE(nn.Linear(4, 4), nn.Linear(4, 4)),
+            optimizer=adamw,
+        )
+        for _ in range(layers)
+    )
+
+
+def data(count: int = 7) -> Batches:
+    """Return batches of which the last is smaller."""
+    draw = torch.Generator().manual_seed(4)
+    sizes = [8] * (count - 1) + [5]
+    return [(torch.randn(size, 6, generator=draw), torch.randn(size, 4, generator=draw)) for size in sizes]
+
+
+def eager(one: ALStack, batches: Batches) -> list[list[tuple[float, float]]]:
+    """Train step by step without a graph."""
+    step, losses = Step(SEED, None), []
+    for number, (x, y) in enumerate(batches):
+        batch = Batch(number, x, y, rate(number))
+        for name, layer in one.items():
+            step.forward(name, layer, batch)
+            step.backward(name, layer, number)
+        losses.append(batch.losses)
+    return losses_of(losses)
+
+
+def prepared(layers: int = 3) -> ALStack:
+    """Return a stack whose optimizers keep their rates in tensors, as on a GPU."""
+    made = stack(layers)
+    for layer in made:
+        make_capturable(layer)
+    return made
+
+
+def test_a_replayed_step_is_the_eager_step() -> None:
+    batches = data()
+    expected, one = prepared(), prepared()
+    losses = eager(expected, batches)
+    layers, step, recorder = list(one.items()), Step(SEED, None), Recorder()
+    start = snapshot(one)
+    graph = make_graph(layers, step, Batch(0, *batches[0], rate(0)), NoStream(), force=True, record=recorder)
+    assert graph is not None
+    assert {name: value for name, value in snapshot(one).items() if name in start}.keys() == start.keys()
+    assert all(torch.equal(snapshot(one)[name], value) for name, value in start.items()), "capturing left a trace"
+    recorder.replays = 0
+    found = []
+    for number, (x, y) in enumerate(batches):
+        batch = Batch(number, x, y, rate(number))
+        if graph.fits(batch):
+            graph.run(batch)
+        else:
+            for name, layer in layers:
+                step.forward(name, layer, batch)
+                step.backward(name, layer, number)
+        found.append(batch.losses)
+    assert recorder.replays == len(batches) - 1, "the smaller batch does not fit the graph"
+    assert losses_of(found) == losses
+    assert_equal(snapshot(one), snapshot(expected))
+
+
+def test_a_captured_step_follows_a_changing_learning_rate() -> None:
+    """A rate that is a plain number would be baked into the graph: every scheduler would silently stop working."""
+    one = prepared(1)
+    rates = [group["lr"] for group in one[0].optimizer.param_groups]
+    one.set_lr({"enc": 0.5, "ae": 0.25})
+    assert [group["lr"] is rate for group, rate in zip(one[0].optimizer.param_groups, rates, strict=True)] == [True] * 2
+    assert [rate.item() for rate in rates] == [0.5, 0.25]
+    still = prepared(1)
+    batches = [(x, y, 0.0) for x, y in data(3)[:2]]
+    layers = list(still.items())
+    graph = make_graph(layers, Step(SEED, None), Batch(0, *batches[0]), NoStream(), force=True, record=Recorder())
+    assert graph is not None
+    before = snapshot(still)
+    graph.run(Batch(0, *batches[0]))
+    parameters = [name for name in before if name.startswith("parameter")]
+    assert all(torch.equal(snapshot(still)[name], before[name]) for name in parameters), "a rate of 0 moved the weights"
+    graph.run(Batch(1, batches[1][0], batches[1][1], 0.1))
+    assert not any(torch.equal(snapshot(still)[name], before[name]) for name in parameters)
+
+
+def test_a_graph_that_computes_something_else_is_refused() -> None:
+    one = prepared(1)
+    weight = one[0].enc.b.weight
+
+    def broken() -> None:
+        with torch.no_grad():
+            weight[0, 0] += 1e-6
+
+    example = Batch(0, *data()[0], 1e-3)
+    before = snapshot(one)
+    with pytest.warns(UserWarning, match="no CUDA graph for layer_1: it does not compute what the eager step computes"):
+        made = make_graph(list(one.items()), Step(SEED, None), example, NoStream(), force=True, record=Recorder(broken))
+    assert made is None
+    assert all(torch.equal(snapshot(one)[name], value) for name, value in before.items())
+
+
+def test_a_slower_graph_is_refused_unless_it_is_asked_for() -> None:
+    import time
+
+    example = Batch(0, *data()[0], 1e-3)
+    for force in (False, True):
+        layers = list(prepared(1).items())
+        slow = Recorder(lambda: time.sleep(0.005))
+        graph = make_graph(layers, Step(SEED, None), example, NoStream(), force=force, record=slow)
+        assert (graph is not None) == force
+
+
+def test_what_cannot_be_captured_runs_eagerly() -> None:
+    def fail(*_: Any) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    example = Batch(0, *data()[0], 1e-3)
+    one = prepared(1)
+    before = snapshot(one)
+    with pytest.warns(UserWarning, match="no CUDA graph for layer_1: RuntimeError: operation not permitted"):
+        assert make_graph(list(one.items()), Step(SEED, None), example, NoStream(), force=True, record=fail) is None
+    assert all(torch.equal(snapshot(one)[name], value) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in one.parameters())
+    plain = ALStack([AL(ENC(nn.Linear(6, 6), nn.Linear(6, 4)), AE(nn.Linear(4, 4), nn.Linear(4, 4)), optimizer=_sgd)])
+    make_capturable(plain[0])
+    assert refusal(plain, example) == "the optimizer of layer_1 is SGD, not Adam or AdamW"
+
+
+def refusal(one: ALStack, example: Batch) -> str:
+    """Return why there is no graph for `one`."""
+    with pytest.warns(UserWarning, match="no CUDA graph for") as caught:
+        assert (
+            make_graph(list(one.items()), Step(SEED, None), example, NoStream(), force=True, record=Recorder()) is None
+        )
+    return str(caught[0].message).split(": ", 1)[1]
+
+
+def test_a_layer_that_needs_the_host_gets_no_graph_and_is_not_even_tried() -> None:
+    """Guards two bugs: hooks were skipped by replays, and every LSTM block broke a capture off half-way."""
+    example = Batch(0, *data()[0], 1e-3)
+    hooked = prepared(1)
+    hooked[0].enc.f.register_forward_hook(lambda *_: None)
+    assert refusal(hooked, example) == "layer_1 has hooks, which a replay would not call"
+    packed = prepared(1)
+    packed[0].enc.f[2].capturable = False
+    assert refusal(packed, example) == "enc.f.2 of layer_1 (Tanh) reads tensors on the host"
+    assert BiLSTM.capturable is False
+
+
+def test_an_optimizer_whose_state_does_not_start_at_zero_is_left_alone() -> None:
+    """Guards a bug: NAdam's mu_product, which starts at one, was zeroed by a capture that came to nothing."""
+    one = ALStack(
+        [AL(ENC(nn.Linear(6, 6), nn.Linear(6, 4)), AE(nn.Linear(4, 4), nn.Linear(4, 4)), optimizer=torch.optim.NAdam)]
+    )
+    make_capturable(one[0])
+    assert "not Adam or AdamW" in refusal(one, Batch(0, *data()[0], 1e-3))
+    assert not one[0].optimizer.state
+    assert isinstance(one[0].optimizer.param_groups[0]["lr"], float)
+
+
+@pytest.mark.parametrize("change", ["state", "mode", "frozen", "decay", "autocast", "dropout"])
+def test_a_graph_whose_layers_have_changed_is_stale(change: str) -> None:
+    """Guards a bug: a replay went on with the moments, the rate and the precision that it had been recorded with."""
+    one, step = prepared(1), Step(SEED, None)
+    layer = one[0]
+    graph = StepGraph(list(one.items()), step, Batch(0, *data()[0], 1e-3), NoStream(), Recorder())
+    layer.set_lr(0.5)
+    graph.run(Batch(1, *data()[1], 1e-3))
+    assert not graph.stale(), "a changed rate is what the graph reads"
+    if change == "state":
+        layer.optimizer.load_state_dict(layer.optimizer.state_dict())
+    elif change == "mode":
+        layer.enc.eval()
+    elif change == "frozen":
+        layer.enc.b.weight.requires_grad_(False)
+    elif change == "decay":
+        layer.optimizer.param_groups[0]["weight_decay"] = 0.5
+    elif change == "dropout":
+        layer.enc.f[3].p = 0.1
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            step.autocast = Autocast()
+    assert graph.stale()
+
+
+def test_the_structure_of_a_batch_is_part_of_what_a_graph_fits() -> None:
+    one = prepared(1)
+    x, y = data()[0]
+    graph = StepGraph(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3), NoStream(), Recorder())
+    assert graph.fits(Batch(1, x + 1, y))
+    assert not graph.fits(Batch(1, (x, y), ()))
+    assert not graph.fits(Batch(1, x[:5], y[:5]))
+    assert not graph.fits(Batch(1, x.double(), y))
+
+
+def test_an_optimizer_that_has_stepped_can_still_be_made_capturable_and_go_back_to_a_plain_one() -> None:
+    """Guards a bug: Adam kept its step counts where they were and refused every further step."""
+    one = stack(1)
+    eager(one, data())
+    layer = one[0]
+    make_capturable(layer)
+    steps = [state["step"] for state in layer.optimizer.state.values()]
+    assert {step.device for step in steps} == {layer.device}
+    eager(one, data())
+    layer.to(torch.float64).to(torch.float32)
+    assert [(type(group["lr"]), group["capturable"]) for group in layer.optimizer.param_groups] == [(float, False)] * 2
+    eager(one, data())
+    assert all(float(state["step"]) == 3 * len(data()) for state in layer.optimizer.state.values())
+
+
+def _sgd(groups: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(groups, lr=0.1)
+
+
+def test_what_is_handed_on_is_not_the_graph_s_own_memory() -> None:
+    one = prepared(1)
+    step = Step(SEED, None)
+    graph = StepGraph(list(one.items()), step, Batch(0, *data()[0], 1e-3), NoStream(), Recorder())
+    first, second = (Batch(number, *data()[number], 1e-3) for number in (0, 1))
+    graph.run(first)
+    kept = first.x.clone(), first.losses[0][0].clone()
+    graph.run(second)
+    assert torch.equal(first.x, kept[0])
+    assert torch.equal(first.losses[0][0], kept[1])
+
+
+def test_the_streams_of_the_layers_are_registered() -> None:
+    recorder = Recorder()
+    StepGraph(list(prepared().items()), Step(SEED, None), Batch(0, *data()[0], 1e-3), NoStream(), recorder)
+    assert len(recorder.generators) == 3
+
+
+def test_a_preview_changes_nothing() -> None:
+    one, twin = prepared(), prepared()
+    x, y = data()[0]
+    before = snapshot(one)
+    seen = preview(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3))
+    generator = torch.get_rng_state()
+    preview(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3))
+    assert torch.equal(torch.get_rng_state(), generator), "it drew from the process-wide generator"
+    assert_equal(snapshot(one), before)
+    assert [tuple(seen.x.shape), tuple(seen.y.shape)] == [tuple(part.shape) for part in twin(x, y)]
+
+
+class Streamed(Intake):
+    """An intake on the CPU that claims to be on a GPU, so that the engine tries to capture."""
+
+    copies = True
+    stream = NoStream()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute as ever."""
+        yield
+
+
+@pytest.mark.parametrize("stages", [[3], [1, 2], [1, 1, 1]])
+def test_the_engine_trains_the_same_with_graphs(stages: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr("ALPackage.schedules.continuous.intake_for", Streamed)
+    monkeypatch.setattr("ALPackage.stage.worker.make_graph", lambda *a, **k: make_graph(*a, **k, record=recorder))
+    expected, one = prepared(), prepared()
+    losses = eager(expected, data())
+    with make_schedule("continuous", one, stages=stages, threads=1, seed=SEED, cuda_graph="on") as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        found = losses_of(list(schedule.run(data()[:4], lr=rate)))
+        found += losses_of(list(schedule.run(data()[4:], lr=rate, first=4)))
+    assert recorder.replays > len(stages) * 6
+    assert found == losses
+    assert_equal(snapshot(one), snapshot(expected))
+
+
+def test_a_failure_while_a_graph_is_made_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ALPackage.schedules.continuous.intake_for", Streamed)
+    one = prepared()
+    monkeypatch.setattr(one[1].enc, "forward", lambda x: 1 / 0)
+    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED) as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        with pytest.raises(StageError, match="layer 'layer_2' failed on batch 0: ZeroDivisionError"):
+            list(schedule.run(data(), lr=rate))
+
+
+def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorders: list[Recorder] = []
+
+    def made(*arguments: Any, **options: Any) -> StepGraph | None:
+        recorders.append(Recorder())
+        return make_graph(*arguments, **options, record=recorders[-1])
+
+    monkeypatch.setattr("ALPackage.schedules.continuous.intake_for", Streamed)
+    monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
+    expected, one = prepared(), prepared()
+    losses = eager(expected, data())
+    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED, cuda_graph="on") as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        found = losses_of(list(schedule.run(data()[:3], lr=rate)))
+        for layer in one:
+            layer.optimizer.load_state_dict(layer.optimizer.state_dict())
+        found += losses_of(list(schedule.run(data()[3:], lr=rate, first=3)))
+    assert len(recorders) == 2
+    assert found == losses
+    assert_equal(snapshot(one), snapshot(expected))
+
+
+def test_an_unknown_choice_is_refused() -> None:
+    with pytest.raises(ValueError, match="cuda_graph: got 'yes'; expected auto, on or off"):
+        make_schedule("continuous", stack(), cuda_graph="yes")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("stages", [[3], [1, 2]])
+def test_on_a_gpu_graphs_equal_the_sequential_schedule(stages: list[int]) -> None:
+    runs = []
+    for schedule, options in (("sequential", {}), ("continuous", {"stages": stages, "cuda_graph": "on"})):
+        one = stack()
+        one.set_device(["cuda:0"] * 3)
+        with make_schedule(schedule, one, threads=1, seed=SEED, **options) as trainer:  # type: ignore[arg-type]
+            losses = losses_of(list(trainer.run(data(), lr=rate)))
+            if schedule == "continuous":
+                assert all(worker._graph is not None for worker in trainer._workers)  # type: ignore[attr-defined]
+        runs.append((losses, snapshot(one)))
+    assert runs[0][0] == runs[1][0]
+    assert_equal(runs[1][1], runs[0][1])

@@ -1,0 +1,52 @@
+"""A worker's thread tells for certain whether its work is over, whatever Ctrl-C strikes."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from ALPackage.stage.threads import WorkerThread
+
+
+def test_ctrl_c_while_it_is_waited_for_does_not_make_it_ended() -> None:
+    """Guards a bug: Thread.join then took it for ended, and a layer was used by two threads at once."""
+    release, main = threading.Event(), threading.main_thread().ident
+    assert main is not None
+    one = WorkerThread(lambda: release.wait(10.0) and None, "al-test")
+    one.start()
+    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        one.ended(5.0)
+    assert not one.ended(0.0)
+    release.set()
+    assert one.ended(5.0)
+    assert one.ended(0.0), "it can be asked again"
+    assert not one.is_alive()
+
+
+def test_a_thread_that_never_started_has_ended() -> None:
+    assert WorkerThread(lambda: None, "al-test").ended(5.0)
+
+
+def test_the_wait_is_bounded() -> None:
+    release = threading.Event()
+    one = WorkerThread(lambda: release.wait(10.0) and None, "al-test")
+    one.start()
+    start = time.monotonic()
+    assert not one.ended(0.02)
+    assert time.monotonic() - start < 5.0
+    release.set()
+    assert one.ended()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_has_ended() -> None:
+    def fail() -> None:
+        raise OSError
+
+    one = WorkerThread(fail, "al-test")
+    one.start()
+    assert one.ended(5.0)

@@ -1,0 +1,394 @@
+"""The intake of a stage on a GPU, on every machine: its streams and events are a fake's that checks the protocol.
+
+The fake's device is the CPU's memory. It notes which stream knows of which other stream's work, and what is not ordered
+after what it depends on fails the test, as it would be a race on a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ALPackage import AE, AL, ENC, ALStack, make_schedule
+from ALPackage.schedules import continuous
+from ALPackage.stage import transfer as handover
+from ALPackage.stage.batch import Batch
+from ALPackage.stage.transfer import SLOTS, Intake, Ring
+from tests.ALPackage.schedules.test_predict import same
+from tests.ALPackage.schedules.test_schedules import MODELS, batches, build, reference
+
+from ..hooked import SEED, assert_equal, delay, hooked, losses_of, nothing, pairs, plain, rate, snapshot, train
+
+CPU = torch.device("cpu")
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Fake:
+    """Stands in for `torch.cuda`: every stream counts its work and knows how far it has waited for the others."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.here = threading.local()
+        fake = self
+
+        class Stream:
+            def __init__(self, device: Any = None) -> None:
+                self.work = 0
+                self.knows: dict[Any, int] = {}
+
+            def see(self, seen: dict[Any, int]) -> None:
+                for stream, work in seen.items():
+                    self.knows[stream] = max(work, self.knows.get(stream, 0))
+
+            def wait_event(self, event: Any) -> None:
+                fake.calls.append(("wait", (self, event)))
+                self.see(event.seen)
+
+            def wait_stream(self, other: Any) -> None:
+                self.see({**other.knows, other: other.work})
+
+            def synchronize(self) -> None:
+                fake.calls.append(("synchronize", self))
+
+        class Event:
+            def __init__(self) -> None:
+                self.seen: dict[Any, int] = {}
+
+            def record(self, stream: Any) -> None:
+                stream.work += 1
+                self.seen = {**stream.knows, stream: stream.work}
+                fake.calls.append(("record", (self, stream)))
+
+            def synchronize(self) -> None:
+                fake.calls.append(("synchronize", self))
+
+        self.Stream, self.Event = Stream, Event
+        self.default = Stream()
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        before = self.current_stream()
+        self.here.stream = stream
+        try:
+            yield
+        finally:
+            self.here.stream = before
+
+    def current_stream(self, device: Any = None) -> Any:
+        return getattr(self.here, "stream", self.default)
+
+
+@pytest.fixture
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[Ring]:
+    """Give every stage of the pipeline an intake as on a GPU; the list fills as schedules are made."""
+    made: list[Ring] = []
+
+    def intake_for(device: torch.device) -> Ring:
+        made.append(Ring(device, Fake()))
+        return made[-1]
+
+    monkeypatch.setattr(continuous, "intake_for", intake_for)
+    return made
+
+
+def run_through(ring: Ring, x: Any, y: Any = None, event: Any = None) -> Batch:
+    """Take one batch through the ring, as a worker whose layer hands on what it got, and return it."""
+    batch = Batch(0, x, y, event=event)
+    ring.receive(batch)
+    ring.mark(batch)
+    ring.release()
+    return batch
+
+
+def test_the_order_of_the_hand_over() -> None:
+    fake = Fake()
+    ring, source, entered = Ring(CPU, fake), fake.Stream(), fake.Event()
+    entered.record(source)
+    for turn in range(2 * SLOTS + 1):
+        del fake.calls[:]
+        batch = Batch(turn, torch.ones(3), torch.zeros(2), event=entered)
+        ring.receive(batch)
+        slot = ring._slots[ring._turn]
+        done, wait, filled, compute = fake.calls
+        assert done == ("synchronize", slot.done), "the slot was filled before the stage had done with it"
+        assert wait == ("wait", (ring._copy, entered)), "the copy did not wait for the tensors"
+        assert filled == ("record", (slot.filled, ring._copy))
+        assert compute == ("wait", (ring.stream, slot.filled)), "the stage did not wait for the copy"
+        assert source in ring.stream.knows
+        del fake.calls[:]
+        ring.mark(batch)
+        ring.release()
+        made, freed = fake.calls
+        assert made == ("record", (batch.event, ring.stream))
+        assert freed == ("record", (slot.done, ring.stream))
+        assert batch.event is not entered
+        assert len({id(one.done) for one in ring._slots}) == SLOTS
+
+
+def test_the_copy_is_made_on_its_own_stream_and_the_work_on_another(rings: list[Ring]) -> None:
+    stack, where = hooked(nothing, layers=2), set()
+
+    def note(*_: Any) -> None:
+        where.add((rings[0].cuda.current_stream(), rings[1].cuda.current_stream()))
+
+    stack[0].enc.f.register_forward_hook(note)
+    train("continuous", stack, pairs(3))
+    assert where == {(rings[0].stream, rings[1].cuda.default)}
+    assert len({rings[0].stream, rings[0]._copy, rings[1].stream, rings[1]._copy}) == 4
+
+
+def test_sources_live_until_the_slot_is_free_again() -> None:
+    ring = Ring(CPU, Fake())
+    taken = [torch.full((2,), float(number)) for number in range(SLOTS + 1)]
+    for number, source in enumerate(taken):
+        run_through(ring, source)
+        alive = [one for slot in ring._slots for one in slot.sources]
+        expected = taken[max(0, number + 1 - SLOTS) : number + 1]
+        assert {id(one) for one in alive} == {id(one) for one in expected}
+
+
+def test_buffers_are_reused_and_memory_grows_only_with_the_largest_batch() -> None:
+    ring, places, sizes = Ring(CPU, Fake()), [], []
+    for count in (4, 2, 8, 8, 1, 0, 8, 3, 3, 8):
+        batch = Batch(0, torch.randn(count, 5), torch.arange(count))
+        expected = batch.x.clone(), batch.y.clone()
+        ring.receive(batch)
+        assert torch.equal(batch.x, expected[0])
+        assert torch.equal(batch.y, expected[1])
+        places.append((batch.x.data_ptr(), count))
+        sizes.append(sum(flat.untyped_storage().nbytes() for slot in ring._slots for flat in slot._flat))
+        ring.mark(batch)
+        ring.release()
+    assert len({place for place, count in places[2:] if count}) == SLOTS
+    assert sizes[3] == sizes[-1] == SLOTS * (8 * 5 * 4 + 8 * 8)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
+        torch.randn(4, 3, 2, 5, 5).to(memory_format=torch.channels_last_3d),
+        torch.randn(5, 4).t(),
+        torch.randn(6, 4)[::2],
+        torch.randn(1, 4).expand(3, 4),
+        torch.randn(4, 3, 5).permute(2, 0, 1),
+        torch.tensor(3.0),
+        torch.empty(0, 4),
+        torch.randn(3, dtype=torch.complex64).conj(),
+        (torch.arange(3), torch.tensor([True, False]), {"half": torch.randn(2).half(), "text": "kept", "none": None}),
+        [torch.randn(2, dtype=torch.float64), (torch.randn(3).bfloat16(), 7)],
+        torch.randn(3, requires_grad=True),
+    ],
+    ids=lambda tree: f"{tuple(tree.shape)}-{tree.stride()}" if isinstance(tree, Tensor) else type(tree).__name__,
+)
+def test_values_dtypes_and_memory_formats_arrive_as_with_a_plain_move(tree: Any) -> None:
+    """The strides are those of `.to(device)`, as the order of a sum may depend on them."""
+    ring = Ring(CPU, Fake())
+    for _ in range(SLOTS + 1):
+        batch = Batch(0, tree, tree)
+        ring.receive(batch)
+        found, spec = torch.utils._pytree.tree_flatten(batch.x)
+        given, expected_spec = torch.utils._pytree.tree_flatten(tree)
+        assert spec == expected_spec
+        for one, other in zip(found, given, strict=True):
+            if not isinstance(other, Tensor):
+                assert one == other
+                continue
+            assert torch.equal(one, other)
+            assert one.dtype == other.dtype
+            assert one.stride() == torch.empty_like(other, memory_format=torch.preserve_format).stride()
+            assert other.numel() == 0 or one.data_ptr() != other.data_ptr()
+        ring.mark(batch)
+        ring.release()
+
+
+def test_what_still_lies_in_the_slot_is_copied_out_and_nothing_else() -> None:
+    ring = Ring(CPU, Fake())
+    own = torch.randn(3)
+    batch = Batch(0, (torch.randn(4, 3), torch.randn(4)), torch.randn(2, 2))
+    ring.receive(batch)
+    inside = batch.x[0], batch.x[1], batch.y
+    batch.x = (inside[0][1:].detach(), inside[1].view(2, 2), own)
+    batch.codes, batch.losses = [batch.y.t()], [(inside[1][0].detach(), own.sum())]
+    expected = [part.clone() for part in (*batch.x, batch.codes[0], batch.losses[0][0])]
+    ring.mark(batch)
+    found = [*batch.x, batch.codes[0], batch.losses[0][0]]
+    for part in inside:
+        part.fill_(99.0)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert batch.x[2] is own
+
+
+def test_a_source_that_changes_while_it_may_still_be_copied_is_an_error() -> None:
+    """On a GPU the copy comes when it comes; a change that the host does not see before it is seen after it."""
+    ring, source = Ring(CPU, Fake()), torch.randn(3)
+    batch = Batch(0, source).seal("layer_1")
+    ring.receive(batch)
+    source.add_(1)
+    for _ in range(SLOTS - 1):
+        run_through(ring, torch.randn(3))
+    with pytest.raises(RuntimeError, match="'layer_1' handed on a tensor that was changed in place"):
+        run_through(ring, torch.randn(3))
+
+
+@pytest.mark.parametrize("stages", [1, 2, None])
+@pytest.mark.parametrize("model", MODELS)
+def test_through_rings_training_and_prediction_are_bit_equal(model: str, stages: int | None, rings: list[Ring]) -> None:
+    """A text's lengths go straight through a layer: they lie in the slot's memory when they are handed on."""
+    stack = build(model)
+    cut = {1: [len(stack)], 2: [1, len(stack) - 1], None: [1] * len(stack)}[stages]
+    losses = train("continuous", stack, batches(model), stages=cut)
+    state, expected = reference(model)
+    assert losses == expected
+    assert_equal(snapshot(stack), state)
+    stack.eval()
+    inputs = [x for x, _ in batches(model)]
+    with make_schedule("continuous", stack, threads=1, stages=cut) as one:
+        assert same(list(one.predict(inputs)), [stack.inference_by_depth(x) for x in inputs])
+    assert len(rings) == 2 * len(cut)
+
+
+def test_through_rings_with_delays_everything_is_equal(rings: list[Ring]) -> None:
+    stack = hooked(delay)
+    train("continuous", stack, pairs(12), depth=3)
+    assert_equal(snapshot(stack), plain(12))
+    held = [flat.untyped_storage().nbytes() for ring in rings for slot in ring._slots for flat in slot._flat]
+    assert len(held) == 3 * SLOTS * 2, "a slot has a buffer for x and one for y"
+
+
+def test_layers_that_hand_on_their_inputs_are_equal_through_rings(rings: list[Ring]) -> None:
+    """The worst case of aliasing: f and g are the identity, views, or choose a part."""
+
+    class Part(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, 1:].flip(0)[:, :]
+
+    def made() -> ALStack:
+        torch.manual_seed(3)
+        b = [nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 3)]
+        f = [nn.Identity(), nn.Flatten(), Part()]
+        b[2] = nn.Linear(3, 3)
+        return ALStack(
+            AL(ENC(one, other), AE(nn.Identity(), nn.Linear(3, 3)), 0.01) for one, other in zip(f, b, strict=True)
+        )
+
+    expected, found = made(), made()
+    losses = train("sequential", expected, pairs(9))
+    assert train("continuous", found, pairs(9)) == losses
+    assert_equal(snapshot(found), snapshot(expected))
+    assert rings
+
+
+def test_the_streams_of_the_stages_are_ordered_with_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a run after what the caller has made; after it, however it ends, before what the caller does next."""
+    fake, made = Fake(), []
+    monkeypatch.setattr(continuous, "intake_for", lambda device: made.append(Ring(device, fake)) or made[-1])
+    with make_schedule("continuous", hooked(nothing), threads=1) as one:
+        for end in ("end", "break", "predict"):
+            fake.default.work += 1
+            before = fake.default.work
+            run = one.predict([pairs(3)[0][0]]) if end == "predict" else one.run(pairs(8))
+            for _ in run:
+                if end == "break":
+                    break
+            del run
+            for ring in made:
+                assert ring.stream.knows[fake.default] >= before, f"{end}: the stage did not wait for the caller"
+                assert fake.default.knows[ring.stream] == ring.stream.work, f"{end}: the caller did not wait"
+
+
+def test_on_the_cpu_a_reference_is_handed_on() -> None:
+    x = torch.randn(3)
+    batch = Batch(0, x)
+    intake = Intake(CPU)
+    intake.receive(batch)
+    intake.mark(batch)
+    assert batch.x is x
+    assert not intake.copies
+    assert type(handover.intake_for(CPU)) is Intake
+
+
+@pytest.fixture
+def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have a GPU take the same order of every sum."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("pattern", [["cuda:0"], ["cpu", "cuda:0"], ["cuda:0", "cpu"], ["cpu", "cuda:0", "cuda:0"]])
+@pytest.mark.parametrize("model", MODELS)
+def test_on_a_gpu_every_list_of_devices_is_equal_to_sequential(model: str, pattern: list[str]) -> None:
+    results = []
+    for schedule, one_each in (("sequential", False), ("al-fm", False), ("continuous", False), ("continuous", True)):
+        stack = build(model)
+        stack.set_device([pattern[number % len(pattern)] for number in range(len(stack))])
+        options = {"stages": [1] * len(stack)} if one_each else {}
+        losses = train(schedule, stack, batches(model), **options)
+        state = {name: value.cpu() for name, value in snapshot(stack).items()}
+        stack.eval()
+        inputs = [x for x, _ in batches(model)]
+        with make_schedule(schedule, stack, threads=1, seed=SEED, **options) as one:
+            found = [[y.cpu() for y in ys] for ys in one.predict(inputs)]
+        assert same(found, [[y.cpu() for y in stack.inference_by_depth(x)] for x in inputs])
+        results.append((state, losses))
+    for state, losses in results[1:]:
+        assert losses == results[0][1]
+        assert_equal(state, results[0][0])
+
+
+@pytest.mark.gpu
+@gpu
+def test_on_a_gpu_batches_that_are_there_already_are_equal_too() -> None:
+    runs = []
+    for schedule in ("sequential", "continuous"):
+        stack = hooked(nothing).cuda()
+        with make_schedule(schedule, stack, threads=1, seed=SEED) as one:
+            losses = losses_of(list(one.run([(x.cuda(), y.cuda()) for x, y in pairs(8)], lr=rate)))
+        runs.append((losses, snapshot(stack)))
+    assert runs[0][0] == runs[1][0]
+    assert_equal(runs[1][1], runs[0][1])
+
+
+def test_a_worker_that_ends_waits_for_its_stream_and_lets_go_of_its_batches() -> None:
+    """Guards a bug: after a failure the weights could be read while the stage's stream still wrote them."""
+    fake = Fake()
+    ring = Ring(CPU, fake)
+
+    def work() -> None:
+        with ring.computing():
+            run_through(ring, torch.ones(3))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert fake.calls[-1] == ("synchronize", ring.stream)
+    assert all(not slot.sources for slot in ring._slots)
+
+
+def test_sources_of_which_only_some_need_staging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: with pinned inputs, as from a DataLoader, the first batch was an IndexError."""
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: len(self) == 3)
+    monkeypatch.setattr(handover, "_room", unpinned(handover._room))
+    ring = Ring(CPU, Fake())
+    for slot in ring._slots:
+        slot._pin = True
+    given = torch.arange(3.0), torch.arange(4.0), torch.arange(3.0), torch.arange(5.0)
+    for _ in range(3):
+        batch = run_through(ring, given)
+        assert all(torch.equal(found, source) for found, source in zip(batch.x, given, strict=True))
+
+
+def unpinned(room: Any) -> Any:
+    """Return `room` without the pinning, for which there is nothing to pin for here."""
+    return lambda flats, number, like, device, pin=False: room(flats, number, like, device)

@@ -1,0 +1,249 @@
+"""tinyImageNet in its official layout, on twelve small images: right, rearranged and spoiled. No network, no GPU."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from data import DataError, Dataset, load_vision
+from data.vision import tiny_imagenet
+
+COLOURS = {"n01": (250, 10, 10), "n02": (10, 250, 10), "n03": (10, 10, 250)}
+GREY = (120, 120, 120)
+
+
+def load(root: Path, image_size: int | None = None) -> Dataset:
+    return load_vision("TINYIMAGENET", root=root, image_size=image_size, val_fraction=0.25, seed=0)
+
+
+def paint(path: Path, color: tuple[int, int, int], size: int = 64) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size), color).save(path, "JPEG")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Three classes of four images, a gray one among them; val in one folder, its names in no order of class."""
+    folder = tmp_path / "tiny-imagenet-200"
+    for wnid, color in COLOURS.items():
+        for number in range(4):
+            paint(folder / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", color)
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("n01_0.JPEG\t0\t0\t1\t1\n")
+    Image.new("L", (64, 64), GREY[0]).save(folder / "train/n02/images/n02_3.JPEG", "JPEG")
+    lines = []
+    for number, wnid in enumerate(["n03", "n01", "n02", "n01"]):
+        paint(folder / "val/images" / f"val_{number}.JPEG", COLOURS[wnid])
+        lines.append(f"val_{number}.JPEG\t{wnid}\t0\t0\t62\t62\n")
+    (folder / "val/val_annotations.txt").write_text("".join(reversed(lines)))
+    (folder / "wnids.txt").write_text("n02\nn01\nn03\n")
+    (folder / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tEgyptian cat\nn99\tentity\n")
+    return tmp_path
+
+
+def near(image: torch.Tensor, color: tuple[int, int, int]) -> bool:
+    return bool(((image.float().mean((1, 2)) - torch.tensor(color).float()).abs() < 4).all())
+
+
+def test_tiny_imagenet_labels_are_those_of_the_annotations(tiny: Path) -> None:
+    loaded = load(tiny)
+    assert loaded.name == "tinyImageNet"
+    assert loaded.classes == ["Egyptian cat", "goldfish", "n03"]
+    images = loaded.test.inputs
+    assert isinstance(images, torch.Tensor)
+    assert images.dtype == torch.uint8
+    assert images.shape == (4, 3, 32, 32)
+    wnids = ["n02", "n01", "n03"]
+    assert sorted(loaded.test.labels.tolist()) == [0, 1, 1, 2]
+    for image, label in zip(images, loaded.test.labels.tolist(), strict=True):
+        assert near(image, COLOURS[wnids[label]])
+
+
+def test_tiny_imagenet_train_images_go_with_their_folder_and_gray_becomes_rgb(tiny: Path) -> None:
+    loaded = load(tiny)
+    images, labels = loaded.train.rows(torch.arange(len(loaded.train)))
+    held, held_labels = loaded.val.rows(torch.arange(len(loaded.val)))
+    assert len(labels) == 9
+    assert len(held_labels) == 3
+    grays = 0
+    for image, label in zip(torch.cat([images, held]), [*labels.tolist(), *held_labels.tolist()], strict=True):  # type: ignore[list-item]
+        if near(image, GREY):
+            grays += 1
+            assert label == 0
+        else:
+            assert near(image, COLOURS[["n02", "n01", "n03"][label]])
+    assert grays == 1
+
+
+def test_tiny_imagenet_is_decoded_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(tiny)
+    assert first.notes == []
+    assert not list((tiny / ".cache").glob("*.part"))
+    monkeypatch.setattr(tiny_imagenet, "_decode", lambda *_: pytest.fail("decoded again"))
+    second = load(tiny)
+    assert torch.equal(first.train.inputs, second.train.inputs)  # type: ignore[arg-type]
+    assert torch.equal(first.test.inputs, second.test.inputs)  # type: ignore[arg-type]
+
+
+def test_tiny_imagenet_decodes_again_when_a_file_or_the_size_changes(tiny: Path) -> None:
+    before = load(tiny).test.inputs
+    image = tiny / "tiny-imagenet-200/val/images/val_0.JPEG"
+    paint(image, (250, 250, 250))
+    os.utime(image, ns=(0, 0))
+    after = load(tiny).test.inputs
+    assert not torch.equal(before, after)  # type: ignore[arg-type]
+    assert load(tiny, image_size=64).test.inputs.shape == (4, 3, 64, 64)  # type: ignore[union-attr]
+
+
+def test_a_damaged_cache_is_written_anew(tiny: Path) -> None:
+    before = load(tiny).test.inputs.clone()  # type: ignore[union-attr]
+    for file in (tiny / ".cache").glob("*.npy"):
+        file.write_bytes(file.read_bytes()[:200])
+    assert torch.equal(load(tiny).test.inputs, before)  # type: ignore[arg-type]
+
+
+def test_the_cache_is_never_written_through_the_map(tiny: Path) -> None:
+    inputs = load(tiny).test.inputs
+    assert isinstance(inputs, torch.Tensor)
+    inputs.zero_()
+    assert int(load(tiny).test.inputs.max()) > 0  # type: ignore[union-attr]
+
+
+def test_where_no_cache_can_be_written_images_are_held_in_memory_and_it_is_said(tiny: Path) -> None:
+    (tiny / ".cache").write_text("a file where the folder should be")
+    loaded = load(tiny)
+    assert len(loaded.train.labels) == 12
+    assert len(loaded.notes) == 2
+    assert "decoded anew in every run" in loaded.notes[0]
+
+
+@pytest.mark.parametrize("inner", ["images", "."])
+@pytest.mark.parametrize("keeps_annotations", [False, True])
+def test_tiny_imagenet_takes_a_val_set_sorted_into_class_folders(
+    tiny: Path, inner: str, keeps_annotations: bool
+) -> None:
+    val = tiny / "tiny-imagenet-200/val"
+    for line in (val / "val_annotations.txt").read_text().splitlines():
+        name, wnid = line.split("\t")[:2]
+        (val / wnid / inner).mkdir(parents=True, exist_ok=True)
+        (val / "images" / name).rename(val / wnid / inner / name)
+    (val / "images").rmdir()
+    if not keeps_annotations:
+        (val / "val_annotations.txt").unlink()
+    loaded = load(tiny)
+    assert loaded.test.labels.tolist() == [0, 1, 1, 2]
+    assert near(loaded.test.inputs[3], COLOURS["n03"])
+
+
+def test_a_class_that_wnids_does_not_list_is_left_out_and_it_is_said(tiny: Path) -> None:
+    folder = tiny / "tiny-imagenet-200"
+    (folder / "wnids.txt").write_text("n01\nn02\n")
+    lines = (folder / "val/val_annotations.txt").read_text().splitlines(keepends=True)
+    (folder / "val/val_annotations.txt").write_text("".join(line for line in lines if "n03" not in line))
+    (folder / "val/images/val_0.JPEG").unlink()
+    loaded = load(tiny)
+    assert len(loaded.classes) == 2
+    assert len(loaded.train.labels) == 8
+    assert "1 folders" in loaded.notes[0]
+
+
+def truncate(folder: Path) -> None:
+    image = folder / "train/n01/images/n01_2.JPEG"
+    image.write_bytes(image.read_bytes()[:300])
+
+
+def no_image(folder: Path) -> None:
+    (folder / "train/n01/images/n01_2.JPEG").write_text("<html>404</html>")
+
+
+def no_bytes(folder: Path) -> None:
+    (folder / "val/images/val_2.JPEG").write_bytes(b"")
+
+
+def link_to_nowhere(folder: Path) -> None:
+    image = folder / "train/n01/images/n01_2.JPEG"
+    image.unlink()
+    image.symlink_to("nowhere.JPEG")
+
+
+def bomb(folder: Path) -> None:
+    """A picture that says it has 10^10 pixels."""
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (folder / "train/n01/images/n01_2.JPEG").write_bytes(content)
+
+
+def empty_class(folder: Path) -> None:
+    for image in (folder / "train/n03/images").iterdir():
+        image.unlink()
+
+
+def unknown_class(folder: Path) -> None:
+    with (folder / "val/val_annotations.txt").open("a") as file:
+        file.write("val_9.JPEG\tn77\t0\t0\t1\t1\n")
+
+
+def missing_image(folder: Path) -> None:
+    (folder / "val/images/val_3.JPEG").unlink()
+
+
+def missing_annotation(folder: Path) -> None:
+    paint(folder / "val/images/val_8.JPEG", GREY)
+
+
+def double_annotation(folder: Path) -> None:
+    with (folder / "val/val_annotations.txt").open("a") as file:
+        file.write("val_2.JPEG\tn02\n")
+
+
+def no_annotations(folder: Path) -> None:
+    (folder / "val/val_annotations.txt").unlink()
+
+
+def no_wnids(folder: Path) -> None:
+    (folder / "wnids.txt").unlink()
+
+
+def empty_wnids(folder: Path) -> None:
+    (folder / "wnids.txt").write_text("\n\n")
+
+
+def double_wnid(folder: Path) -> None:
+    (folder / "wnids.txt").write_text("n01\nn02\nn03\nn02\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (truncate, r"n01_2\.JPEG: damaged image"),
+        (no_image, r"n01_2\.JPEG: damaged image"),
+        (no_bytes, r"val_2\.JPEG: damaged image"),
+        (link_to_nowhere, r"n01_2\.JPEG: cannot be read \(No such file"),
+        (bomb, r"n01_2\.JPEG: damaged image \(Image size \(10000000000 pixels\) exceeds limit"),
+        (empty_class, r"train/n03: holds no images"),
+        (unknown_class, r"val_annotations\.txt, line 5: wnids\.txt lists no class 'n77'"),
+        (missing_image, r"val_annotations\.txt, line 1: there is no image .*val_3\.JPEG"),
+        (missing_annotation, r"val_8\.JPEG: val_annotations\.txt has no line for it"),
+        (double_annotation, r"line 5: val_2\.JPEG is annotated twice"),
+        (no_annotations, r"val: has neither val_annotations\.txt"),
+        (no_wnids, r"wnids\.txt: cannot be read"),
+        (empty_wnids, r"wnids\.txt: lists no class"),
+        (double_wnid, r"wnids\.txt, line 4: n02 is listed twice"),
+    ],
+)
+def test_faults_of_tiny_imagenet_are_named(tiny: Path, spoil: Callable[[Path], None], told: str) -> None:
+    spoil(tiny / "tiny-imagenet-200")
+    with pytest.raises(DataError, match=told) as caught:
+        load(tiny)
+    assert "\n" not in str(caught.value)
+    assert not list((tiny / ".cache").glob("*.part"))

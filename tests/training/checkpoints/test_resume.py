@@ -1,0 +1,371 @@
+"""A run that is interrupted and gone on with ends as one that is not: weights, moments, tables. CPU, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.faults.outcome import differences, outcome
+from tests.training.checkpoints.test_store import facts
+from training import experiment
+from training.checkpoints.resume import check_same_run, describe
+from training.checkpoints.store import Checkpoint, Store, checkpoint_folder
+from training.config.schema import Task
+from training.errors import UsageError
+from training.report.results import lock_results
+from training.runs import epochs
+
+pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
+ROOT = Path(__file__).resolve().parents[3]
+VISION = "tinyImageNet vgg --set width=0.05 --set epochs=3 --set train_batch_size=8 --set checkpoint_every=2"
+TEXT = (
+    "agnews transformer --set embedding_dim=50 --set x_hid=8 --set y_hid=8 --set epochs=3 --set batch_size=8 "
+    "--set max_len=12 --set checkpoint_every=2"
+)
+COMMANDS: dict[Task, str] = {"vision": VISION, "text": TEXT}
+
+
+def command(task: Task, text: str, root: Path, out: Path) -> int:
+    return experiment.main(task, shlex.split(f"--data-root {root} --out {out} {COMMANDS[task]} {text}"))
+
+
+def newest(folder: Path) -> Checkpoint:
+    store = Store(folder, 1, "never")
+    found = store.newest()
+    store.close()
+    assert found is not None
+    assert store.notices == []
+    return found
+
+
+def assert_same(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert list(differences(one, two)) == []
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, after: int, signum: signal.Signals) -> None:
+    """Have a signal come while batch number `after` of the run is trained; it is the second one's turn then."""
+    call, seen = epochs._Progress.__call__, [0]
+
+    def progress(self: Any, losses: Any) -> None:
+        call(self, losses)
+        seen[0] += 1
+        if seen[0] == after:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(epochs._Progress, "__call__", progress)
+
+
+@pytest.fixture(scope="module")
+def whole(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the runs leave that nobody interrupts."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        patched.setattr("training.report.record.draw", lambda *_: [])
+        for task in COMMANDS:
+            out = tmp_path_factory.mktemp(task)
+            assert command(task, "-r 2", datasets, out) == 0
+            found[task] = outcome(out)
+    return found
+
+
+@pytest.mark.parametrize("task", ["vision", "text"])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_interrupted_again_and_again_ends_as_one_that_is_not(
+    task: Task,
+    signum: signal.Signals,
+    code: int,
+    whole: dict[str, dict[str, Any]],
+    datasets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every process does a few batches, under another schedule and with other workers than the one before."""
+    draw = random.Random(f"{task} {code}")
+    ways = ["", "--workers 2", "--schedule sequential", "--schedule al-fm", "--workers 1"]
+    for process in range(60):
+        with pytest.MonkeyPatch.context() as patched:
+            strike(patched, draw.randint(1, 16), signum)
+            found = command(task, f"-r 2 {'--resume' if process else ''} {ways[process % 5]}", datasets, tmp_path)
+        printed = capsys.readouterr()
+        if found == 0:
+            break
+        assert found == code
+        assert "--resume goes on from the last checkpoint" in printed.err
+        assert "Traceback" not in printed.err
+    assert found == 0
+    assert process >= 3
+    assert_same(outcome(tmp_path), whole[task])
+    methods = json.loads(next(tmp_path.glob("*.json")).read_text())["methods"]
+    assert sum(block["resumptions"] for block in methods.values()) >= 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_ends_as_one_that_is_not_too(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("vision", "", datasets, tmp_path / "whole") == 0
+    for batches in (5, 9, 20):
+        with monkeypatch.context() as patched:
+            strike(patched, batches, signal.SIGTERM)
+            assert command("vision", "--resume", datasets, tmp_path / "parts") == 143
+    assert command("vision", "--resume", datasets, tmp_path / "parts") == 0
+    assert_same(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
+
+
+def test_a_finished_run_is_told_again(
+    whole: dict[str, dict[str, Any]], datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "there is nothing to resume; the run starts from the beginning" in printed
+    table = printed[printed.index("\ntinyImageNet, vgg, 2 turns") :]
+    before = outcome(tmp_path)
+    assert_same(before, whole["vision"])
+    for path in tmp_path.glob("*.csv"):
+        path.unlink()
+    begun = time.monotonic()
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert time.monotonic() - begun < 20
+    assert "AL: finished before, nothing is left to do" in printed
+    assert "epoch" not in printed.partition("\ntinyImageNet, vgg")[0].replace("epochs", "")
+    assert printed[printed.index("\ntinyImageNet, vgg, 2 turns") :] == table
+    assert_same(outcome(tmp_path), before)
+
+
+def test_more_turns_may_be_asked_for_and_fewer_may_not(
+    whole: dict[str, dict[str, Any]], datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vision", "-r 1", datasets, tmp_path) == 0
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    assert_same(outcome(tmp_path), whole["vision"])
+    assert command("vision", "-r 1 --resume", datasets, tmp_path) == 2
+    assert "AL has begun turn 2, and -r asks for 1" in capsys.readouterr().err
+
+
+def test_another_config_is_refused_with_the_keys_that_differ(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vision", "--method al", datasets, tmp_path) == 0
+    before = outcome(tmp_path)
+    capsys.readouterr()
+    changed = "--method al --resume --set base_lr=0.5 --set epochs=4 --limit-train 20"
+    assert command("vision", changed, datasets, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for words in ("epochs was 3 and is 4", "base_lr was 0.001 and is 0.5", "limit_train was null and is 20"):
+        assert words in error
+    assert "schedule" not in error
+    assert_same(outcome(tmp_path), before)
+
+
+def test_damage_to_the_newest_checkpoint_costs_time_and_nothing_else(
+    whole: dict[str, dict[str, Any]],
+    datasets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        strike(patched, 18, signal.SIGTERM)  # the last batch of AL's turn: what is damaged will be written again
+        assert command("vision", "-r 2", datasets, tmp_path) == 143
+    files = sorted(checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "al").glob("*/*.pt"), key=os.path.getmtime)
+    assert len(files) == 2
+    files[1].write_bytes(files[1].read_bytes()[:1000])
+    capsys.readouterr()
+    assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert (
+        f"note: checkpoint {files[1].with_suffix('')} cannot be used (its tensors are not what was written)" in printed
+    )
+    assert f"AL: goes on from turn 1, epoch {files[0].stem[11]}/3" in printed
+    assert_same(outcome(tmp_path), whole["vision"])
+
+
+def test_a_method_that_the_interrupted_run_had_not_begun_is_trained_and_not_taken_from_an_older_run(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("vision", "", datasets, tmp_path) == 0
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "", datasets, tmp_path) == 130
+    capsys.readouterr()
+    assert command("vision", "", datasets, tmp_path / "other") == 0
+    assert "unfinished" not in capsys.readouterr().out
+    assert command("vision", "--resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "AL: goes on from turn 1, epoch 1/3, batch " in printed
+    assert "bp turn 1 epoch 1/3" in printed
+    assert_same(outcome(tmp_path), outcome(tmp_path / "other"))
+
+
+def test_without_resume_an_unfinished_run_is_pointed_out_and_replaced(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "--method bp", datasets, tmp_path) == 130
+    capsys.readouterr()
+    assert command("vision", "--method bp --set checkpoint_every=null", datasets, tmp_path) == 0
+    assert "note: an unfinished BP run is there (turn1-epoch1-batch4); --resume would go on with it" in (
+        capsys.readouterr().out
+    )
+    folder = checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "bp")
+    assert len(list(folder.iterdir())) == 1
+    assert [path.stem for path in sorted(folder.glob("*/*.json"))] == [
+        f"turn1-epoch{epoch}-batch{newest(folder).facts.position.batch}" for epoch in (2, 3)
+    ]
+
+
+def test_with_no_checkpoints_kept_a_run_works_as_ever(datasets: Path, tmp_path: Path) -> None:
+    assert command("vision", "--method al --set checkpoint_keep=0", datasets, tmp_path) == 0
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_command_ends_with_the_code_of_the_signal(datasets: Path, tmp_path: Path) -> None:
+    """As a process of its own, in the middle of training."""
+    line = shlex.split(f"--data-root {datasets} --out {tmp_path} {VISION} --method al --set epochs=2000")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "cvmain.py"), *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        for text in process.stdout:
+            if "epoch 2/" in text:
+                break
+        process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 143
+    assert error.startswith("interrupted: ")
+    assert error.count("\n") == 1
+    newest(checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "al"))
+
+
+def test_a_method_that_is_run_alone_in_between_costs_the_other_one_nothing(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a bug: the newest run of any method made a finished one be trained again, without a word."""
+    with monkeypatch.context() as patched:
+        strike(patched, 20, signal.SIGINT)  # AL takes 18 batches
+        assert command("vision", "", datasets, tmp_path) == 130
+    assert command("vision", "--method bp", datasets, tmp_path) == 0
+    capsys.readouterr()
+    assert command("vision", "--resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "AL: finished before" in printed
+    assert "BP: finished before" in printed
+
+
+def test_a_method_that_joins_later_is_gone_on_with_as_well(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("vision", "--method bp", datasets, tmp_path) == 0
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "--resume", datasets, tmp_path) == 130
+    assert "note: AL starts from the beginning\n" in capsys.readouterr().out
+    assert command("vision", "--resume", datasets, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "AL: goes on from turn 1" in printed
+    assert "BP: finished before" in printed
+
+
+def test_other_data_is_refused(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many documents, of other classes."""
+    root = shutil.copytree(datasets, tmp_path / "data")
+    assert command("text", "--method bp", root, tmp_path) == 0
+    path = root / "ag_news_csv" / "train.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(
+        "".join(line.replace(line[:3], {'"1"': '"2"', '"2"': '"1"'}.get(line[:3], line[:3]), 1) for line in lines)
+    )
+    capsys.readouterr()
+    assert command("text", "--method bp --resume", root, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "data_digest was " in error
+    assert error.count("\n") == 1
+
+
+def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a change of the program."""
+    with monkeypatch.context() as patched:
+        strike(patched, 4, signal.SIGINT)
+        assert command("vision", "--method al", datasets, tmp_path) == 130
+    capsys.readouterr()
+    read = Store._state
+    monkeypatch.setattr(Store, "_state", lambda *arguments: {**read(*arguments), "model": {}})
+    assert command("vision", "--method al --resume", datasets, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --resume: checkpoint turn1-epoch1-batch")
+    assert " of AL does not fit this program (KeyError: 'conv_1')" in error
+    assert error.count("\n") == 1
+
+
+def test_a_timeline_of_what_was_trained_before_is_not_drawn_and_it_is_said(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a bug: a trace without any training was a traceback."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(epochs, "measure_utilization", stop)  # after the training of the first epoch
+        assert command("vision", "--method al --set epochs=1", datasets, tmp_path) == 130
+    words = f"--method al --set epochs=1 --resume --trace {tmp_path / 'trace.json'}"
+    for _ in range(2):  # what is left is to measure; nothing is left
+        capsys.readouterr()
+        assert command("vision", words, datasets, tmp_path) == 0
+        assert "note: --trace: AL's first turn was trained before the interruption" in capsys.readouterr().out
+        assert not (tmp_path / "trace.json").exists()
+
+
+def test_two_commands_do_not_write_the_same_results(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with lock_results(tmp_path, "tinyImageNet", "vgg", "al"):
+        assert command("vision", "", datasets, tmp_path) == 2
+        error = capsys.readouterr().err
+        assert "another command is at work on tinyImageNet vgg with AL there" in error
+        assert error.count("\n") == 1
+        assert command("vision", "--method bp --set epochs=1", datasets, tmp_path) == 0
+    (tmp_path / ".tinyImageNet_vgg_bp.csv.77.tmp").write_text("left by a killed one")
+    assert command("vision", "--method bp --set epochs=1", datasets, tmp_path) == 0
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_keys_that_do_not_change_the_numbers_may_differ() -> None:
+    check_same_run({"lr": 1, "workers": 1, "schedule": "al-fm"}, {"lr": 1, "workers": 2, "al_gpu_list": ["cpu"]})
+    with pytest.raises(UsageError, match='new was 1 and is not there; act was not there and is "relu"') as caught:
+        check_same_run({"new": 1}, {"act": "relu"})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_may_change_the_last_bits_is_said() -> None:
+    changes = {"date": "D", "versions": {"torch": "2.3"}, "epochs": 3, "batches_per_epoch": 9}
+    point = Checkpoint("run", facts(2, 1, 4).model_copy(update=changes), {})
+    assert describe(point, 1, {"torch": "2.3"}) == ["AL: goes on from turn 2, epoch 1/3, batch 4/9 (of D)"]
+    (_, more) = describe(point, 2, {"torch": "2.4"})
+    assert "torch 2.3 then, 2.4 now; 1 intra-op threads per worker then, 2 now: the last bits may differ" in more

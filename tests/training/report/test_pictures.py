@@ -1,0 +1,155 @@
+"""Pictures come out for every shape of run, and the table says what the summaries say."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from training.config.schema import Method
+from training.errors import UsageError
+from training.report import pictures as report
+from training.report.comparison import comparison_table
+from training.report.pictures import draw
+from training.report.results import Facts, MethodSummary, Results
+
+FACTS = Facts(
+    config={},
+    seeds=[0],
+    train_samples=10,
+    parameters_training=1234567,
+    parameters_inference=1000,
+    threads=1,
+    schedule=None,
+    devices=["cpu"],
+)
+
+
+def run(
+    out: Path, method: Method, *, turns: int = 1, epochs: int = 1, layers: int = 4, loss: float = 0.5
+) -> MethodSummary:
+    results = Results(out, "digits", "vgg", method, layers, FACTS)
+    for turn in range(turns):
+        for epoch in range(1, epochs + 1):
+            acc = 90.0 - 50 / epoch + turn
+            figures: dict[str, Any] = {"train_acc": acc, "val_acc": acc, "test_acc": acc, "train_time": 2.0 * epoch}
+            if method == "al":
+                figures |= {"assoc_loss": [loss] * layers, "ae_loss": [1e-3 ** (epoch / epochs)] * layers}
+                figures |= {"test_acc_depth": [acc - layers + depth for depth in range(layers)]}
+            else:
+                figures |= {"loss": loss}
+            results.add(turn, epoch, **figures)
+    results.finish_turn(turns - 1, peak_memory_mb=321.0)
+    summary = results.summary()
+    assert summary is not None
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("methods", "turns", "epochs", "layers"),
+    [(["al"], 1, 1, 4), (["bp"], 1, 1, 4), (["al", "bp"], 3, 4, 4), (["al", "bp"], 2, 40, 13), (["al"], 1, 2, 1)],
+)
+def test_pictures_for_every_shape_of_run(
+    tmp_path: Path, methods: list[Method], turns: int, epochs: int, layers: int
+) -> None:
+    for method in methods:
+        run(tmp_path, method, turns=turns, epochs=epochs, layers=layers)
+    pictures = draw(tmp_path, "digits", "vgg")
+    kinds = ["accuracy", "loss", *(["depth"] if "al" in methods else [])]
+    assert pictures == [tmp_path / f"digits_vgg_{kind}.png" for kind in kinds]
+    for picture in pictures:
+        pixels = imread(picture)
+        assert min(pixels.shape[:2]) >= 400
+        assert pixels[..., :3].std() > 0.02  # something is drawn
+
+
+def test_what_the_accuracy_picture_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(report, "_save", keep)
+    for method in ("al", "bp"):
+        run(tmp_path, method, turns=2, epochs=5)
+    draw(tmp_path, "digits", "vgg")
+    top_left, top_right, bottom_left, bottom_right = figures[0].axes
+    assert top_left.get_ylabel() == "Test accuracy (%)"
+    assert bottom_left.get_ylabel() == "Validation accuracy (%)"
+    assert (bottom_left.get_xlabel(), bottom_right.get_xlabel()) == ("Epoch", "Training time (s)")
+    line = top_right.get_lines()[0]
+    assert list(line.get_xdata()) == [2, 4, 6, 8, 10]
+    assert line.get_ydata()[-1] == pytest.approx(80.5)  # the mean of the two turns
+    assert len(top_left.collections) == 2  # a band for each method
+    assert "2 turns" in figures[0].get_suptitle()
+    colors = {line.get_color() for line in top_left.get_lines()}
+    assert colors == {"#0072B2", "#D55E00"}
+    assert [ax.get_title() for ax in figures[1].axes] == ["AL: associated loss", "AL: auto-encoder loss", "BP: loss"]
+    assert len(figures[1].axes[0].get_lines()) == 4
+    assert list(figures[2].axes[0].containers[0].lines[0].get_ydata()) == pytest.approx([76.5, 77.5, 78.5, 79.5])
+
+
+def test_a_diverged_run_and_an_unfinished_turn_are_drawn(tmp_path: Path) -> None:
+    run(tmp_path, "al", turns=2, epochs=3, loss=math.inf)
+    run(tmp_path, "bp", epochs=2, loss=math.nan)
+    path = tmp_path / "digits_vgg_al.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-2]) + "\n")
+    assert len(draw(tmp_path, "digits", "vgg")) == 3
+
+
+def test_without_results_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    assert draw(tmp_path, "digits", "vgg") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1,2\n", "turn,epoch,train_acc,val_acc,test_acc,train_time,loss\n", "\x00\xff"]
+    + [f"turn,epoch,train_acc,val_acc,test_acc,train_time,loss\n{row}\n" for row in ("0,1,1,,1,1,1", "0,x,1,1,1,1,1")],
+)
+def test_a_file_that_is_not_ours_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "digits_vgg_bp.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError) as caught:
+        draw(tmp_path, "digits", "vgg")
+    assert len(str(caught.value).splitlines()) == 1
+    assert f"{path}: is no file of results" in str(caught.value)
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    run(tmp_path, "bp")
+    (tmp_path / "digits_vgg_accuracy.png").mkdir()
+    with pytest.raises(UsageError, match=r"digits_vgg_accuracy\.png: cannot be written \(Is a directory\)"):
+        draw(tmp_path, "digits", "vgg")
+
+
+def test_pyplot_is_not_touched(tmp_path: Path) -> None:
+    run(tmp_path, "bp")
+    before = set(sys.modules)
+    draw(tmp_path, "digits", "vgg")
+    assert "matplotlib.pyplot" not in set(sys.modules) - before
+
+
+def test_the_table_is_aligned_and_complete(tmp_path: Path) -> None:
+    shown = comparison_table([run(tmp_path, "al", turns=2, epochs=3), run(tmp_path, "bp", turns=1)])
+    lines = shown.splitlines()
+    assert lines[0].split() == ["AL", "BP"]
+    assert len({len(line) for line in lines}) == 1
+    cells = {line[:31].strip(): line[31:].split("  ") for line in lines[2:]}
+    values = {name: [cell.strip() for cell in row if cell.strip()] for name, row in cells.items()}
+    assert values["test accuracy (%)"] == ["73.83 ± 0.71", "40.00"]
+    assert values["at epoch, chosen on validation"] == ["3, 3", "1"]
+    assert values["training time (s per turn)"] == ["6.00 ± 0.00", "2.00"]
+    assert values["samples/s"] == ["5", "5"]
+    assert values["parameters in training"] == ["1,234,567", "1,234,567"]
+    assert values["parameters in inference"] == ["1,000", "1,000"]
+    assert values["peak memory (MB)"] == ["321", "321"]
+
+
+def test_the_table_of_many_turns_stays_narrow(tmp_path: Path) -> None:
+    assert "3 to 3" in comparison_table([run(tmp_path, "bp", turns=6, epochs=3)])

@@ -1,0 +1,149 @@
+"""Where a run's layers go: the config's list is obeyed, "auto" follows the costs, and a mistake names its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ALPackage import ALStack
+from ALPackage.placement.cost import LayerCost
+from training.config.schema import VisionConfig
+from training.errors import ConfigError
+from training.runs import placement as placing
+from training.runs.placement import check_devices, place
+
+from ...ALPackage.hooked import assert_equal, hooked, nothing, pairs, snapshot
+
+MS = (4.0, 3.0, 2.0, 1.0)
+BATCH = pairs(1)[0]
+Asked = list[tuple[Any, int, str]]
+
+
+@pytest.fixture
+def stack() -> ALStack:
+    return hooked(nothing, layers=4)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, device) asked for."""
+    calls: Asked = []
+
+    def measure(stack: ALStack, batch: Any, *, threads: int, device: torch.device) -> list[LayerCost]:
+        calls.append((batch, threads, str(device)))
+        return [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**30) for name, ms in zip(stack.names, MS, strict=True)]
+
+    monkeypatch.setattr(placing, "measure", measure)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for module in ("ALPackage.devices", "training.runs.placement"):
+        monkeypatch.setattr(f"{module}.available_cores", lambda: 3)
+    return calls
+
+
+@pytest.mark.parametrize("schedule", ["continuous", "al-fm"])
+@pytest.mark.parametrize(
+    ("workers", "threads", "stages", "ceiling"),
+    [
+        (1, 1, [4], 1.0),
+        (2, 1, [1, 3], 10 / 6),
+        (2, 2, [1, 3], 3 / 2),  # two workers of two threads each have three cores
+        (2, 7, [1, 3], 1.0),
+        (None, 1, [1, 1, 2], 10 / 4),
+        (4, 1, [1, 1, 2], 10 / 4),  # a fourth worker would not help: the first layer sets the pace
+    ],
+)
+def test_auto_follows_the_costs(
+    schedule: Any, workers: int | None, threads: int, stages: list[int], ceiling: float, stack: ALStack, asked: Asked
+) -> None:
+    placed = place(stack, BATCH, VisionConfig(schedule=schedule, workers=workers), "vgg", threads)
+    assert placed.stages == stages
+    assert placed.names == [f"cpu:{stage}" for stage, size in enumerate(stages) for _ in range(size)]
+    assert placed.plan is not None
+    assert placed.plan.ceiling == pytest.approx(ceiling)
+    assert asked == [(BATCH, threads, "cpu:0")]
+
+
+def test_the_sequential_schedule_needs_one_device_and_no_measuring(
+    stack: ALStack, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for workers in (None, 3):
+        placed = place(stack, BATCH, VisionConfig(schedule="sequential", workers=workers), "vgg", 1)
+        assert (placed.names, placed.stages, placed.plan) == (["cpu:0"] * 4, [4], None)
+    given = VisionConfig(schedule="sequential", al_gpu_list=["cpu:0", "cpu:0", "cpu:1", "cpu"])
+    placed = place(stack, BATCH, given, "vgg", 1)
+    assert (placed.names, placed.stages, placed.plan) == (["cpu:0", "cpu:0", "cpu:1", "cpu"], [2, 1, 1], None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert place(stack, BATCH, VisionConfig(schedule="sequential"), "vgg", 1).names == ["cuda:0"] * 4
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("devices", "stages", "ceiling"),
+    [
+        (["cpu:0", "cpu:0", "cpu:1", "cpu:1"], [2, 2], 10 / 7),
+        (["cpu"] * 4, [1, 1, 1, 1], 10 / 4),
+        (["cpu:3"] * 4, [4], 1.0),
+        (["cpu:1", "cpu:0", "cpu:1", "cpu:1"], [1, 1, 2], 10 / 4),
+    ],
+)
+@pytest.mark.parametrize("per_model", [False, True])
+def test_a_list_is_obeyed_and_its_plan_says_what_to_expect(
+    devices: list[str], stages: list[int], ceiling: float, per_model: bool, stack: ALStack, asked: Asked
+) -> None:
+    config = VisionConfig(al_gpu_list={"vgg": devices} if per_model else devices)
+    placed = place(stack, BATCH, config, "vgg", 1)
+    assert placed.names == devices
+    assert placed.stages == stages
+    assert placed.plan is not None
+    assert placed.plan.sizes == tuple(stages)
+    assert [str(device) for device in placed.plan.per_layer_devices] == devices
+    assert placed.plan.ceiling == pytest.approx(ceiling)
+    assert asked == [(BATCH, 1, devices[0])]
+
+
+def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
+    stack: ALStack, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [3 * 2**30, 2**30]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(placing, "capacities", lambda devices: free[: len(devices)])
+    placed = place(stack, BATCH, VisionConfig(), "vgg", 1)
+    assert placed.names == ["cuda:0"] * 3 + ["cuda:1"]  # by the costs alone it would be 1 and 3
+    free[0] = 2**30
+    with pytest.raises(
+        ConfigError, match=r"^al_gpu_list: the layers need 4\.00 GiB.* no cut fits devices with 1\.00, 1\.00 GiB"
+    ):
+        place(stack, BATCH, VisionConfig(), "vgg", 1)
+
+
+def test_real_costs_leave_the_stack_and_the_random_numbers_as_they_were(stack: ALStack) -> None:
+    before, numbers = snapshot(stack), torch.get_rng_state()
+    placed = place(stack, BATCH, VisionConfig(workers=2), "vgg", 1)
+    assert_equal(snapshot(stack), before)
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert placed.plan is not None
+    assert [cost.name for cost in placed.plan.costs] == stack.names
+    assert all(cost.forward > 0 and cost.backward > 0 and cost.bytes > 0 for cost in placed.plan.costs)
+    assert sum(placed.stages) == 4
+    assert 1.0 <= placed.plan.ceiling <= len(placed.stages) <= 2
+
+
+@pytest.mark.parametrize(
+    ("method", "devices", "message"),
+    [
+        ("al", ["cpu", "cpu", "cpu", "cuda:9"], "al_gpu_list: 'cuda:9' is not there; this machine has cpu"),
+        ("bp", ["cpu"] * 4 + ["gpu"], "bp_gpu_list: 'gpu' is not a device name; this machine has cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line_with_the_key(
+    method: Any, devices: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    config = VisionConfig.model_validate({f"{method}_gpu_list": devices})
+    with pytest.raises(ConfigError) as caught:
+        check_devices(config, "vgg", method)
+    assert str(caught.value) == message
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 10)
+    check_devices(VisionConfig(al_gpu_list=["cpu", "cpu:7", "cuda", "cuda:9"]), "vgg", "al")

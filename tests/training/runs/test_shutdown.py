@@ -1,0 +1,162 @@
+"""Signals end a run: at once, or after the step at hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from training.runs import shutdown as stopping
+from training.runs.shutdown import GracefulShutdown, Interrupted, loading
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals as POSIX has them")
+ROOT = Path(__file__).resolve().parents[3]
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("signum", "code"), CODES)
+def test_outside_of_training_it_ends_at_once(signum: signal.Signals, code: int) -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signum)
+        time.sleep(5)
+
+    with GracefulShutdown() as stop, pytest.raises(Interrupted) as caught:
+        work()
+    assert caught.value.exit_code == code
+    assert not stop.requested
+
+
+@pytest.mark.parametrize(("signum", "code"), CODES)
+def test_while_training_the_block_comes_to_its_end(signum: signal.Signals, code: int) -> None:
+    steps = []
+
+    def train(stop: GracefulShutdown) -> None:
+        with stop.deferred():
+            assert not stop.requested
+            os.kill(os.getpid(), signum)
+            while not stop.requested:
+                time.sleep(0.001)
+            steps.append("the rest of the step")
+        steps.append("the next epoch")
+
+    with GracefulShutdown() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert caught.value.exit_code == code
+    assert steps == ["the rest of the step"]
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    def train(stop: GracefulShutdown) -> None:
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+    begun = time.monotonic()
+    with GracefulShutdown() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert time.monotonic() - begun < 2
+    assert caught.value.exit_code == 143, "the first one says what is wanted"
+
+
+def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "GRACE", 0.2)
+
+    def train(stop: GracefulShutdown) -> None:
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(10)
+
+    begun = time.monotonic()
+    with GracefulShutdown() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert 0.2 <= time.monotonic() - begun < 3
+    assert caught.value.exit_code == 130
+
+
+def test_an_operation_that_python_cannot_interrupt_ends_with_the_process() -> None:
+    """Guards a bug: a signal is heard of after the operation, and BP's are on the main thread."""
+    script = """if True:
+        import hashlib
+        from training.runs import shutdown as stopping
+        stopping.GRACE, stopping.LIMIT = 0.2, 0.5
+        with stopping.GracefulShutdown() as stop, stop.deferred():
+            print("begun", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2_000_000_000)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert error == "interrupted: it took too long to end; --resume goes on from the last checkpoint\n"
+
+
+def test_an_alarm_that_is_not_needed_any_more_strikes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "GRACE", 0.1)
+
+    def train(stop: GracefulShutdown) -> None:
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with GracefulShutdown() as stop:
+        with pytest.raises(Interrupted):
+            train(stop)
+        time.sleep(0.3)
+
+
+def test_the_handlers_of_before_come_back() -> None:
+    before = [signal.getsignal(signum) for signum, _ in CODES]
+    with GracefulShutdown():
+        assert [signal.getsignal(signum) for signum, _ in CODES] != before
+    assert [signal.getsignal(signum) for signum, _ in CODES] == before
+
+
+def test_a_signal_that_the_process_was_begun_to_ignore_stays_ignored() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with GracefulShutdown() as stop, stop.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_ctrl_c_while_the_libraries_load_ends_without_a_word() -> None:
+    with loading():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with loading():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "as the shell of a background job wants it"
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_on_another_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def work() -> None:
+        with GracefulShutdown() as stop, stop.deferred():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]

@@ -1,0 +1,275 @@
+"""The command line of the two entry points: what to run, on which data, where the results go.
+
+Whatever is wrong with it becomes a `UsageError` of one line, so that every mistake of a user, here or in the
+configuration, looks the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from ..errors import UsageError, closest
+from .load import check_workers, device_list, load_config
+from .paths import user_path
+from .schema import LARGEST_SEED, SCHEMAS, Config, Method, Schedule, Task
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS: dict[Task, str] = {"vision": "cvmain.py", "text": "nlpmain.py"}
+CONFIGS: dict[Task, str] = {"vision": "cvconfig.json", "text": "nlpconfig.json"}
+EXAMPLES: dict[Task, str] = {
+    "vision": """examples:
+  python cvmain.py digits vgg                      AL and BP on data that needs no download
+  python cvmain.py tinyImageNet resnet -r 3        three turns, each with a seed of its own
+  python cvmain.py cifar10 vggal                   AL alone, the same as: cifar10 vgg --method al
+  python cvmain.py cifar10 vgg --set width=0.25 --set epochs=5 --limit-train 5000
+  python cvmain.py cifar10 vgg --set al_gpu_list='["cuda:0","cuda:0","cuda:1","cuda:1"]'
+""",
+    "text": """examples:
+  python nlpmain.py agnews lstm                    AL and BP; the data is downloaded once
+  python nlpmain.py imdb transformer -r 5          five turns, each with a seed of its own
+  python nlpmain.py agnews lstmal                  AL alone, the same as: agnews lstm --method al
+  python nlpmain.py agnews lstm --set embedding_dim=50 --set epochs=5 --limit-train 5000
+  python nlpmain.py dbpedia lstm --set al_gpu_list='["cuda:0","cuda:0","cuda:1","cuda:1"]'
+""",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A command line that makes sense. None stands for "as the config says"."""
+
+    task: Task
+    dataset: str
+    """The data set's name as it is displayed and used in file names."""
+    model: str
+    methods: tuple[Method, ...]
+    """In the order in which they run."""
+    turns: int
+    config: Path
+    overrides: tuple[str, ...]
+    """The `key=value` texts of `--set`, in order."""
+    data_root: Path
+    limit_train: int | None
+    seed: int | None
+    schedule: Schedule | None
+    workers: int | None
+    out: str | None
+    trace: Path | None
+    """Where the timeline of AL's first turn goes."""
+    tensorboard: Path | None
+    resume: bool
+
+
+def parse(task: Task, argv: Sequence[str]) -> Arguments:
+    """Return what the command line (without the program's name) asks for.
+
+    `--help`, `--list` and `--print-config` print to stdout and leave with `SystemExit(0)`. Raises `UsageError`.
+    """
+    given = build_parser(task).parse_intermixed_args(list(argv))
+    if given.list:
+        _leave(_listing(task))
+    dataset = _dataset(task, given.dataset) if given.dataset is not None else ""
+    model, methods = _model(task, given.model, given.method) if given.model is not None else ("", ())
+    arguments = Arguments(
+        task=task,
+        dataset=dataset,
+        model=model,
+        methods=methods,
+        turns=given.repeat,
+        config=given.config,
+        overrides=tuple(given.set),
+        data_root=given.data_root,
+        limit_train=given.limit_train,
+        seed=given.seed,
+        schedule=given.schedule,
+        workers=given.workers,
+        out=given.out,
+        trace=given.trace,
+        tensorboard=given.tensorboard,
+        resume=given.resume,
+    )
+    if given.trace is not None and methods == ("bp",):
+        raise UsageError("--trace shows what AL's workers do, and --method bp has none: leave one of them out")
+    if given.print_config:
+        _leave(json.dumps(configure(arguments).model_dump(mode="json"), indent=4))
+    if not model:
+        example = "digits vgg" if task == "vision" else "agnews lstm"
+        missing = "a model" if given.dataset is not None else "a data set and a model"
+        raise UsageError(f"give {missing}, for example: python {SCRIPTS[task]} {example}; --list shows them all")
+    return arguments
+
+
+def configure(arguments: Arguments) -> Config:
+    """Return the config that the arguments name, with `--set` and then the flags laid over it.
+
+    Raises `ConfigError`, also where a device list does not fit the model.
+    """
+    flags = {
+        "seed": arguments.seed,
+        "schedule": arguments.schedule,
+        "workers": arguments.workers,
+        "outputpath": arguments.out,
+    }
+    overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    config = load_config(arguments.task, arguments.config, [*arguments.overrides, *overrides])
+    for method in arguments.methods:
+        device_list(config, arguments.model, method)
+    if "al" in arguments.methods:
+        check_workers(config, arguments.model)
+    return config
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (python {self.prog} --help shows what is possible)")
+
+
+def build_parser(task: Task) -> argparse.ArgumentParser:
+    """Return the parser of a task's entry point."""
+    parser = _Parser(
+        prog=SCRIPTS[task],
+        description="Train a model with Associated Learning (AL) and with back-propagation (BP), and compare them.",
+        epilog=EXAMPLES[task],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    models = SCHEMAS[task].models
+    run = parser.add_argument_group("what to run")
+    run.add_argument("dataset", nargs="?", help="name of a data set, in any case; see --list")
+    run.add_argument("model", nargs="?", help=f"{' or '.join(models)}; {models[0]}al means {models[0]} --method al")
+    run.add_argument("--method", type=str.lower, choices=["al", "bp", "both"], help="default: both, compared")
+    run.add_argument(
+        "-r",
+        "--repeat",
+        type=_number(1),
+        default=1,
+        metavar="N",
+        help="turns; turn t has the seed seed + t (default: 1)",
+    )
+    run.add_argument("--seed", type=_number(0), metavar="N", help="default: the config's seed")
+    run.add_argument(
+        "--schedule", choices=get_args(Schedule), help="how AL layers share the work (default: the config's)"
+    )
+    run.add_argument(
+        "--workers",
+        type=_number(1, 4096),
+        metavar="N",
+        help="share AL's layers among N CPU workers, cut by measured cost (default: the config's)",
+    )
+    config = parser.add_argument_group("configuration")
+    config.add_argument(
+        "--config",
+        type=_path,
+        default=ROOT / CONFIGS[task],
+        metavar="FILE",
+        help=f"hyper-parameters and device lists (default: {CONFIGS[task]} beside {SCRIPTS[task]})",
+    )
+    config.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the config; may be repeated"
+    )
+    data = parser.add_argument_group("data and results")
+    data.add_argument(
+        "--data-root",
+        type=_path,
+        default=Path("datasets"),
+        metavar="DIR",
+        help="where the data is or goes (default: ./datasets)",
+    )
+    data.add_argument("--limit-train", type=_number(2), metavar="N", help="use N training samples only")
+    data.add_argument(
+        "--out", type=_text, metavar="DIR", help="folder of the results (default: the config's outputpath)"
+    )
+    data.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the last run of this command where it was interrupted; start it where there was none",
+    )
+    seen = parser.add_argument_group("see it")
+    seen.add_argument(
+        "--trace",
+        type=_path,
+        metavar="FILE",
+        help="write a timeline of AL's first turn: Chrome trace, and a PNG beside it",
+    )
+    seen.add_argument("--tensorboard", type=_path, metavar="DIR", help="write scalars for TensorBoard")
+    shown = parser.add_argument_group("show and leave")
+    shown.add_argument("--list", action="store_true", help="the data sets and the models")
+    shown.add_argument("--print-config", action="store_true", help="the config as it would be used, in JSON")
+    shown.add_argument("-h", "--help", action="help", help="this text")
+    return parser
+
+
+def _leave(text: str) -> NoReturn:
+    print(text)
+    sys.exit(0)
+
+
+def _number(least: int, most: int = LARGEST_SEED) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        value = (int(text) if len(text) < 20 else most + 1) if text.isdecimal() else -1
+        if not least <= value <= most:
+            limits = f"from {least} to {most}" if value > most else f"of at least {least}"
+            raise argparse.ArgumentTypeError(f'got "{text}"; expected a whole number {limits}')
+        return value
+
+    return convert
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("got an empty name; expected a path")
+    return text
+
+
+def _path(text: str) -> Path:
+    return user_path(_text(text))
+
+
+def _model(task: Task, name: str, method: str | None) -> tuple[str, tuple[Method, ...]]:
+    """Return the model and the methods that a name, perhaps one of the earlier code's (`vggal`), and --method mean."""
+    models = SCHEMAS[task].models
+    lowered = name.lower()
+    model = lowered.removesuffix("al")
+    if model not in models:
+        for other, schema in SCHEMAS.items():
+            if model in schema.models:
+                raise UsageError(
+                    f'"{name}" is a {other} model: run {SCRIPTS[other]} instead, or give one of {", ".join(models)}'
+                )
+        close = closest(name, models)
+        hint = f'; did you mean "{close}"?' if close else ""
+        raise UsageError(f'"{name}" is not a model: the right ones are {", ".join(models)}{hint}')
+    if model != lowered:
+        if method in ("bp", "both"):
+            raise UsageError(f'"{name}" means {model} with --method al: give {model}, or leave --method {method} out')
+        method = "al"
+    if method in (None, "both"):
+        return model, ("al", "bp")
+    return model, ("al",) if method == "al" else ("bp",)
+
+
+def _dataset(task: Task, name: str) -> str:
+    if name.lower().removesuffix("al") in SCHEMAS[task].models:
+        raise UsageError(f'"{name}" is a model, and the data set comes first: python {SCRIPTS[task]} <dataset> {name}')
+    from data import DataError, canonical  # late: it imports torch, and --help should not wait for that
+
+    try:
+        return canonical(name, task)
+    except DataError as error:
+        raise UsageError(str(error)) from None
+
+
+def _listing(task: Task) -> str:
+    from data import TEXT, VISION
+
+    datasets = VISION if task == "vision" else TEXT
+    column = max(map(len, datasets)) + 2
+    lines = ["data sets:", *(f"  {name:<{column}}{what}" for name, what in datasets.items()), "models:"]
+    return "\n".join([*lines, *(f"  {model}" for model in SCHEMAS[task].models)])

@@ -1,0 +1,133 @@
+"""The timeline of a run as a picture: what every worker did when, so that one sees the overlap."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ALPackage.stage.trace import Span, Trace
+
+from ..errors import UsageError, reason
+
+#: Okabe and Ito's colors, which color-blind readers can tell apart; layers beyond them begin anew.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+#: Batches that a panel shows.
+SHOWN = 8
+MAIN = "MainThread"
+
+
+def write_trace(trace: Trace, path: Path, *, title: str) -> list[Path]:
+    """Write the Chrome trace to `path` and the picture beside it, and return both files.
+
+    A `path` that ends in .png names the picture. Raises UsageError where writing fails.
+    """
+    chrome, picture = prepare_trace(path)
+    try:
+        trace.write_chrome(chrome)
+        draw_timeline(trace, picture, title=title)
+    except OSError as error:
+        raise UsageError(f"--trace {path}: cannot be written ({reason(error)}); name another file") from None
+    return [chrome, picture]
+
+
+def prepare_trace(path: Path) -> tuple[Path, Path]:
+    """Make the folder of the Chrome trace and the picture, and return both files. Raises UsageError."""
+    if path.name in ("", ".."):
+        raise UsageError(f"--trace {path}: cannot be written (it names a folder); name a file, such as trace.json")
+    chrome, picture = path.with_suffix(".json") if path.suffix == ".png" else path, path.with_suffix(".png")
+    try:
+        chrome.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=chrome.parent):
+            pass
+        for file in (chrome, picture):
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise UsageError(f"--trace {path}: cannot be written ({reason(error)}); name another file") from None
+    return chrome, picture
+
+
+def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
+    """Draw how the pipeline fills, and a piece from the middle of the run, as a PNG.
+
+    A row per worker, a color per layer: light for forward, dark for backward and update, gray for waiting and copying.
+    Raises ValueError for a trace without work.
+    """
+    work = [span for span in trace.spans if span.phase in ("forward", "backward")]
+    if not work:
+        raise ValueError("draw_timeline: the trace holds no training; record a run first")
+    layers = list(dict.fromkeys(span.layer for span in sorted(work, key=lambda span: span.start)))
+    color = {layer: COLOURS[number % len(COLOURS)] for number, layer in enumerate(layers)}
+    workers = _workers(work)
+    first, last = min(span.batch for span in work), max(span.batch for span in work)
+    middle = max(first, (first + last - SHOWN) // 2)
+    panels = [(first, "the beginning")]
+    if middle > first + SHOWN:
+        panels.append((middle, "further on"))
+    figure = Figure(figsize=(14, 0.8 + len(panels) * (0.9 + 0.5 * len(workers))), layout="constrained")
+    figure.suptitle(title)
+    for axes, (batch, name) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        shown = [span for span in work if batch <= span.batch < batch + SHOWN]
+        start, stop = min(span.start for span in shown), max(span.stop for span in shown)
+        _panel(axes, [span for span in trace.spans if span.stop > start and span.start < stop], start, workers, color)
+        axes.set_title(f"{name}: from batch {batch}", loc="left", fontsize="medium")
+        axes.set_xlim(0, (stop - start) * 1e3)
+    axes.set_xlabel("ms")
+    legend = [Patch(color=shade, label=layer) for layer, shade in color.items()]
+    legend += [
+        Patch(color=_light("#444444"), label="light: forward"),
+        Patch(color="#444444", label="dark: backward, update"),
+    ]
+    legend.append(Patch(color="#cccccc", label="thin: waits, copies"))
+    figure.legend(
+        handles=legend, loc="outside lower center", ncols=min(len(legend), 8), fontsize="small", frameon=False
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _workers(work: Sequence[Span]) -> list[str]:
+    """Return the threads that worked: the main thread first, then in the order of their first work."""
+    names = dict.fromkeys(span.worker for span in sorted(work, key=lambda span: (span.batch, span.start)))
+    return sorted(names, key=lambda name: name != MAIN)
+
+
+def _panel(axes: Axes, spans: Sequence[Span], start: float, workers: list[str], color: dict[str, str]) -> None:
+    """Draw the spans, a row per worker from the top down."""
+    axes.set_yticks(range(len(workers)), ["main thread" if name == MAIN else name for name in workers])
+    axes.set_ylim(len(workers) - 0.5, -0.5)
+    left, right = start, max(span.stop for span in spans)
+    for row, worker in enumerate(workers):
+        mine = [span for span in spans if span.worker == worker]
+        bars = [span for span in mine if span.phase in ("forward", "backward")]
+        idle = [span for span in mine if not span.work]
+        places = [((span.start - start) * 1e3, (span.stop - span.start) * 1e3) for span in bars]
+        shades = [color[span.layer] if span.phase == "backward" else _light(color[span.layer]) for span in bars]
+        axes.broken_barh(places, (row - 0.4, 0.8), facecolors=shades, edgecolors="white", linewidths=0.5)
+        thin = [((span.start - start) * 1e3, (span.stop - span.start) * 1e3) for span in idle]
+        axes.broken_barh(thin, (row - 0.06, 0.12), facecolors="#cccccc")
+        for span, (begin, width) in zip(bars, places, strict=True):
+            if width > (right - left) * 1e3 / 60:
+                text = "white" if span.phase == "backward" else "black"
+                axes.text(
+                    begin + width / 2,
+                    row,
+                    str(span.batch),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=text,
+                    clip_on=True,
+                )
+
+
+def _light(color: str) -> tuple[float, float, float]:
+    red, green, blue = (1 - 0.45 * (1 - part) for part in to_rgb(color))
+    return red, green, blue

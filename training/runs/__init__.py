@@ -1,0 +1,1 @@
+"""Run a command: its methods, turns and epochs."""

@@ -1,0 +1,61 @@
+"""torch.compile for a model's layers, all of it done before training begins.
+
+The compiler is not thread-safe, so nothing may be compiled once workers run: every shape that an epoch will bring is
+compiled here, on the caller's thread.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ALPackage import ALStack
+from ALPackage.stage.threads import Autocast, intra_op_threads
+from models import BPModel
+
+from ..errors import ConfigError
+
+
+def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor]], threads: int) -> None:
+    """Compile every layer for the shapes of `batches`; weights, buffers and moments stay as they are.
+
+    `threads`: intra-op threads of a worker, and autocast as it is now: with others the workers would compile anew.
+    Raises ConfigError where torch.compile does not work.
+    """
+    import torch._dynamo  # late: only who compiles shall wait for it
+
+    before = copy.deepcopy(model.state_dict())
+    model.train()
+    if isinstance(model, ALStack):
+        parts: list[nn.Module] = [part for layer in model for part in (layer.enc, layer.ae)]
+    else:
+        parts = list(model.layers.values())
+    shapes = list(batches)
+    try:
+        # torch counts the compilations of all modules together and gives up in silence after a few. BP meets the shapes
+        # a second time, in evaluation.
+        limits = torch._dynamo.config
+        limits.cache_size_limit = max(limits.cache_size_limit, 2 * len(parts) * (len(shapes) + 1))
+        for part in parts:
+            part.compile(dynamic=False)
+        for x, labels in shapes:
+            if isinstance(model, ALStack):
+                with intra_op_threads(threads):
+                    with Autocast().entered():
+                        model(x, labels)
+                    model.backward()
+            else:
+                torch.autograd.backward(model(x).float().sum())
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ConfigError(
+            f"compile: torch.compile does not work here ({type(error).__name__}: {reason}); leave compile at false"
+        ) from error
+    finally:
+        for layer in model if isinstance(model, ALStack) else ():
+            layer.discard()
+        model.zero_grad(set_to_none=True)
+        model.load_state_dict(before)

@@ -1,0 +1,102 @@
+"""The peak memory of a stretch of work: of a turn, its training and its measuring. And whether it was too much.
+
+On CUDA it is what PyTorch's allocator handed out, added up over the devices. On the CPU it is the largest
+resident size of the process while inside. Linux can forget the earlier peak; elsewhere the operating system
+tells only the peak since the process started, and `exact` is then False.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+MB = 1e6
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an operation failed because it was refused the memory that it asked for."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's words, on the CPU
+
+
+class PeakMemory:
+    """Measure the peak memory inside a `with` block, in MB (10**6 bytes), of these devices.
+
+    With a CUDA device among them the figure is that of the CUDA devices alone. `mb` can be read inside the block
+    and after it; it is None where the system tells nothing. Reading it on CUDA does not wait for the device.
+    """
+
+    def __init__(self, devices: Iterable[torch.device | str] = ("cpu",)) -> None:
+        named = dict.fromkeys(torch.device(device) for device in devices)
+        self.cuda = [device for device in named if device.type == "cuda"]
+        self.exact = True
+        self._final: float | None = None
+        self._open = False
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()  # what an earlier run left must not count as ours
+        self._open = True
+        for device in self.cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        if not self.cuda:
+            _return_free_memory()
+            self.exact = _forget_peak()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._final = self._measure()
+        self._open = False
+
+    @property
+    def mb(self) -> float | None:
+        """The peak so far, or that of the whole block once it has ended."""
+        return self._measure() if self._open else self._final
+
+    def _measure(self) -> float | None:
+        if self.cuda:
+            return sum(torch.cuda.max_memory_allocated(device) for device in self.cuda) / MB
+        return _process_peak()
+
+
+def _return_free_memory() -> None:
+    """Have the C library give back what it keeps of freed memory, which would count as resident."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim is not None:
+            trim(0)
+
+
+def _forget_peak() -> bool:
+    """Set the process's peak to its present size; return whether the system allowed it."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _process_peak() -> float | None:
+    """Return the peak resident size in MB: since it was last forgotten on Linux, else since the start."""
+    try:
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / MB
+    except OSError:
+        pass  # not Linux: ask the portable way
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB

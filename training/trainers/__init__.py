@@ -1,0 +1,1 @@
+"""Train and measure one model, by AL or by BP."""
