@@ -12,27 +12,26 @@ Wu, Lin, Chen & Chen, ICLR 2022.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, SupportsFloat
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, SupportsFloat, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .nan_guard import Guard
-from .nested import detach, tensors, to_device, versions
+from .layer import Criterion, LearningRate, LocalLayer, checked_rates
+from .nested import detach, to_device
 
-__all__ = ["AE", "AL", "ENC"]
-
-Criterion = Callable[[Any, Any], Tensor]
-LearningRate = SupportsFloat | Mapping[str, SupportsFloat]
+# `torch` and `nn` too: files written for the earlier public code count on `from ALPackage.base import *` for them.
+__all__ = ["AE", "AL", "ENC", "nn", "torch"]
 
 
 class ENC(nn.Module):
     """The input side of a layer: `f`, then the bridge `b`.
 
     `cri(b(f(x)), g(y))` is the associated loss, a 0-d tensor; MSE by default. `f` may take and return any nested
-    structure; `b` takes what `f` returns.
+    structure; `b` takes what `f` returns. A subclass may replace `forward` whole; it then replaces `hidden` and
+    `bridge` as well where inference is to follow, because these two are what both training and inference call.
     """
 
     def __init__(self, f: nn.Module, b: nn.Module, cri: Criterion | None = None) -> None:
@@ -41,13 +40,21 @@ class ENC(nn.Module):
         self.b = b
         self.cri: Criterion = nn.MSELoss() if cri is None else cri
 
-    def forward(self, x: Any) -> tuple[Any, Any]:
-        """Return (f(x), b(f(x))), neither of them detached."""
-        hidden = self.f(x)
-        return hidden, self.b(hidden)
+    def hidden(self, x: Any) -> Any:
+        """Return f(x)."""
+        return self.f(x)
+
+    def bridge(self, hidden: Any) -> Any:
+        """Return b(hidden), in the space of the code."""
+        return self.b(hidden)
+
+    def forward(self, x: Any, code: Any) -> tuple[Tensor, Any]:
+        """Return (associated loss, f(x)), neither of them detached; the caller has detached `code`, g(y)."""
+        hidden = self.hidden(x)
+        return self.loss(self.bridge(hidden), code), hidden
 
     def loss(self, bridged: Any, code: Any) -> Tensor:
-        """Return the associated loss of b(f(x)) against g(y); the caller has detached `code`."""
+        """Return the associated loss of b(f(x)) against g(y), 0-d."""
         return self.cri(bridged, code)
 
 
@@ -63,24 +70,48 @@ class AE(nn.Module):
         self.h = h
         self.cri: Criterion = nn.MSELoss() if cri is None else cri
 
-    def forward(self, y: Any) -> tuple[Any, Any]:
-        """Return (g(y), h(g(y))), neither of them detached."""
-        code = self.g(y)
-        return code, self.h(code)
+    def encode(self, y: Any) -> Any:
+        """Return the code g(y)."""
+        return self.g(y)
+
+    def decode(self, code: Any) -> Any:
+        """Return h(code), in the space of y."""
+        return self.h(code)
+
+    def forward(self, y: Any) -> tuple[Tensor, Any]:
+        """Return (auto-encoder loss, g(y)), neither of them detached."""
+        code = self.encode(y)
+        return self.loss(self.decode(code), y), code
 
     def loss(self, decoded: Any, y: Any) -> Tensor:
-        """Return the auto-encoder loss of h(g(y)) against y."""
+        """Return the auto-encoder loss of h(g(y)) against y, 0-d."""
         return self.cri(decoded, y)
 
 
-class AL(nn.Module):
+class AL(LocalLayer):
     """An Associated Learning layer with its own optimizer.
 
-    `lr`: a number, or {"enc": number, "ae": number}. `optimizer`: called with two parameter groups, named
-    "enc" and "ae"; Adam by default. One batch is in flight at a time: `forward` refuses a second one until
-    `backward` has used up the first (or `discard` has dropped it), because the update in between would change
-    the weights under it. Subclasses may replace any method; the schedules call nothing but the public ones.
+    Args:
+        enc: The input side, f and b.
+        ae: The target side, g and h.
+        lr: A number, or {"enc": number, "ae": number}.
+        optimizer: Called with two parameter groups, named "enc" and "ae"; Adam by default.
+
+    Raises:
+        ValueError: A learning rate that is no finite number >= 0, or no parameter to train.
+
+    Subclasses in the protocol of the earlier public code may replace `forward`, `backward`, `update` and `loss`;
+    the schedules call nothing but the public methods.
+
+    Example:
+        >>> layer = AL(ENC(nn.Linear(4, 8), nn.Linear(8, 2)), AE(nn.Linear(3, 2), nn.Linear(2, 3)), lr=1e-3)
+        >>> x, y = layer(torch.randn(5, 4), torch.randn(5, 3))
+        >>> layer.backward_and_update()
+        >>> x.shape, y.shape, sorted(layer.losses())
+        (torch.Size([5, 8]), torch.Size([5, 2]), ['ae', 'assoc'])
     """
+
+    loss_names = ("assoc", "ae")
 
     def __init__(
         self,
@@ -92,112 +123,37 @@ class AL(nn.Module):
         super().__init__()
         self.enc = enc
         self.ae = ae
-        rates = _rates(lr)
-        for side in {"enc", "ae"} - set(rates):
-            raise ValueError(f'AL: got no learning rate for {side}; give one number, or both "enc" and "ae"')
-        groups = [
-            {"params": [p for p in part.parameters() if p.requires_grad], "lr": rates[name], "name": name}
-            for name, part in (("enc", enc), ("ae", ae))
-        ]
+        rates = checked_rates("AL", lr, ["enc", "ae"])
+        groups = []
+        for name, side in (("enc", enc), ("ae", ae)):
+            rate = rates.get(name, rates.get(None))
+            if rate is None:
+                raise ValueError(f'AL: got no learning rate for {name}; give one number, or both "enc" and "ae"')
+            groups.append({"params": [p for p in side.parameters() if p.requires_grad], "lr": rate, "name": name})
         if not any(group["params"] for group in groups):
             raise ValueError("AL: none of f, b, g, h has a parameter to train; give at least one of them weights")
         self.optimizer = optimizer(groups)
-        #: Give it a `Guard` to leave out the steps of batches whose loss is no finite number.
-        self.guard: Guard | None = None
-        self._pending: Tensor | None = None
-        self._updating = False
-        self._losses: tuple[Tensor, Tensor] | None = None
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the layer's parameters, to which inputs are moved."""
-        return next(self.parameters()).device
+    def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
+        """Return (f(x), g(y), {"assoc": .., "ae": ..}) of one batch."""
+        autoencoder, code = self.ae(y)
+        associated, hidden = self.enc(x, detach(code))
+        return hidden, code, {"assoc": associated, "ae": autoencoder}
 
-    def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Compute both local losses and return (f(x), g(y)), detached, on the layer's device.
-
-        Raises RuntimeError if the previous batch still waits for its `backward` or is being updated on, and if a
-        function changed the input in place.
-        """
-        if self._pending is not None and torch.is_grad_enabled():
-            raise RuntimeError(
-                "AL.forward: the previous batch still waits for backward(); call backward_and_update() first, "
-                "or discard() to drop it, or use torch.no_grad() where no training is meant"
-            )
-        if self._updating:
-            raise RuntimeError(
-                "AL.forward: backward_and_update() is at work on another thread; join that thread first, "
-                "or discard() what an interrupt has left"
-            )
-        x, y = to_device(detach((x, y)), self.device)
-        if self.guard is not None and torch.is_grad_enabled():
-            self.guard.enter(self.buffers())
-        given = tensors((x, y))
-        before = versions(given)
-        hidden, bridged = self.enc(x)
-        code, decoded = self.ae(y)
-        if versions(given) != before:
-            raise RuntimeError(
-                "AL.forward: the input was changed in place, by f, b, g or h or by who handed it on; use the form that "
-                "is not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
-            )
-        associated = self.enc.loss(bridged, detach(code))
-        autoencoder = self.ae.loss(decoded, y)
-        self._losses = associated.detach(), autoencoder.detach()
-        if torch.is_grad_enabled():
-            self._pending = associated + autoencoder
-        return detach(hidden), detach(code)
-
-    def loss(self) -> tuple[Tensor, Tensor]:
+    def loss(self) -> tuple[Tensor, ...]:
         """Return (associated, auto-encoder) loss of the last batch: detached 0-d tensors, NaN before any.
 
         A subclass that replaces `forward` and keeps its losses elsewhere replaces this too, to report them.
         """
-        if self._losses is None:
-            nan = torch.full((), float("nan"))
-            return nan, nan
-        return self._losses
+        return tuple(super().losses().values())
 
-    def backward(self) -> None:
-        """Back-propagate the local losses of the batch in flight. Raises RuntimeError if there is none."""
-        if self._pending is None:
-            raise RuntimeError("AL.backward: no batch in flight; call forward(x, y) first, with gradients enabled")
-        pending, self._pending = self._pending, None
-        try:
-            torch.autograd.backward(pending)
-        except BaseException:
-            self.discard()  # half of the gradients would be added to the next batch's
-            raise
+    def losses(self) -> dict[str, Tensor]:
+        """Return the losses of the last batch by name, as `loss` gives them: detached 0-d tensors."""
+        return {name: loss.detach() for name, loss in zip(self.loss_names, self.loss(), strict=True)}
 
-    def update(self) -> None:
-        """Take one optimizer step and clear the gradients."""
-        known = len(self.optimizer.state)
-        try:
-            if self.guard is None:
-                self.optimizer.step()
-            else:
-                self.guard.step(self.optimizer, torch.stack(self.loss()).sum())
-        except BaseException:
-            # Ctrl-C in the first step of a parameter leaves some of its moments out, and no step could follow.
-            for parameter in list(self.optimizer.state)[known:]:
-                del self.optimizer.state[parameter]
-            raise
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def backward_and_update(self) -> None:
-        """Run `backward`, then `update`: the part of a batch that no other layer waits for."""
-        try:
-            self._updating = True  # inside, or a signal that comes as it returns would leave the layer locked
-            self.backward()
-            self.update()
-        finally:
-            self._updating = False
-
-    def discard(self) -> None:
-        """Drop the batch in flight and any gradients, as after a failure, so that the layer can go on."""
-        self._pending = None
-        self._updating = False  # a signal may have come before `backward_and_update` could say so
-        self.optimizer.zero_grad(set_to_none=True)
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return f, b and h as the modules behind "hidden", "readout" and "decode"."""
+        return {"hidden": [self.enc.f], "readout": [self.enc.b], "decode": [self.ae.h]}
 
     @torch.no_grad()
     def inference(self, x: Any, path: str) -> Any:
@@ -206,47 +162,89 @@ class AL(nn.Module):
         Full inference is f of every layer, b of the last, h of every layer in reverse.
         Raises ValueError for another path.
         """
-        functions = {"f": self.enc.f, "b": self.enc.b, "h": self.ae.h}
+        functions = {"f": self.enc.hidden, "b": self.enc.bridge, "h": self.ae.decode}
         if path not in functions:
             raise ValueError(f"AL.inference: got path={path!r}; expected 'f', 'b' or 'h'")
         return functions[path](to_device(x, self.device))
 
-    def set_lr(self, lr: LearningRate) -> None:
-        """Set the learning rate: a number, or {"enc": number, "ae": number}, of which one may be left out."""
-        for name, rate in _rates(lr).items():
-            for group in self.optimizer.param_groups:
-                if group.get("name", name) != name:
-                    continue
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)  # where a CUDA graph has captured its address
-                else:
-                    group["lr"] = rate
+    # By way of `inference`, so that a subclass that replaces it decides what is predicted.
+    def hidden(self, x: Any) -> Any:
+        """Return f(x), without gradients."""
+        return self.inference(x, "f")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AL:
-        """Move the optimizer's moments along when the layer is moved or cast."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # as a CUDA graph wants it, and only on its device
-                on_gpu = self.device.type == "cuda"
-                group["lr"] = group["lr"].to(self.device) if on_gpu else float(group["lr"])
-                group["capturable"] = on_gpu
-        if self.optimizer.state:
-            self.optimizer.load_state_dict(self.optimizer.state_dict())
-        return self
+    def readout(self, hidden: Any) -> Any:
+        """Return b(hidden), without gradients."""
+        return self.inference(hidden, "b")
+
+    def decode(self, code: Any) -> Any:
+        """Return h(code), without gradients."""
+        return self.inference(code, "h")
+
+    def set_lr(self, lr: LearningRate | Sequence[str], rate: SupportsFloat | None = None) -> None:
+        """Set the learning rate: `set_lr(rate)`, `set_lr({"enc": rate})`, or `set_lr(["enc", "ae"], rate)`."""
+        if rate is None:
+            super().set_lr(cast(LearningRate, lr))
+        else:
+            super().set_lr(dict.fromkeys([lr] if isinstance(lr, str) else cast("Sequence[str]", lr), rate))
+
+    # The rest is the protocol of the earlier public code, whose files run unchanged.
+
+    @property
+    def enc_opt(self) -> GroupOptimizer:
+        """The optimizer of the input side: that of the layer, as far as f and b are concerned."""
+        return GroupOptimizer(self.optimizer, "enc")
+
+    @property
+    def ae_opt(self) -> GroupOptimizer:
+        """The optimizer of the target side: that of the layer, as far as g and h are concerned."""
+        return GroupOptimizer(self.optimizer, "ae")
+
+    def record_backward_and_update(self) -> None:
+        """Do what `backward_and_update` does, with a span of torch.profiler around each half."""
+        with torch.profiler.record_function("backward"):
+            self.backward()
+        with torch.profiler.record_function("update"):
+            self.update()
+
+    def getParam(self) -> dict[str, int]:  # noqa: N802 (the name in the earlier public code)
+        """Return the number of parameters of f, b, g and h."""
+        functions = {"f": self.enc.f, "b": self.enc.b, "g": self.ae.g, "h": self.ae.h}
+        return {name: _count(function.parameters()) for name, function in functions.items()}
 
 
-def _rates(lr: LearningRate) -> dict[str, float]:
-    """Return {"enc": float, "ae": float} from a number, or the given subset from a mapping."""
-    if not isinstance(lr, Mapping):
-        lr = {"enc": lr, "ae": lr}
-    unknown = set(lr) - {"enc", "ae"}
-    if unknown or not lr:
-        raise ValueError(f'AL: got learning rates for {sorted(map(str, lr))}; expected "enc" and "ae"')
-    rates: dict[str, float] = {}
-    for name, given in lr.items():
-        if isinstance(given, (str, bytes)):
-            raise ValueError(f"AL: got learning rate {given!r} for {name}; expected a number, not text")
-        rate = rates[name] = float(given)
-        if not 0.0 <= rate < float("inf"):
-            raise ValueError(f"AL: got learning rate {rate} for {name}; expected a finite number >= 0")
-    return rates
+class GroupOptimizer:
+    """One named parameter group of an optimizer, to be read and stepped as if it were an optimizer of its own.
+
+    One Adam with two groups computes what two Adams do, so a layer has one.
+    """
+
+    def __init__(self, optimizer: Optimizer, name: str) -> None:
+        self._optimizer = optimizer
+        self._name = name
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The group itself, not a copy: a learning rate that is written here takes effect."""
+        return [group for group in self._optimizer.param_groups if group.get("name") == self._name]
+
+    def step(self) -> None:
+        """Take an optimizer step on the group's parameters alone."""
+        every = self._optimizer.param_groups
+        self._optimizer.param_groups = self.param_groups
+        try:
+            self._optimizer.step()
+        finally:
+            self._optimizer.param_groups = every
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of the group's parameters."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad.detach_().zero_()
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)

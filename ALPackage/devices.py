@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .base import AL
 from .errors import PlacementError
+from .layer import LocalLayer
 from .stage.threads import available_cores
 
 
@@ -59,22 +59,22 @@ def _existing(name: str) -> torch.device:
     return device
 
 
-def al_layers(model: nn.Module) -> list[AL]:
-    """Return the AL layers inside `model`, in registration order."""
-    return [module for module in model.modules() if isinstance(module, AL)]
+def local_layers(model: nn.Module) -> list[LocalLayer]:
+    """Return the local layers inside `model`, in registration order."""
+    return [module for module in model.modules() if isinstance(module, LocalLayer)]
 
 
 def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.device]:
-    """Move every AL layer of `model` to its entry of `devices` and return the devices.
+    """Assign every local layer of `model` to its entry of `devices` and return the devices.
 
     Raises PlacementError where the list does not fit; nothing has been moved then.
     """
-    layers = al_layers(model)
+    layers = local_layers(model)
     if not layers:
         raise PlacementError(f"set_device: {type(model).__name__} has no AL layer; build one from ALPackage.base.AL")
     where = resolve(devices, len(layers))
     for layer, device in zip(layers, where, strict=True):
-        layer.to(torch.device("cpu") if device.type == "cpu" else device)
+        layer.assign(device)
     return where
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 
 class StageError(RuntimeError):
     """A layer failed on a batch (None: while its worker started); the original exception is the `__cause__`.
@@ -21,6 +24,21 @@ class StageError(RuntimeError):
         self.layer = layer
         self.batch = batch
         self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross a process boundary: with the cause where it can be pickled, else with its words."""
+        cause = self.__cause__
+        try:
+            pickle.loads(pickle.dumps(cause))
+        except Exception:  # whatever a user's exception does when it is pickled
+            cause = RuntimeError(f"{type(cause).__name__}: {cause}")
+        return _rebuild, (str(self), self.layer, self.batch, cause)
+
+
+def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException) -> StageError:
+    error = StageError(layer, batch, cause)
+    error.args = (message,)
+    return error
 
 
 class PlacementError(ValueError):

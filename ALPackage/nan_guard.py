@@ -21,7 +21,7 @@ class Guard:
     def __init__(self) -> None:
         self._saved: list[tuple[Tensor, Tensor]] = []
 
-    def enter(self, buffers: Iterable[Tensor]) -> None:
+    def save_buffers(self, buffers: Iterable[Tensor]) -> None:
         """Note the buffers as they are before the forward pass."""
         self._saved = [(buffer, buffer.detach().clone()) for buffer in buffers]
 

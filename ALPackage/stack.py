@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import AL, LearningRate
 from .devices import set_device
+from .layer import LearningRate, LocalLayer
 from .randomness import Dropout
 
 
@@ -24,7 +24,7 @@ class ALStack(nn.Module):
 
     def __init__(
         self,
-        layers: Mapping[str, AL] | Iterable[AL],
+        layers: Mapping[str, LocalLayer] | Iterable[LocalLayer],
         target: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
@@ -61,14 +61,14 @@ class ALStack(nn.Module):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __iter__(self) -> Iterator[AL]:
+    def __iter__(self) -> Iterator[LocalLayer]:
         return iter(self.layers.values())  # type: ignore[arg-type]
 
-    def items(self) -> Iterator[tuple[str, AL]]:
+    def items(self) -> Iterator[tuple[str, LocalLayer]]:
         """Iterate over (name, layer), first to last."""
         return iter(self.layers.items())  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> AL:
+    def __getitem__(self, index: int) -> LocalLayer:
         return list(self)[index]
 
     def set_device(self, devices: str | list[str]) -> list[torch.device]:
@@ -82,9 +82,9 @@ class ALStack(nn.Module):
             x, y = layer(x, y)
         return x, y
 
-    def loss(self) -> list[tuple[Tensor, Tensor]]:
-        """Return (associated, auto-encoder) loss of the last batch, per layer."""
-        return [layer.loss() for layer in self]
+    def losses(self) -> list[dict[str, Tensor]]:
+        """Return the losses of the last batch by name, per layer: detached 0-d tensors."""
+        return [layer.losses() for layer in self]
 
     def backward(self) -> None:
         """Run every layer's local backward pass."""
@@ -116,7 +116,7 @@ class ALStack(nn.Module):
             raise ValueError(f"inference: got depth={depth}; expected 1 to {len(self)}")
         layers = list(self)[:depth]
         for layer in layers:
-            x = layer.inference(x, "f")
+            x = layer.hidden(x)
         return self._decode(layers, x)
 
     def inference_by_depth(self, x: Any) -> list[Any]:
@@ -124,16 +124,16 @@ class ALStack(nn.Module):
         predictions = []
         layers = list(self)
         for depth, layer in enumerate(layers, start=1):
-            x = layer.inference(x, "f")
+            x = layer.hidden(x)
             predictions.append(self._decode(layers[:depth], x))
         return predictions
 
     @staticmethod
-    def _decode(layers: list[AL], hidden: Any) -> Any:
-        """Return h_1(... h_k(b_k(hidden)))."""
-        code = layers[-1].inference(hidden, "b")
+    def _decode(layers: list[LocalLayer], hidden: Any) -> Any:
+        """Return decode_1(.. decode_k(readout_k(hidden)))."""
+        code = layers[-1].readout(hidden)
         for layer in reversed(layers):
-            code = layer.inference(code, "h")
+            code = layer.decode(code)
         return code
 
 

@@ -148,5 +148,6 @@ def parameter_counts(model: ALStack | BPModel) -> tuple[int, int]:
     trained = sum(p.numel() for p in model.parameters())
     if isinstance(model, BPModel):
         return trained, trained
-    used: list[nn.Module] = [layer.enc.f for layer in model] + [layer.ae.h for layer in model] + [model[-1].enc.b]
+    used = [module for layer in model for path in ("hidden", "decode") for module in layer.parts()[path]]
+    used += model[-1].parts()["readout"]
     return trained, sum(p.numel() for module in used for p in module.parameters())

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..base import AL
 from ..errors import StageError
+from ..layer import LocalLayer
 from ..nested import tensors, to_device
 from ..randomness import enter_stream
 from ..stage.threads import intra_op_threads
@@ -92,7 +92,7 @@ def measure(
 
 
 def _step(
-    layer: AL, name: str, seed: int, x: Any, y: Any, device: torch.device
+    layer: LocalLayer, name: str, seed: int, x: Any, y: Any, device: torch.device
 ) -> tuple[float, float, float, tuple[Any, Any]]:
     """Take one step and return when it began, turned round and ended, and what the layer hands on."""
     _synchronize(device)
@@ -107,7 +107,7 @@ def _step(
     return started, turned, time.perf_counter(), out
 
 
-def _estimate(layer: AL, out: Any) -> int:
+def _estimate(layer: LocalLayer, out: Any) -> int:
     weights = list(layer.parameters())
     moments = [
         value for state in layer.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)

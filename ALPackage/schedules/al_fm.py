@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..base import AL
 from ..errors import StageError
+from ..layer import LocalLayer
 from ..randomness import refuse_shared_randomness
 from ..stack import ALStack
 from ..stage.batch import Batch, Seal
@@ -80,7 +80,7 @@ class ALFM(Schedule):
     def _work(
         self,
         name: str,
-        layer: AL,
+        layer: LocalLayer,
         number: int,
         sealed: Seal | None,
         usage: Usage,
@@ -99,6 +99,6 @@ class ALFM(Schedule):
         usage.busy += time.perf_counter() - start
 
 
-def _current_stream(layer: AL) -> Any:
+def _current_stream(layer: LocalLayer) -> Any:
     """Return the stream that the calling thread uses on the layer's GPU; None on the CPU."""
     return torch.cuda.current_stream(layer.device) if layer.device.type == "cuda" else None

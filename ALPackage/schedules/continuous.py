@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..base import AL
 from ..devices import stage_sizes
 from ..errors import StageError
+from ..layer import LocalLayer
 from ..randomness import refuse_shared_randomness
 from ..stack import ALStack
 from ..stage.batch import Batch
@@ -186,7 +186,7 @@ class Continuous(Schedule):
         return [worker.thread.name for worker in self._workers if not worker.thread.ended(0.0)]
 
 
-def _divide(stack: ALStack, sizes: Sequence[int] | None) -> list[list[tuple[str, AL]]]:
+def _divide(stack: ALStack, sizes: Sequence[int] | None) -> list[list[tuple[str, LocalLayer]]]:
     """Divide the layers into stages of the given sizes. Raises ValueError where they do not fit the stack."""
     layers = list(stack.items())
     sizes = stage_sizes(stack.devices) if sizes is None else list(sizes)

@@ -9,8 +9,8 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import Any, ClassVar
 
-from ..base import LearningRate
 from ..errors import StageError
+from ..layer import LearningRate
 from ..randomness import Dropout
 from ..stack import ALStack
 from ..stage.batch import Batch, LocalLosses

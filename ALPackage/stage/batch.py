@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import LearningRate
+from ..layer import LearningRate
 from ..nested import tensors, versions
 
-LocalLosses = list[tuple[Tensor, Tensor]]
+#: The losses of every layer, first to last, by name; 0-d tensors.
+LocalLosses = list[dict[str, Tensor]]
 
 
 class Seal:

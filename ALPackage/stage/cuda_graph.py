@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from ..base import AL
 from ..errors import StageError
+from ..layer import LocalLayer
 from ..nested import tensors
 from ..randomness import dropouts, streams
 from .batch import Batch
@@ -37,7 +37,7 @@ GAIN = 1.03
 #: the trial can be taken back.
 CAPTURABLE = (torch.optim.Adam, torch.optim.AdamW)
 
-Layers = Sequence[tuple[str, AL]]
+Layers = Sequence[tuple[str, LocalLayer]]
 
 
 def capture(body: Callable[[], None], stream: Any, generators: list[torch.Generator]) -> Callable[[], None]:
@@ -67,7 +67,7 @@ class StepGraph:
     ) -> None:
         self._layers, self._step = layers, step
         self._inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (example.x, example.y))
-        self._outputs: tuple[Any, Any, list[tuple[Tensor, Tensor]]] = None, None, []
+        self._outputs: tuple[Any, Any, list[dict[str, Tensor]]] = None, None, []
         before = copy_state(layers)
         for _ in range(WARM_UP):
             self._seed(example)
@@ -110,7 +110,7 @@ class StepGraph:
         for _, layer in self._layers:
             with torch.enable_grad(), self._step.autocast.entered():
                 x, y = layer(x, y)
-            losses.append(layer.loss())
+            losses.append(layer.losses())
             layer.backward_and_update()
         self._outputs = x, y, losses
 
@@ -190,7 +190,7 @@ def _trial(
     for _ in range(2):
         batch = Batch(example.number, example.x, example.y, example.lr)
         runner.run(batch)
-        handed_on += tensors((batch.x, batch.y, [part for pair in batch.losses for part in pair]))
+        handed_on += tensors((batch.x, batch.y, batch.losses))
     return handed_on, copy_state(layers)
 
 
@@ -211,7 +211,7 @@ def _seconds(runner: _Eager | StepGraph, example: Batch, stream: Any) -> float:
     return time.perf_counter() - start
 
 
-def make_capturable(layer: AL) -> None:
+def make_capturable(layer: LocalLayer) -> None:
     """Keep the optimizer's learning rates and step count on the device, where a graph can read them.
 
     A learning rate in a tensor is rounded to float32, so every schedule does this, or they would differ by that.

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ..base import AL
+from ..layer import LocalLayer
 
 
 class Snapshot:
@@ -27,7 +27,7 @@ class Snapshot:
         self.number: int | None = None
         self.state: dict[str, dict[str, Any]] = {}
 
-    def take(self, name: str, layer: AL) -> None:
+    def take(self, name: str, layer: LocalLayer) -> None:
         """Copy the state of one layer; on a GPU this waits for the current stream."""
         both = {"layer": layer.state_dict(), "optimizer": layer.optimizer.state_dict()}
         self.state[name] = tree_map(_copied, both)

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..base import AL
+from ..layer import LocalLayer
 from ..randomness import Dropout
 
-Layers = Sequence[tuple[str, AL]]
+Layers = Sequence[tuple[str, LocalLayer]]
 
 
 def copy_state(layers: Layers) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def fingerprint(layers: Layers) -> Hashable:
     return tuple(found)
 
 
-def hooked(layer: AL) -> bool:
+def hooked(layer: LocalLayer) -> bool:
     """Tell whether anything of the user's is called during the layer's step: a hook of a module or the optimizer."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     of_modules = any(getattr(module, kind, None) for module in layer.modules() for kind in kinds)

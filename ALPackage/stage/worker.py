@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ..base import AL
 from ..errors import StageError
+from ..layer import LocalLayer
 from ..nested import to_device
 from .batch import Batch
 from .channel import Channel, Closed
@@ -58,7 +58,13 @@ class Worker:
     """The thread `al-stage-<number>`, which takes batches, trains `layers` on them and hands them on."""
 
     def __init__(
-        self, number: int, layers: Sequence[tuple[str, AL]], line: Line, step: Step, intake: Intake, threads: int
+        self,
+        number: int,
+        layers: Sequence[tuple[str, LocalLayer]],
+        line: Line,
+        step: Step,
+        intake: Intake,
+        threads: int,
     ) -> None:
         self.layers = layers
         device = layers[0][1].device

@@ -50,7 +50,7 @@ def assert_equal(found: State, expected: State) -> None:
 
 def losses_of(reported: Sequence[LocalLosses]) -> list[list[tuple[float, float]]]:
     """Return reported losses as numbers."""
-    return [[(a.item(), b.item()) for a, b in one] for one in reported]
+    return [[(one["assoc"].item(), one["ae"].item()) for one in layers] for layers in reported]
 
 
 def train(schedule: str, stack: ALStack, data: Batches, **options: Any) -> list[list[tuple[float, float]]]:

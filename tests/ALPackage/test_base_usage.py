@@ -46,9 +46,9 @@ class Clipped(AL):
 class HalfENC(ENC):
     """Hands on half of what `f` returns."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, bridged = super().forward(x)
-        return hidden / 2, bridged
+    def forward(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        loss, hidden = super().forward(x, code)
+        return loss, hidden / 2
 
     def loss(self, bridged: Tensor, code: Tensor) -> Tensor:
         return 10 * super().loss(bridged, code)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ALPackage import AE, AL, ENC, ALStack, PlacementError
 from ALPackage import devices as placement
-from ALPackage.devices import al_layers, available_devices, resolve, set_device
+from ALPackage.devices import available_devices, local_layers, resolve, set_device
 
 
 def layer() -> AL:
@@ -110,7 +110,7 @@ def test_placement_errors_are_value_errors() -> None:
 
 def test_al_layers_are_found_in_registration_order_and_once() -> None:
     model = Custom()
-    found = al_layers(model)
+    found = local_layers(model)
     assert len(found) == 5
     assert all(a is b for a, b in zip(found, model.in_order(), strict=True))
 

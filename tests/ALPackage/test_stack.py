@@ -63,11 +63,11 @@ def test_forward_and_the_layer_by_layer_calls() -> None:
     for one in twin:
         one.set_lr(0.05)
         hidden, code = one(hidden, code)
-        losses.append(one.loss())
+        losses.append(one.losses())
         one.backward_and_update()
     assert torch.equal(out[0], hidden)
     assert torch.equal(out[1], code)
-    assert stack.loss() == losses
+    assert stack.losses() == losses
     assert all(torch.equal(a, b) for a, b in zip(stack.parameters(), twin.parameters(), strict=True))
 
 

@@ -30,7 +30,7 @@ def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor
     before = copy.deepcopy(model.state_dict())
     model.train()
     if isinstance(model, ALStack):
-        parts: list[nn.Module] = [part for layer in model for part in (layer.enc, layer.ae)]
+        parts: list[nn.Module] = [part for layer in model for part in layer.children()]
     else:
         parts = list(model.layers.values())
     shapes = list(batches)

@@ -32,10 +32,10 @@ class ALTrainer(Trainer):
 
     def _epoch(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> None:
         for losses in self.schedule.run(self._marked(batches, lr), lr=lr, first=self.step):
-            pairs = [torch.stack(pair) for pair in losses]
-            self._note(self.step, pairs, lr)
+            values = [torch.stack(list(layer.values())) for layer in losses]
+            self._note(self.step, values, lr)
             self.step += 1
-            progress({"assoc": pairs[-1][0], "ae": pairs[-1][1]})
+            progress(losses[-1])
 
     def _marked(self, batches: Batches, lr: Callable[[int], float]) -> Iterator[tuple[Any, Tensor] | Snapshot]:
         """Have the layers' states taken as the marks pass them: no layer waits for another."""

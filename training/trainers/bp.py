@@ -54,7 +54,7 @@ class BPTrainer(Trainer):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr(self.step)
             if self.skipping:
-                guard.enter(self.model.buffers())
+                guard.save_buffers(self.model.buffers())
             logits = self.model(x)
             loss = F.cross_entropy(logits.float(), labels.to(logits.device), label_smoothing=self.label_smoothing)
             torch.autograd.backward(loss)

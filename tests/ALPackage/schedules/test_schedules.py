@@ -119,10 +119,10 @@ def test_a_plain_loop_written_by_hand_is_equal_bit_for_bit(model: str) -> None:
             enter_stream(layer, SEED, name, step)
             for group, value in zip(optimizer.param_groups, both, strict=True):
                 group["lr"] = value
-            hidden = layer.enc.f(x)
-            bridged = layer.enc.b(hidden)
             code = layer.ae.g(y)
             decoded = layer.ae.h(code)
+            hidden = layer.enc.f(x)
+            bridged = layer.enc.b(hidden)
             associated = layer.enc.cri(bridged, cut(code))
             autoencoder = layer.ae.cri(decoded, y)
             optimizer.zero_grad()

@@ -274,10 +274,10 @@ def test_what_is_handed_on_is_not_the_graph_s_own_memory() -> None:
     graph = StepGraph(list(one.items()), step, Batch(0, *data()[0], 1e-3), NoStream(), Recorder())
     first, second = (Batch(number, *data()[number], 1e-3) for number in (0, 1))
     graph.run(first)
-    kept = first.x.clone(), first.losses[0][0].clone()
+    kept = first.x.clone(), first.losses[0]["assoc"].clone()
     graph.run(second)
     assert torch.equal(first.x, kept[0])
-    assert torch.equal(first.losses[0][0], kept[1])
+    assert torch.equal(first.losses[0]["assoc"], kept[1])
 
 
 def test_the_streams_of_the_layers_are_registered() -> None:
@@ -329,7 +329,7 @@ def test_the_engine_trains_the_same_with_graphs(stages: list[int], monkeypatch: 
 def test_a_failure_while_a_graph_is_made_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ALPackage.schedules.continuous.intake_for", Streamed)
     one = prepared()
-    monkeypatch.setattr(one[1].enc, "forward", lambda x: 1 / 0)
+    monkeypatch.setattr(one[1].enc, "forward", lambda x, code: 1 / 0)
     with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED) as schedule:
         schedule._captured = False  # type: ignore[attr-defined]
         with pytest.raises(StageError, match="layer 'layer_2' failed on batch 0: ZeroDivisionError"):
