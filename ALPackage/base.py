@@ -13,6 +13,7 @@ Wu, Lin, Chen & Chen, ICLR 2022.)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from types import MappingProxyType
 from typing import Any, SupportsFloat, cast
 
 import torch
@@ -112,6 +113,7 @@ class AL(LocalLayer):
     """
 
     loss_names = ("assoc", "ae")
+    loss_titles = MappingProxyType({"assoc": "associated loss", "ae": "auto-encoder loss"})
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, SupportsFloat
 
 import torch
@@ -37,6 +38,8 @@ class LocalLayer(nn.Module):
 
     #: One name per loss, in the order in which they are reported; result files take their columns from it.
     loss_names: tuple[str, ...] = ("loss",)
+    #: How messages and pictures call a loss, where that is not its name.
+    loss_titles: Mapping[str, str] = MappingProxyType({})
     #: Whether every loss is a mean over the rows of a batch, so that replicas may divide the rows among them.
     row_separable: bool = False
 

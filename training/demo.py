@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from .config.schema import Task
-from .experiment import Outcome, exit_code, run
+from .experiment import run
+from .runs.exit_code import ExitCode
 
 #: Small versions of the two commands, sized for a laptop: the point is that everything runs, not the accuracy.
 RUNS: tuple[tuple[Task, str], ...] = (
@@ -16,16 +17,14 @@ RUNS: tuple[tuple[Task, str], ...] = (
 
 def main(argv: list[str]) -> int:
     """Run both commands with `argv` appended (for example --out DIR), then compare, and return the exit code."""
-
-    def both(outcomes: list[Outcome]) -> None:
+    with ExitCode() as end:
         for task, command in RUNS:
             script = "cvmain.py" if task == "vision" else "nlpmain.py"
             print(f"\npython {script} {command}", flush=True)
-            outcomes.append(run(task, [*command.split(), *argv]))
-            if outcomes[-1].interrupted:
+            end.outcomes.append(run(task, [*command.split(), *argv]))
+            if end.outcomes[-1].interrupted:
                 break
-
-    return exit_code(both)
+    return end.code
 
 
 if __name__ == "__main__":

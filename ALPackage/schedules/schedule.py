@@ -97,6 +97,9 @@ class Schedule(ABC):
                 if isinstance(batch, Batch):
                     yield self._step.decode(list(self.stack.items()), batch)
 
+    def prepare(self, batch: tuple[Any, Any]) -> None:  # noqa: B027 (not every schedule has something to prepare)
+        """Do everything that is done once before training, with `batch`, (x, y) as the loader yields it."""
+
     def usage(self) -> list[Usage]:
         """Return how each worker has spent its time in training since the schedule was made."""
         return []

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 #: What a worker can be at; the last three are not work.
@@ -48,6 +48,8 @@ class Usage:
     copy: float = 0.0
     wait_input: float = 0.0
     wait_space: float = 0.0
+    layer_busy: dict[str, float] = field(default_factory=dict)
+    """Seconds of work by layer."""
 
 
 class Trace:

@@ -1,80 +1,88 @@
-"""Where a command goes on with --resume, what makes two runs the same, and what a user should know about it."""
+"""Where a command continues with --resume, what makes two runs the same, and what the user should know about it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from ..config.arguments import Arguments
-from ..config.schema import SAME_NUMBERS, Config, Method
+from ..config.schema import SAME_NUMBERS
+from ..config.spec import RunSpec
 from ..errors import UsageError
-from ..runs.setting import resolved_config
-from ..runs.tasks import Job
+from ..report.columns import display_name
 from .store import Checkpoint, Store, checkpoint_folder, run_name
 
+Specs = Mapping[str, RunSpec]
 
-def make_stores(arguments: Arguments, config: Config, out: Path) -> dict[Method, Store]:
-    """Return where the checkpoints of each method go: all of them belong to a run that begins now."""
+
+def make_stores(specs: Specs) -> dict[str, Store]:
+    """Return where the checkpoints of each method go: they all belong to a run that begins now."""
     run = run_name()
     return {
-        method: Store(checkpoint_folder(out, arguments.dataset, arguments.model, method), config.checkpoint_keep, run)
-        for method in arguments.methods
+        method: Store(checkpoint_folder(spec.out, spec.dataset, spec.model, method), spec.config.checkpoint_keep, run)
+        for method, spec in specs.items()
     }
 
 
-def find_resume_points(
-    arguments: Arguments, config: Config, job: Job, stores: dict[Method, Store]
-) -> dict[Method, Checkpoint | None]:
-    """Return where each method goes on: with --resume where its last run has left it, else nowhere.
+def find_resume_points(specs: Specs, stores: Mapping[str, Store]) -> dict[str, Checkpoint | None]:
+    """Return the checkpoint that each method continues from with --resume, or None where it starts anew.
 
-    A method whose last command was interrupted before it had a checkpoint begins anew; what is there of it is of an
-    earlier run. The stores then belong to the runs that go on, and `together` says which methods share one. Raises
-    UsageError where a run was another one. Without --resume a run that was interrupted is pointed out.
+    A method belongs to the newest run whose command included it. If that run was interrupted before the method had a
+    checkpoint, it starts anew: what is there of it is left over from an earlier run. The stores then belong to the runs
+    that continue. Raises UsageError where a run was another one.
     """
-    if not arguments.resume:
-        for method, store in stores.items():
-            checkpoint = store.newest(with_state=False)
-            if checkpoint is not None and not checkpoint.facts.finished:
-                then = "; this run replaces it once it has a checkpoint of its own" if config.checkpoint_keep else ""
-                print(
-                    f"note: an unfinished {method.upper()} run is there ({checkpoint.facts.position}); --resume would "
-                    f"go on with it{then}"
-                )
-        return dict.fromkeys(stores)
     newest = {method: store.newest() for method, store in stores.items()}
     for notice in [notice for store in stores.values() for notice in store.notices]:
         print(f"note: {notice}")
-    left = [checkpoint for checkpoint in newest.values() if checkpoint]
-    if not left:
+    found = [checkpoint for checkpoint in newest.values() if checkpoint]
+    if not found:
         print("note: there is nothing to resume; the run starts from the beginning")
-    resumed: dict[Method, Checkpoint | None] = {}
-    now = resolved_config(arguments, config, job)
+    resumed: dict[str, Checkpoint | None] = {}
     for method, checkpoint in newest.items():
-        last = max((other.run for other in left if method in other.facts.methods), default=None)
-        resumed[method] = checkpoint if checkpoint and checkpoint.run == last else None
-        if last is not None:
-            stores[method].run = last
-        if (found := resumed[method]) is not None:
-            check_same_run(found.facts.config, now)
-            if found.facts.turn > arguments.turns:
-                raise UsageError(
-                    f"--resume: {method.upper()} has begun turn {found.facts.turn}, and -r asks for {arguments.turns}: "
-                    "give at least as many turns, or leave --resume out to start anew"
-                )
-            if found.facts.turn_finished:
-                found.state.clear()  # it is as large as the model and its moments, and nobody needs it
-        elif left:
-            older = "; the checkpoints that are there are of an earlier run" if checkpoint else ""
-            print(f"note: {method.upper()} starts from the beginning{older}")
+        run = max((other.run for other in found if method in other.record.methods_of_run), default=None)
+        if run is not None:
+            stores[method].run = run
+        resumed[method] = None
+        if checkpoint is not None and checkpoint.run == run:
+            _check(checkpoint, specs[method])
+            resumed[method] = checkpoint
+            stores[method].position = checkpoint.info.position
+        elif found:
+            older = "; the checkpoints that are there belong to an earlier run" if checkpoint else ""
+            print(f"note: {display_name(method)} starts from the beginning{older}")
     return resumed
 
 
-def together(stores: Mapping[Method, Store], method: Method) -> list[str]:
+def note_unfinished(specs: Specs, stores: Mapping[str, Store]) -> None:
+    """Print a note for every method whose last run was interrupted: without --resume it will be replaced."""
+    for method, store in stores.items():
+        checkpoint = store.newest(with_layers=False)
+        if checkpoint is not None and not checkpoint.info.finished:
+            keep = specs[method].config.checkpoint_keep
+            then = "; this run replaces it once it has a checkpoint of its own" if keep else ""
+            print(
+                f"note: an unfinished {display_name(method)} run is there ({checkpoint.info.position}); --resume would "
+                f"continue it{then}"
+            )
+
+
+def methods_of_run(stores: Mapping[str, Store], method: str) -> list[str]:
     """Return the methods of the command that train in the same run as this one."""
     return [other for other, store in stores.items() if store.run == stores[method].run]
+
+
+def _check(checkpoint: Checkpoint, spec: RunSpec) -> None:
+    """Raise UsageError where the checkpoint is not one of this command; drop tensors that nobody will need."""
+    info = checkpoint.info
+    check_same_run(checkpoint.record.info["config"], spec.resolved)
+    if info.turn > spec.turns:
+        raise UsageError(
+            f"--resume: {display_name(spec.method)} has begun turn {info.turn}, and -r asks for {spec.turns}: "
+            "give at least as many turns, or leave --resume out to start anew"
+        )
+    if info.turn_finished:
+        checkpoint.layers.clear()  # as large as the model and its moments
 
 
 @contextmanager
@@ -85,8 +93,8 @@ def checkpoint_errors(checkpoint: Checkpoint) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         problem = str(error).partition("\n")[0]
         raise UsageError(
-            f"--resume: checkpoint {checkpoint.facts.position} of {checkpoint.facts.method.upper()} does not fit this "
-            f"program ({type(error).__name__}: {problem}); leave --resume out to start anew"
+            f"--resume: checkpoint {checkpoint.info.position} of {display_name(checkpoint.info.method)} does not fit "
+            f"this program ({type(error).__name__}: {problem}); leave --resume out to start anew"
         ) from None
 
 
@@ -101,26 +109,27 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if differing:
         raise UsageError(
             f"--resume: the run that is there is another one: {'; '.join(differing)}; "
-            "give what it was begun with, or leave --resume out to start anew"
+            "give what it was started with, or leave --resume out to start anew"
         )
 
 
-def describe(checkpoint: Checkpoint, threads: int, versions: Mapping[str, Any]) -> list[str]:
-    """Return what the user should know about going on from a checkpoint: where, and what may change the last bits."""
-    facts = checkpoint.facts
+def describe(checkpoint: Checkpoint, spec: RunSpec) -> list[str]:
+    """Return what the user should know about resuming: where it continues, and what may change the last bits."""
+    info, before = checkpoint.info, checkpoint.record.info
     lines = [
-        f"{facts.method.upper()}: goes on from turn {facts.turn}, epoch {facts.epoch}/{facts.epochs}, "
-        f"batch {facts.batch}/{facts.batches_per_epoch} (of {facts.date})"
+        f"{display_name(info.method)}: continues from turn {info.turn}, epoch {info.epoch}/{info.epochs}, "
+        f"batch {info.batch}/{info.batches_per_epoch} (of {info.date})"
     ]
+    versions = before["provenance"]["versions"]
     changed = [
-        f"{name} {facts.versions.get(name)} then, {version} now"
-        for name, version in versions.items()
-        if facts.versions.get(name) != version
+        f"{name} {versions.get(name)} then, {version} now"
+        for name, version in spec.versions.items()
+        if versions.get(name) != version
     ]
-    if facts.threads != threads:
-        changed.append(f"{facts.threads} intra-op threads per worker then, {threads} now")
+    if before["threads"] != spec.threads:
+        changed.append(f"{before['threads']} intra-op threads per worker then, {spec.threads} now")
     if changed:
-        lines.append(f"  {'; '.join(changed)}: the last bits may differ from those of a run without an interruption")
+        lines.append(f"  {'; '.join(changed)}: the last bits may differ from those of an uninterrupted run")
     return lines
 
 

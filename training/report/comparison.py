@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-from .results import MethodSummary
+from .columns import display_name
+from .summary import MethodSummary
 
 
 def comparison_table(summaries: Sequence[MethodSummary]) -> str:
@@ -21,7 +22,10 @@ def comparison_table(summaries: Sequence[MethodSummary]) -> str:
         ("peak memory (MB)", lambda s: "-" if s.peak_memory_mb is None else f"{s.peak_memory_mb:,.0f}"),
         ("turns", lambda s: str(s.turns)),
     ]
-    cells = [["", *(s.method.upper() for s in summaries)], *([name, *map(show, summaries)] for name, show in rows)]
+    cells = [
+        ["", *(display_name(s.method) for s in summaries)],
+        *([name, *map(show, summaries)] for name, show in rows),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join([name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row, widths[1:], strict=True))])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ..errors import UsageError, reason
+from .columns import loss_kind
 from .utilization import Utilization
 
 
@@ -26,12 +28,13 @@ class TensorBoardWriter:
                 f"--tensorboard {directory}: cannot be written ({reason(error)}); name another folder"
             ) from None
 
-    def losses(self, method: str, turn: int, step: int, losses: dict[str, Any], layers: list[str]) -> None:
-        """Write the mean losses of an epoch at the optimizer step that ended it: one number, or one per layer."""
-        for name, value in losses.items():
-            parts = zip(layers, value, strict=True) if isinstance(value, list) else [("", value)]
-            for layer, number in parts:
-                self._writer.add_scalar("/".join(filter(None, (_run(method, turn), name, layer))), number, step)
+    def losses(self, method: str, turn: int, step: int, losses: Mapping[str, Mapping[str, float]]) -> None:
+        """Write the mean losses of an epoch, by layer and name, at the optimizer step that ended it."""
+        for layer, values in losses.items():
+            for loss, value in values.items():
+                # A network with one loss has no layer to name.
+                tag = "/".join(filter(None, (_run(method, turn), loss_kind(loss), layer)))
+                self._writer.add_scalar(tag, value, step)
 
     def epoch(
         self,
@@ -43,7 +46,7 @@ class TensorBoardWriter:
         samples_per_second: float,
         utilization: Utilization | None,
     ) -> None:
-        """Write what was measured after an epoch: accuracies in percent, and the workers' use of time so far."""
+        """Write what was measured after an epoch: accuracies in percent, and the workers' use of time."""
         run = _run(method, turn)
         for name, value in accuracies.items():
             self._writer.add_scalar(f"{run}/accuracy/{name}", value, epoch)
@@ -58,7 +61,7 @@ class TensorBoardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Write what is still held back."""
+        """Write what is still buffered."""
         self._writer.close()
 
 

@@ -1,4 +1,4 @@
-"""The timeline of a run as a picture: what every worker did when, so that one sees the overlap."""
+"""The timeline of a run as a picture: what every worker did when, so that the overlap shows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ALPackage.stage.trace import Span, Trace
 
 from ..errors import UsageError, reason
 
-#: Okabe and Ito's colors, which color-blind readers can tell apart; layers beyond them begin anew.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+#: Okabe and Ito's colors, which color-blind readers can tell apart; further layers start over.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 #: Batches that a panel shows.
 SHOWN = 8
 MAIN = "MainThread"
@@ -56,7 +56,7 @@ def prepare_trace(path: Path) -> tuple[Path, Path]:
 
 
 def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
-    """Draw how the pipeline fills, and a piece from the middle of the run, as a PNG.
+    """Draw how the pipeline fills, and an excerpt from the middle of the run, as a PNG.
 
     A row per worker, a color per layer: light for forward, dark for backward and update, gray for waiting and copying.
     Raises ValueError for a trace without work.
@@ -65,7 +65,7 @@ def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
     if not work:
         raise ValueError("draw_timeline: the trace holds no training; record a run first")
     layers = list(dict.fromkeys(span.layer for span in sorted(work, key=lambda span: span.start)))
-    color = {layer: COLOURS[number % len(COLOURS)] for number, layer in enumerate(layers)}
+    color = {layer: COLORS[number % len(COLORS)] for number, layer in enumerate(layers)}
     workers = _workers(work)
     first, last = min(span.batch for span in work), max(span.batch for span in work)
     middle = max(first, (first + last - SHOWN) // 2)

@@ -1,24 +1,31 @@
-"""Where the time of a run went, per device, and what would make it faster."""
+"""Where the time of a run went, per worker, and what would make it faster. Two figures that must not be mixed up:
+
+utilization  from times inside the run alone: the workers' time at work over their time. With it comes how many workers
+             were at work on average, and the ceiling of that. A layer works on one batch at a time and a worker on one
+             layer, so no run of w workers can have more at work than min(w, all layers' time / the largest layer's).
+speed-up     over a sequential run that has the machine to itself, of which only the layers' costs are known, measured
+             before the run. It compares two situations (caches, clock rate, other processes), so it is an estimate,
+             has no ceiling, and is not clamped.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ALPackage.placement.plan import ceiling_of
 from ALPackage.stage.trace import Usage
 
-#: A stage that works so much of the time sets the pace.
+#: A layer that is at work for so much of the time sets the pace, in percent.
 SATURATED = 90.0
-#: A stage that waits so much of the time for something has a reason that is worth a sentence.
+#: A wait of so much of the time has a reason that is worth a sentence, in percent.
 NOTABLE = 15.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """How a worker spent its time, in percent of the training time; the rest went into filling and draining."""
+    """How a worker spent its time, in percent of the training time; the rest is filling and draining."""
 
     device: str
     layers: list[str]
@@ -30,22 +37,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Utilization:
-    """The rows of a run, and the figures that follow from them.
-
-    `ceiling`: the sum of the stages' costs over the largest. `speedup`: over one device, by the costs that were
-    measured before the run, None without them. `efficiency`: speedup over ceiling.
-    """
+    """The rows of a run, and the figures that follow from them."""
 
     rows: list[Row]
+    at_work: float
+    """Workers at work, on average; never above `ceiling`."""
     ceiling: float
-    speedup: float | None
+    """Workers that could be at work at most, by the times of the layers inside the run."""
     bottleneck: str
+    """The layer that took the most time."""
+    speedup_estimate: float | None
+    """Over a sequential run alone on the machine, by the costs measured before the run; None without them."""
     advice: str
 
     @property
-    def efficiency(self) -> float | None:
-        """Speed-up over ceiling."""
-        return None if self.speedup is None else self.speedup / self.ceiling
+    def utilization(self) -> float:
+        """Time at work over time, of all workers together, in percent."""
+        return 100.0 * self.at_work / len(self.rows)
 
     def text(self) -> str:
         """Return the table and what it means."""
@@ -62,11 +70,16 @@ class Utilization:
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
         ]
-        if self.speedup is not None and self.efficiency is not None and len(self.rows) > 1:
+        if len(self.rows) > 1:
             lines.append(
-                f"{self.speedup:.2f}x one device of a ceiling of {self.ceiling:.2f}x: "
-                f"{100 * self.efficiency:.0f} % efficiency; bottleneck {self.bottleneck}"
+                f"utilization {self.utilization:.0f} %: {self.at_work:.2f} of {len(self.rows)} workers at work on "
+                f"average, of a ceiling of {self.ceiling:.2f}; most time went into {self.bottleneck}"
             )
+            if self.speedup_estimate is not None:
+                lines.append(
+                    f"estimated speed-up over a sequential run: {self.speedup_estimate:.2f}x, by the layers' costs "
+                    "that were measured before the run"
+                )
         return "\n".join([*lines, self.advice])
 
     def to_json(self) -> dict[str, Any]:
@@ -77,10 +90,11 @@ class Utilization:
                 {"device": row.device, "layers": row.layers} | {name: round(getattr(row, name), 2) for name in shares}
                 for row in self.rows
             ],
+            "utilization": round(self.utilization, 2),
+            "at_work": round(self.at_work, 4),
             "ceiling": round(self.ceiling, 4),
-            "speedup": None if self.speedup is None else round(self.speedup, 4),
-            "efficiency": None if self.efficiency is None else round(self.efficiency, 4),
             "bottleneck": self.bottleneck,
+            "speedup_estimate": None if self.speedup_estimate is None else round(self.speedup_estimate, 4),
             "advice": self.advice,
         }
 
@@ -96,8 +110,8 @@ def measure_utilization(
 ) -> Utilization:
     """Return the utilization of a run of `batches` batches in `wall` s.
 
-    `usages`: one per worker, in the order of the stages. `costs`: (name, s per batch) of every layer alone on one
-    device; without them the ceiling follows from the busy times. `at_once`: how many workers can work at the same time.
+    `usages`: one per worker, first stage to last. `costs`: (name, s per batch) of every layer, measured alone before
+    the run. `at_once`: how many workers the cores allow to compute at the same time.
     """
     span = max(wall, 1e-9)
     rows = [
@@ -108,19 +122,37 @@ def measure_utilization(
         )
         for usage in usages
     ]
-    cost = dict(costs) if costs else {}
-    stages = [sum(cost[name] for name in usage.layers) if cost else usage.busy for usage in usages]
-    largest = max(range(len(stages)), key=stages.__getitem__)
-    ceiling = ceiling_of(stages, at_once)
-    speedup = sum(stages) * batches / span if cost else None
-    bottleneck = max(usages[largest].layers, key=lambda name: cost.get(name, 0.0))
-    advice = _advice(rows, stages, largest, bottleneck, schedule, at_once)
-    return Utilization(rows, ceiling, speedup, bottleneck, advice)
+    layers = _layer_times(usages)
+    bottleneck = max(layers, key=layers.__getitem__)
+    total, largest = sum(layers.values()), layers[bottleneck]
+    ceiling = min(float(len(usages)), total / largest if largest > 0 else float(len(usages)))
+    return Utilization(
+        rows,
+        at_work=total / span,
+        ceiling=ceiling,
+        bottleneck=bottleneck,
+        speedup_estimate=sum(cost for _, cost in costs) * batches / span if costs else None,
+        advice=_advice(rows, layers, bottleneck, 100 * largest / span, schedule, at_once),
+    )
 
 
-def _advice(rows: list[Row], stages: list[float], largest: int, bottleneck: str, schedule: str, at_once: float) -> str:
-    """Return one sentence: what holds the run back, and what to do about it."""
-    first, slowest = rows[0], rows[largest]
+def _layer_times(usages: Sequence[Usage]) -> dict[str, float]:
+    """Return the seconds of work by layer; layers whose worker has counted them together stay together."""
+    times: dict[str, float] = {}
+    for usage in usages:
+        parts = usage.layer_busy or {", ".join(usage.layers): usage.busy}
+        for layer, seconds in parts.items():
+            times[layer] = times.get(layer, 0.0) + seconds
+    return times
+
+
+def _advice(
+    rows: list[Row], layers: Mapping[str, float], bottleneck: str, share: float, schedule: str, at_once: float
+) -> str:
+    """Return one sentence: what holds the run back, and what to do about it. `share`: the bottleneck's, of the time."""
+    first = rows[0]
+    busiest = max(rows, key=lambda row: row.busy)
+    copying = max(rows, key=lambda row: row.copy)
     if schedule == "sequential":
         return "advice: one worker does everything in turn; --schedule continuous lets the layers work at the same time"
     if schedule == "al-fm":
@@ -132,30 +164,25 @@ def _advice(rows: list[Row], stages: list[float], largest: int, bottleneck: str,
         )
     if len(rows) == 1:
         return "advice: one stage does everything; more devices, or --workers, let the layers work at the same time"
-    if slowest.copy > NOTABLE:
+    if copying.copy > NOTABLE:
         return (
-            f"advice: {slowest.device} copies {slowest.copy:.0f} % of its time; cut the layers where less is handed on"
+            f"advice: {copying.device} copies {copying.copy:.0f} % of its time; cut the layers where less is handed on"
         )
-    if sum(stages) > at_once * stages[largest]:
+    if share >= SATURATED:
+        return f"advice: {bottleneck} alone sets the pace; make it cheaper or divide it into two layers"
+    if len(rows) > at_once:
         return (
             f"advice: {len(rows)} workers share the cores, and the system balances them; only more cores, or less work "
             "per batch, would make it faster"
         )
-    if len(slowest.layers) > 1 and stages[largest] > 1.1 * sum(stages) / len(stages):
-        if slowest.device.startswith("cpu"):
-            return (
-                f"advice: {slowest.device} sets the pace with {', '.join(slowest.layers)}; a worker per layer "
-                f"(--workers {sum(len(row.layers) for row in rows)}) lets the system balance the cores"
-            )
+    if busiest.busy >= SATURATED and min(row.busy for row in rows) < SATURATED - NOTABLE and len(busiest.layers) > 1:
         return (
-            f"advice: {slowest.device} sets the pace with {', '.join(slowest.layers)}; "
-            f"another device could take some of them (python -m ALPackage.placement tells what it would give)"
+            f"advice: {busiest.device} sets the pace with {', '.join(busiest.layers)}; another worker or device could "
+            "take some of them (python -m ALPackage.placement shows what it would bring)"
         )
-    if stages[largest] > 1.1 * sum(stages) / len(stages):
-        return f"advice: {bottleneck} alone sets the pace; make it cheaper or divide it into two layers"
-    if slowest.busy < SATURATED:
+    if busiest.busy < SATURATED:
         return (
-            f"advice: the stages are balanced but {slowest.device} is busy only {slowest.busy:.0f} % of the time; "
+            f"advice: the busiest worker, {busiest.device}, is busy only {busiest.busy:.0f} % of the time; "
             "train on more batches per epoch, so that filling and draining weigh less, or on larger ones"
         )
-    return "advice: the stages are balanced and busy; only more devices and more layers would make it faster"
+    return "advice: the workers are balanced and busy; only more devices and more layers would make it faster"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ALPackage import ALStack
 from ALPackage.devices import candidates, capacities, resolve, stage_sizes
@@ -15,9 +17,9 @@ from ALPackage.placement.cost import measure
 from ALPackage.placement.plan import Plan
 from ALPackage.stage.threads import available_cores
 
-from ..config.load import device_list, layer_count
-from ..config.schema import Config, Method
+from ..config.spec import RunSpec
 from ..errors import ConfigError
+from ..trainers.trainer import mixed_precision
 
 
 @dataclass(frozen=True)
@@ -34,37 +36,52 @@ class Placement:
         return [str(device) for device in self.devices]
 
 
-def check_devices(config: Config, model: str, method: Method) -> None:
-    """Raise `ConfigError` for a device that this machine does not have, naming the key of the config."""
-    try:
-        resolve(device_list(config, model, method), layer_count(model, method, config))
-    except PlacementError as error:
-        raise ConfigError(f"{method}_gpu_list: {str(error).removeprefix('devices: ')}") from None
+def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec) -> Placement:
+    """Return where the layers of a stack go; their costs are measured with `batch`, in the precision of the run.
 
-
-def place(stack: ALStack, batch: tuple[Any, Any], config: Config, model: str, threads: int) -> Placement:
-    """Return where the layers of `stack` go; their costs are measured on copies, with `batch`.
-
-    A list in the config is obeyed, and its plan only says what to expect of it. The sequential schedule has one worker
-    and needs no plan: with "auto" it gets one device. Raises `ConfigError` where the layers do not fit the devices.
+    A list in the config is obeyed, and the plan only says what to expect of it: `stack` is moved there, so that every
+    layer is measured on its own device. The sequential schedule has one worker and needs no plan: with "auto" it gets
+    one device. Raises ConfigError where the layers do not fit the devices.
     """
-    given = device_list(config, model, "al")
+    config, given = spec.config, spec.devices
     if config.schedule == "sequential":
-        devices = resolve(given, len(stack)) if given != "auto" else candidates(config.workers, 1)[:1] * len(stack)
+        one = candidates(config.workers, 1)[:1] * len(stack)
+        devices = one if given is None else resolve(list(given), len(stack))
         return Placement(devices, stage_sizes(devices), None)
-    if given == "auto":
+    if given is None:
+        # CPU workers are alike, and so are the GPUs of a machine as far as "auto" goes: one measures for all.
         choice = candidates(config.workers, len(stack))
         try:
-            costs = measure(stack, batch, threads=threads, device=choice[0])
-            made = plan(costs, choice, capacities(choice), _at_once(choice, threads))
+            costs = _measure(stack, batch, spec, choice, choice[0])
+            made = plan(costs, choice, capacities(choice), _at_once(choice, spec.threads))
         except PlacementError as error:
             raise ConfigError(f"al_gpu_list: {error}") from None
         return Placement(made.per_layer_devices, list(made.sizes), made)
-    devices = resolve(given, len(stack))
+    devices = stack.set_device(list(given))
     sizes = stage_sizes(devices)
     firsts = [devices[sum(sizes[:stage])] for stage in range(len(sizes))]
-    costs = measure(stack, batch, threads=threads, device=firsts[0])
-    return Placement(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts), _at_once(firsts, threads)))
+    costs = _measure(stack, batch, spec, devices, None)
+    return Placement(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts), _at_once(firsts, spec.threads)))
+
+
+def set_layout(model: nn.Module, devices: Sequence[torch.device] = ()) -> None:
+    """Give the weights of a model that is, or will be, on GPUs the memory layout that their tensor cores read."""
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
+    if on_gpu or any(device.type == "cuda" for device in devices):
+        model.to(memory_format=torch.channels_last)  # on the CPU it is slower: benchmarks/NOTES.md
+
+
+def _measure(
+    stack: ALStack,
+    batch: tuple[Any, Any],
+    spec: RunSpec,
+    devices: Sequence[torch.device],
+    device: torch.device | None,
+) -> Any:
+    """Measure the layers on `device`, or each where it is, as the run will compute: same precision, same layout."""
+    set_layout(stack, devices)
+    with mixed_precision(devices, spec.config.precision):
+        return measure(stack, batch, threads=spec.threads, device=device)
 
 
 def _at_once(devices: list[torch.device], threads: int) -> float:

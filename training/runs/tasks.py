@@ -16,7 +16,7 @@ from data.dataset import digest
 from models import DEFAULT_BRIDGE, BPModel, build_text, build_vision
 
 from ..config.load import length_limit, resolve_heads
-from ..config.schema import Config, Method, TextConfig, VisionConfig
+from ..config.schema import Config, TextConfig, VisionConfig
 from ..errors import ConfigError
 
 
@@ -30,7 +30,7 @@ class Job:
     test_batch_size: int
     lr: float
     end_lr: float
-    build: Callable[[Method], ALStack | BPModel]
+    build: Callable[[str], ALStack | BPModel]
     """Draws the initial weights from torch's process-wide generator."""
     resolved: dict[str, Any]
     """What "auto" and null in the config came to mean."""
@@ -77,7 +77,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
     augmentation = default_augmentation(dataset) if config.augmentation == "auto" else config.augmentation
     bridge = DEFAULT_BRIDGE[model] if config.bridge == "auto" else config.bridge
 
-    def build(method: Method) -> ALStack | BPModel:
+    def build(method: str) -> ALStack | BPModel:
         return build_vision(
             model,
             method,
@@ -142,7 +142,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
     else:
         vectors, vector_notes = random_vectors(data.vocabulary, config.embedding_dim, seed=config.seed), []
 
-    def build(method: Method) -> ALStack | BPModel:
+    def build(method: str) -> ALStack | BPModel:
         return build_text(
             model,
             method,

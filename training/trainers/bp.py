@@ -1,26 +1,29 @@
-"""The trainer of a BP stack."""
+"""The trainer of a model by back-propagation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
+from ALPackage import Snapshot
 from ALPackage.nan_guard import Guard
 from ALPackage.randomness import dropouts, seed_dropouts
 from models import BPModel, adamw
 
-from .means import Mark, copy_state
-from .trainer import Batches, Progress, Trainer, load_moments
+from .losses import BatchLosses
+from .trainer import Batches, LearningRate, Trainer, load_moments
 
 
 class BPTrainer(Trainer):
-    """Trains a BP stack end to end with AdamW on cross-entropy. `seed`: of the layers' random streams.
+    """Trains a model end to end with AdamW on cross-entropy.
 
-    `label_smoothing`: the share of the target that goes to all classes alike.
+    `label_smoothing`: the share of the target that is spread evenly over all classes. `seed`: root of the layers'
+    random streams.
     """
 
     def __init__(
@@ -34,25 +37,28 @@ class BPTrainer(Trainer):
         on_nan: str = "stop",
         seed: int = 0,
     ) -> None:
-        super().__init__(precision, on_nan)
+        super().__init__({"": ("loss",)}, {}, precision, on_nan)
         self.model = model
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.optimizer = adamw(model.parameters(), lr=lr, weight_decay=weight_decay)
 
-    def _epoch(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> None:
+    def _steps(self, batches: Batches, lr: LearningRate) -> Iterator[BatchLosses]:
         guard = Guard()
-        drops = [(name, layer, dropouts(layer)) for name, layer in self.model.layers.items()]
+        layers = [(name, layer, dropouts(layer)) for name, layer in self.model.layers.items()]
+        step = self.step
         for item in batches:
-            if isinstance(item, Mark):
-                state = {"step": self.step, "means": self._means.state(), "model": self._state()}
-                self._hand_over(item, state, lr)
+            if isinstance(item, Snapshot):
+                item.number, item.state = step, self._state()
+                if item.ready is not None:
+                    item.ready(item)
                 continue
             x, labels = item
-            for name, layer, inside in drops:  # derived, as AL's are, so that a run can go on anywhere
-                seed_dropouts(layer, inside, self.seed, name, self.step)
+            # Random numbers are derived from the step, as AL's are, so that a run can be resumed anywhere.
+            for name, layer, inside in layers:
+                seed_dropouts(layer, inside, self.seed, name, step)
             for group in self.optimizer.param_groups:
-                group["lr"] = lr(self.step)
+                group["lr"] = lr(step)
             if self.skipping:
                 guard.save_buffers(self.model.buffers())
             logits = self.model(x)
@@ -63,22 +69,30 @@ class BPTrainer(Trainer):
             else:
                 self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self._note(self.step, [loss.detach()], lr)
-            self.step += 1
-            progress({"loss": loss.detach()})
-
-    def _losses(self, means: list[Any]) -> dict[str, Any]:
-        return {"loss": means[0] if means else float("nan")}
+            step += 1
+            yield [{"loss": loss.detach()}]
 
     def _state(self) -> dict[str, Any]:
-        layers = {name: layer.state_dict() for name, layer in self.model.layers.items()}
-        state: dict[str, Any] = copy_state({"layers": layers, "optimizer": self.optimizer.state_dict()})
+        """Return copies of the weights, buffers and moments by layer, as a snapshot of a stack has them."""
+        # The optimizer numbers its parameters through; a layer's file numbers its own from 0.
+        moments = self.optimizer.state_dict()["state"]
+        state: dict[str, Any] = {}
+        first = 0
+        for name, layer in self.model.layers.items():
+            count = len(list(layer.parameters()))
+            own = {number - first: moments[number] for number in range(first, first + count) if number in moments}
+            state[name] = tree_map(_copy, {"layer": layer.state_dict(), "optimizer": {"state": own}})
+            first += count
         return state
 
-    def _load(self, model: dict[str, Any]) -> None:
+    def _load(self, layers: Mapping[str, Any]) -> None:
+        moments: dict[int, Any] = {}
+        first = 0
         for name, layer in self.model.layers.items():
-            layer.load_state_dict(model["layers"][name])
-        load_moments(self.optimizer, model["optimizer"])
+            layer.load_state_dict(layers[name]["layer"])
+            moments |= {first + number: state for number, state in layers[name]["optimizer"]["state"].items()}
+            first += len(list(layer.parameters()))
+        load_moments(self.optimizer, {"state": moments})
 
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
         for x in inputs:
@@ -91,3 +105,7 @@ class BPTrainer(Trainer):
     def devices(self) -> list[torch.device]:
         """The device of each layer, as torch names it."""
         return self.model.devices
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf

@@ -1,4 +1,4 @@
-"""Train and measure one model: the same calls for AL, under any schedule, and for BP."""
+"""Train and measure one model: the same calls for local losses, under any schedule, and for BP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
@@ -15,19 +15,23 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ALPackage import Snapshot
 from ALPackage.stage.trace import Usage
 
 from ..errors import NumbersError
-from .means import LossWatch, Mark, RunningMeans, State, all_finite
+from .losses import BatchLosses, EpochLosses, MeanLosses, first_not_finite
 
-Progress = Callable[[dict[str, Tensor]], None]
-Batches = Iterable[tuple[Any, Tensor] | Mark]
+#: Called after every batch with the losses of the last layer.
+Progress = Callable[[Mapping[str, Tensor]], None]
+#: Batches of (x, labels), with snapshots between them.
+Batches = Iterable[tuple[Any, Tensor] | Snapshot]
+LearningRate = Callable[[int], float]
 
 
-def cosine_lr(base: float, end: float, steps: int, warmup: float = 0.0) -> Callable[[int], float]:
+def cosine_lr(base: float, end: float, steps: int, warmup: float = 0.0) -> LearningRate:
     """Return the learning rate as a function of the step: half a cosine from `base` to `end` at `steps`.
 
-    Before it, the rate rises in a straight line to `base` within the first `warmup` of the steps, a share in [0, 1).
+    Before that, the rate rises linearly to `base` during the first `warmup` of the steps, a share in [0, 1).
     """
     rising = round(warmup * steps)
 
@@ -40,8 +44,8 @@ def cosine_lr(base: float, end: float, steps: int, warmup: float = 0.0) -> Calla
     return lr
 
 
-def load_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
-    """Load the moments of `saved`, a state dict; options such as `fused` belong to the device and stay as they are."""
+def load_moments(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Load the moments from `saved`, a state dict; options such as `fused` depend on the device and are kept."""
     optimizer.load_state_dict({**optimizer.state_dict(), "state": saved["state"]})
 
 
@@ -58,77 +62,96 @@ def mixed_precision(devices: Iterable[torch.device], precision: str) -> Iterator
 
 
 class Trainer(ABC):
-    """One model in training. Accuracies are in percent, times in seconds."""
+    """One model in training. Accuracies are in percent, times in seconds.
 
-    def __init__(self, precision: str = "fp32", on_nan: str = "stop") -> None:
+    `loss_names`: the names of the losses by layer, in order; a network with one loss is the layer "".
+    `loss_titles`: how messages and pictures call them, where that is not the name.
+    """
+
+    def __init__(
+        self,
+        loss_names: Mapping[str, Sequence[str]],
+        loss_titles: Mapping[str, str],
+        precision: str = "fp32",
+        on_nan: str = "stop",
+    ) -> None:
         self.precision = precision
         self.skipping = on_nan == "skip"
+        self.losses = EpochLosses(loss_names, self.skipping)
+        self.loss_titles = dict(loss_titles)
         #: Optimizer steps taken so far; the learning rate and the random streams follow it.
         self.step = 0
-        #: By layer, the batches of the last epoch whose loss was not finite and which it skipped.
+        #: By layer, the batches of the last epoch that it skipped because a loss was not finite.
         self.skipped: dict[str, int] = {}
-        self._means = RunningMeans(self.skipping)
-        self._watch = LossWatch()
+        self._lr: LearningRate = lambda step: math.nan
 
-    def train(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> tuple[dict[str, Any], float]:
-        """Train one epoch and return its mean losses (`Results.add` takes them by these names) and the time it took.
+    def prepare(self, batch: tuple[Any, Tensor]) -> None:
+        """Do everything that is done once before training, such as capturing CUDA graphs; no state changes."""
+        with self._training():
+            self._prepare(batch)
+        self._synchronize()
 
-        The time covers loading, training and the drain of the pipeline, and nothing else. A `Mark` between two batches
-        gets the state that the batches before it have left. After `load` this is the rest of the epoch, and the
-        means are those of the whole. Raises NumbersError some batches after a loss that is not finite, and before a
-        `Mark` gets to see what it has left.
+    def train_epoch(self, batches: Batches, lr: LearningRate, progress: Progress) -> tuple[MeanLosses, float]:
+        """Train one epoch and return its mean losses and the time it took.
+
+        The time covers loading, training and the drain of the pipeline, and nothing else. After `load` this is the
+        rest of the epoch, and the means are those of the whole. Raises NumbersError at most `EpochLosses.EVERY`
+        batches after a loss that is not finite.
         """
-        self._mode(True)
+        self._lr = lr
         start = time.perf_counter()
-        with mixed_precision(self.devices, self.precision):
-            self._epoch(batches, lr, progress)
+        with self._training():
+            # The schedule pulls the batches; it yields the losses of a batch when the last layer is done with it.
+            for losses in self._steps(batches, lr):
+                self.losses.add(self.step, losses)
+                self.step += 1
+                if self.losses.due:
+                    self._check_losses()
+                progress(losses[-1])
+        # Work that a GPU still has in its queue belongs to this epoch.
         self._synchronize()
         seconds = time.perf_counter() - start
-        self._complain(self._watch.look(), lr)
-        losses = self._losses(self._means.values())
-        counts = zip(self.layers or ["the network"], self._means.left_out(), strict=False)
-        self.skipped = {name: count for name, count in counts if count}
-        self._means.clear()
-        return losses, seconds
+        self._check_losses()
+        means, self.skipped = self.losses.means(), self.losses.skipped()
+        self.losses.clear()
+        return means, seconds
 
-    def load(self, state: State) -> None:
-        """Go on from a state that a `Mark` got, on whatever devices the model is."""
-        self.step = state["step"]
-        self._means.load(state["means"])
-        self._load(state["model"])
-
-    def _note(self, step: int, losses: list[Tensor], lr: Callable[[int], float]) -> None:
-        """Add a batch's losses, one tensor per layer, to the means, and look at them now and then."""
-        self._means.add(losses)
-        if not self.skipping:
-            self._complain(self._watch.add(step, losses), lr)
-
-    def _hand_over(self, mark: Mark, state: State, lr: Callable[[int], float]) -> None:
-        """Give the mark the state, if there is nothing in it that would spoil the checkpoint."""
-        self._complain(self._watch.look(), lr)
-        if not all_finite(state["model"]):
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise NumbersError rather than let a checkpoint hold a number that is not finite."""
+        self._check_losses()
+        layer = first_not_finite(snapshot.state)
+        if layer is not None:
             raise NumbersError(
-                f"after {state['step']} steps a weight, a moment or a statistic is not a finite number, at a learning "
-                f"rate of {lr(state['step']):g}; lower the learning rate (the checkpoint before is kept)"
+                f"{self._who(layer)}: a weight, a moment or a statistic is not a finite number after {snapshot.number} "
+                f"steps, at a learning rate of {self._lr(snapshot.number or 0):g}; lower the learning rate (the "
+                "checkpoint before is kept)"
             )
-        mark.ready(state)
 
-    def _complain(self, found: tuple[int, int, list[float]] | None, lr: Callable[[int], float]) -> None:
-        if found is None:
+    def load(self, step: int, losses: Mapping[str, Any], layers: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint: the step, `EpochLosses.state()` and a snapshot's state, on any devices."""
+        self.step = step
+        self.losses.load(losses)
+        self._load(layers)
+
+    def _check_losses(self) -> None:
+        """Raise NumbersError for a loss that was not finite, and say where it was."""
+        if self.skipping or (bad := self.losses.look()) is None:
             return
-        step, number, values = found
-        names = ("associated loss", "auto-encoder loss") if self.layers else ("loss",)
-        told = " and ".join(f"{name} is {value}" for name, value in zip(names, values, strict=True))
-        where = f"layer {self.layers[number]}: the" if self.layers else "BP: the"
+        values = " and ".join(f"{self.loss_titles.get(name, name)} is {value}" for name, value in bad.losses.items())
         raise NumbersError(
-            f"{where} {told} on batch {step} (the first is 0), at a learning rate of {lr(step):g}; lower the learning "
-            "rate, look at that data, or leave such batches out with --set on_nan=skip"
+            f"{self._who(bad.layer)}: the {values} on batch {bad.step} (the first is 0), at a learning rate of "
+            f"{self._lr(bad.step):g}; lower the learning rate, look at that data, or leave such batches out with "
+            "--set on_nan=skip"
         )
+
+    def _who(self, layer: str) -> str:
+        return f"layer {layer}" if layer in self.losses.names and layer else "BP"
 
     @torch.no_grad()
     def accuracies(self, batches: Iterable[tuple[Any, Tensor]]) -> list[float]:
         """Return the accuracy at every depth, the full depth last; BP has one depth."""
         self._mode(False)
+        # A pipeline takes in inputs before it yields predictions, so labels wait here for theirs.
         waiting: deque[Tensor] = deque()
 
         def inputs() -> Iterator[Any]:
@@ -141,7 +164,7 @@ class Trainer(ABC):
         with mixed_precision(self.devices, self.precision):
             for predictions in self._predict(inputs()):
                 labels = waiting.popleft()
-                # The sums stay on the device until the end: reading one makes the host wait.
+                # The counts stay on the device until the end: reading one makes the host wait.
                 right.append(
                     torch.stack([(logits.argmax(-1) == labels.to(logits.device)).sum() for logits in predictions])
                 )
@@ -149,13 +172,15 @@ class Trainer(ABC):
         return (torch.stack(right).sum(0) * (100.0 / samples)).tolist()
 
     def usage(self) -> list[Usage]:
-        """Return how each worker has spent its time in training; BP has no workers."""
+        """Return how each worker spent its time in training; BP has no workers."""
         return []
 
-    @property
-    def layers(self) -> list[str]:
-        """The names of the layers whose losses are reported; BP has one loss."""
-        return []
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Set the mode and the precision of training."""
+        self._mode(True)
+        with mixed_precision(self.devices, self.precision):
+            yield
 
     def __enter__(self) -> Trainer:
         return self
@@ -169,18 +194,17 @@ class Trainer(ABC):
     def _mode(self, training: bool) -> None: ...
 
     @abstractmethod
-    def _epoch(self, batches: Batches, lr: Callable[[int], float], progress: Progress) -> None:
-        """Train on the batches; `self.step` and `self._means` follow."""
+    def _steps(self, batches: Batches, lr: LearningRate) -> Iterator[BatchLosses]:
+        """Train on the batches, hand the snapshots their state, and yield the losses of every batch, by layer."""
 
     @abstractmethod
-    def _losses(self, means: list[Any]) -> dict[str, Any]:
-        """Name the means of what was added to `self._means`, which are none before the first batch."""
-
-    @abstractmethod
-    def _load(self, model: dict[str, Any]) -> None: ...
+    def _load(self, layers: Mapping[str, Any]) -> None: ...
 
     @abstractmethod
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]: ...
+
+    def _prepare(self, batch: tuple[Any, Tensor]) -> None:  # noqa: B027 (BP has nothing to prepare)
+        pass
 
     @property
     @abstractmethod

@@ -1,0 +1,97 @@
+"""Results as they are on disk: what the pictures of a command show, of this one and of earlier ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..config.schema import SAME_NUMBERS
+from ..errors import UsageError
+from .columns import COMMON, DEPTH, NUMBERED
+from .output import csv_path, json_path
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A method's rows, and how its losses are called where that is not their name."""
+
+    table: pd.DataFrame
+    titles: Mapping[str, str]
+
+    @property
+    def loss_kinds(self) -> dict[str, list[str]]:
+        """The columns of each loss, first layer to last."""
+        kinds: dict[str, list[str]] = {}
+        for column in self.table.columns[len(COMMON) :]:
+            match = NUMBERED.fullmatch(column)
+            kind = match["kind"] if match else column
+            if kind != DEPTH:
+                kinds.setdefault(kind, []).append(column)
+        return kinds
+
+    @property
+    def depths(self) -> list[str]:
+        """The columns of the accuracy by depth, of a method that has it."""
+        return [column for column in self.table.columns if column.startswith(f"{DEPTH}_")]
+
+
+def load_saved(out: Path, dataset: str, model: str, methods: Sequence[str]) -> dict[str, Saved]:
+    """Return the results of `methods` and of others that can be compared with them, by method; AL and BP come first.
+
+    Methods without a CSV are left out. Raises UsageError for a CSV that is not one of ours.
+    """
+    infos = {method: _info(json_path(out, dataset, model, method)) for method in methods}
+    for path in sorted(out.glob(escape(f"{dataset}_{model}_") + "*.json")):
+        info = _info(path)
+        method = str(info.get("method"))
+        another = method not in infos and path == json_path(out, dataset, model, method)
+        if another and any(_comparable(info, own) for own in infos.values()):
+            infos[method] = info
+    found = {}
+    for method in sorted(infos, key=lambda method: (method != "al", method != "bp", method)):
+        path = csv_path(out, dataset, model, method)
+        if path.exists():
+            titles = infos[method].get("loss_titles")
+            found[method] = Saved(_table(path), titles if isinstance(titles, dict) else {})
+    return found
+
+
+def _info(path: Path) -> dict[str, Any]:
+    """Return what the JSON holds; nothing where it is not there or not ours."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _comparable(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Tell whether two methods were run with the same config and seeds, devices and speed aside."""
+
+    def essence(info: Mapping[str, Any]) -> Any:
+        config = info.get("config")
+        if not isinstance(config, dict):
+            return None
+        return {key: value for key, value in config.items() if key not in SAME_NUMBERS}, info.get("seeds")
+
+    return essence(one) is not None and bool(essence(one) == essence(two))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+        if tuple(table.columns[: len(COMMON)]) != COMMON or len(table.columns) == len(COMMON):
+            raise ValueError("other columns than expected")
+        if table.empty or table["val_acc"].isna().any():
+            raise ValueError("no epochs, or gaps in them")
+        checked: pd.DataFrame = table.astype(float).astype({"turn": int, "epoch": int})
+        return checked
+    except (ValueError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{path}: is not a file of results ({first}); move it away and run again") from None

@@ -1,0 +1,100 @@
+"""How a command ends: what it leaves, a line about what went wrong, and a code for the shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from ALPackage import StageError
+from data import DataError
+
+from ..errors import UsageError, reason
+from ..report.comparison import comparison_table
+from ..report.summary import MethodSummary
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command leaves: the figures per method, the files, and the signal that interrupted it, if one did."""
+
+    title: str
+    summaries: list[MethodSummary]
+    files: list[Path]
+    interrupted: KeyboardInterrupt | None
+    resumable: bool
+
+
+class ExitCode:
+    """A context manager: at the end of the block, reports the outcomes and turns an expected exception into a code.
+
+    0: done. 2: a mistake in the arguments, the config or the data, in one line. 130 and 143: interrupted by Ctrl-C or
+    SIGTERM. Any other exception is a fault of the program, and passes.
+    """
+
+    def __init__(self) -> None:
+        self.code = 0
+        #: What the commands in the block left, those before a failure included.
+        self.outcomes: list[Outcome] = []
+
+    def __enter__(self) -> ExitCode:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        # What fails in a worker of the pipeline is as much the user's mistake as what fails here.
+        if isinstance(error, StageError) and isinstance(error.__cause__, (UsageError, DataError)):
+            error = error.__cause__
+        expected = error is None or isinstance(error, (UsageError, DataError, KeyboardInterrupt))
+        if expected:
+            try:
+                self._report(error)
+                return True
+            except OSError as failure:
+                error = failure
+        # Printing may fail here as well as in the middle of a run.
+        if isinstance(error, OSError) and _lost_stdout():
+            self.code = 2
+            print(
+                f"error: the standard output cannot be written ({reason(error)}); the epochs that were finished are in "
+                "the results' files, and --resume continues from the last checkpoint",
+                file=sys.stderr,
+            )
+            return True
+        if expected and error is not None:
+            raise error
+        return False
+
+    def _report(self, error: BaseException | None) -> None:
+        for outcome in self.outcomes:
+            if outcome.summaries:
+                print(f"\n{outcome.title}\n{comparison_table(outcome.summaries)}")
+        files = [path for outcome in self.outcomes for path in outcome.files]
+        if files:
+            print("\nresults:", *(f"  {path}" for path in files), sep="\n", flush=True)
+        interrupted = error if isinstance(error, KeyboardInterrupt) else None
+        for outcome in self.outcomes:
+            interrupted = interrupted or outcome.interrupted
+        if interrupted is not None:
+            self.code = getattr(interrupted, "exit_code", 130)
+            kept = "the files above hold every epoch that was finished" if files else "before the first epoch was done"
+            more = ""
+            if self.outcomes and self.outcomes[-1].resumable:
+                more = "; the same command with --resume continues from the last checkpoint"
+            print(f"interrupted: {kept}{more}", file=sys.stderr)
+        elif error is not None:
+            self.code = 2
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _lost_stdout() -> bool:
+    """Tell whether nothing can be printed any more (a pipe without a reader, a full disk); discard the rest."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # Python flushes it when it exits, and must not fail again
+        return True
+    return False

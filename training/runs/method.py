@@ -1,0 +1,157 @@
+"""All turns of one method: place the layers, warm up, train every turn, and say where the time went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+
+from ALPackage import ALStack, StageError
+from models import parameter_counts
+from utils import set_seed
+
+from ..checkpoints.info import RunRecord
+from ..checkpoints.resume import checkpoint_errors, describe
+from ..checkpoints.store import Checkpoint
+from ..config.schema import VisionConfig
+from ..config.spec import RunSpec
+from ..errors import UsageError
+from ..report.columns import display_name
+from ..report.run_info import RunInfo
+from ..report.run_log import RunLog
+from ..report.utilization import Utilization
+from .make_trainer import make_trainer, training_batches
+from .memory import out_of_memory
+from .placement import Placement, place
+from .provenance import collect
+from .session import Session
+from .tasks import Job
+from .turn import train_turn
+
+
+def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) -> None:
+    """Train all turns of a method; its log joins the session's, so that an interruption keeps it.
+
+    `resumed`: where an earlier process stopped. Raises UsageError where a device has too little memory.
+    """
+    if resumed is not None and resumed.info.turn_finished and resumed.info.turn == spec.turns:
+        recall(spec, session, resumed)
+        return
+    with memory_errors(spec, session.task):
+        # Before anything counts: where the layers go, and whether they run there at all.
+        info, placement = rehearse(spec, session.task)
+        log = new_log(spec, session, info)
+        if resumed is not None:
+            with checkpoint_errors(resumed):
+                log.load(resumed.info.log)
+                print("\n".join(describe(resumed, spec)), flush=True)
+            log.resumptions += 1
+
+        used: Utilization | None = None
+        for turn in range(1, spec.turns + 1):
+            here = resumed if resumed is not None and resumed.info.turn == turn else None
+            if resumed is not None and (turn < resumed.info.turn or (here and here.info.turn_finished)):
+                continue
+            used = train_turn(spec, session, log, placement, turn, here)
+        if used is not None:
+            print(used.text(), flush=True)
+
+
+def new_log(spec: RunSpec, session: Session, info: RunInfo) -> RunLog:
+    """Return an empty log, which is in the session, and have the run described beside its checkpoints."""
+    log = RunLog(spec.out, spec.dataset, spec.model, spec.method, info)
+    session.logs.append(log)
+    session.store.begin(
+        RunRecord(
+            dataset=spec.dataset,
+            model=spec.model,
+            method=spec.method,
+            methods_of_run=session.methods_of_run,
+            info=info.to_json(),
+        )
+    )
+    return log
+
+
+def recall(spec: RunSpec, session: Session, finished: Checkpoint) -> None:
+    """Record again what an earlier process has finished."""
+    with checkpoint_errors(finished):
+        info = RunInfo(**finished.record.info)
+        log = RunLog(spec.out, spec.dataset, spec.model, spec.method, info)
+        log.load(finished.info.log)
+        log.write()
+    session.logs.append(log)
+    print(f"{display_name(spec.method)}: finished before, nothing is left to do", flush=True)
+
+
+def rehearse(spec: RunSpec, task: Job) -> tuple[RunInfo, Placement | None]:
+    """Place the layers, train two batches, print what will run, and return it with the placement.
+
+    Runs on models that are thrown away, so that no method pays for the one-time initialization of libraries.
+    """
+    config, seed = spec.config, spec.seeds[0]
+    torch.set_num_threads(spec.threads)
+    set_seed(seed)
+    model = task.build(spec.method)
+    layers, (trained, inferred) = len(model), parameter_counts(model)
+    placement: Placement | None = None
+    if isinstance(model, ALStack):
+        placement = place(model, next(iter(training_batches(task, "cpu", seed=seed))), spec)
+    with make_trainer(spec, task, placement, seed, None) as trainer:
+        batches = islice(training_batches(task, trainer.devices[0]), 2)
+        trainer.train_epoch(batches, lambda step: task.lr, lambda losses: None)
+
+    names = placement.names if placement else [str(device) for device in trainer.devices]
+    how = f"{spec.threads} threads"
+    if placement:
+        how = f"{config.schedule}, {spec.threads} intra-op threads per worker"
+    where = ", ".join(dict.fromkeys(names))
+    print(f"{display_name(spec.method)}: {layers} layers on {where}; {how}; {trained:,} parameters", flush=True)
+    plan = placement.plan if placement else None
+    if plan:
+        print("\n".join(f"  {line}" for line in plan.text().splitlines()), flush=True)
+    info = RunInfo(
+        config=spec.resolved,
+        seeds=list(spec.seeds),
+        train_samples=len(task.data.train),
+        parameters_training=trained,
+        parameters_inference=inferred,
+        threads=spec.threads,
+        schedule=config.schedule if placement else None,
+        devices=names,
+        losses={layer: list(losses) for layer, losses in trainer.losses.names.items()},
+        loss_titles=trainer.loss_titles,
+        plan=plan.to_json() if plan else None,
+        provenance=collect(trainer.devices),
+        notes=task.notes,
+    )
+    return info, placement
+
+
+@contextmanager
+def memory_errors(spec: RunSpec, task: Job) -> Iterator[None]:
+    """Turn a device that has run out of memory into a UsageError that says what would need less."""
+    try:
+        yield
+    except (StageError, MemoryError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, StageError) else error
+        if not out_of_memory(cause):
+            raise
+        raise UsageError(_too_large(spec, task, error)) from None
+
+
+def _too_large(spec: RunSpec, task: Job, error: BaseException) -> str:
+    method = display_name(spec.method)
+    layer = error.layer if isinstance(error, StageError) else None
+    who = method if layer is None else "the loader" if layer == "loader" else f"layer {layer} of {method}"
+    devices = json.dumps(list(spec.devices) if spec.devices else "auto")
+    vision = isinstance(spec.config, VisionConfig)
+    batch, width = ("train_batch_size", "width") if vision else ("batch_size", "x_hid")
+    return (
+        f"{who} ran out of memory; the devices are {devices}, a batch has {task.batch_size} samples "
+        f"in training and {task.test_batch_size} in evaluation: lower {batch}, "
+        f"{'test_batch_size ' if vision else ''}or {width}, or spread the layers over more devices"
+    )

@@ -1,0 +1,77 @@
+"""From arguments, config and data to a `RunSpec`: what a method's run is, found out once.
+
+What only needs the machine is asked before the data is loaded, because loading may download hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ALPackage.devices import resolve as resolve_devices
+from ALPackage.errors import PlacementError
+
+from ..config.arguments import Arguments
+from ..config.load import count_threads, device_list, layer_count
+from ..config.schema import Config
+from ..config.spec import RunSpec
+from ..errors import ConfigError
+from .provenance import versions
+from .tasks import Job
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a method runs on this machine."""
+
+    layers: tuple[str, ...]
+    """The names of the layers, first to last."""
+    devices: tuple[str, ...] | None
+    """One per layer; None for "auto"."""
+    threads: int
+    """Intra-op threads of a worker, or of BP."""
+
+
+def find_machine(config: Config, model: str, method: Any) -> Machine:
+    """Return where a method runs. Raises ConfigError, with the key, for a device that this machine does not have."""
+    layers = tuple(f"layer_{number}" for number in range(1, layer_count(model, method, config) + 1))
+    devices = device_list(config, model, method)
+    try:
+        resolve_devices(devices, len(layers))
+    except PlacementError as error:
+        key = "bp_gpu_list" if method == "bp" else "al_gpu_list"
+        raise ConfigError(f"{key}: {str(error).removeprefix('devices: ')}") from None
+    threads = count_threads(config, model, method)
+    return Machine(layers, None if devices == "auto" else tuple(devices), threads)
+
+
+def make_spec(arguments: Arguments, config: Config, method: str, machine: Machine, task: Job, out: Path) -> RunSpec:
+    """Return the spec of one method of a command, whose data has been loaded."""
+    # One timeline: of the first method that has workers to show.
+    first_local = next((name for name in arguments.methods if name != "bp"), None)
+    return RunSpec(
+        task=arguments.task,
+        dataset=arguments.dataset,
+        model=arguments.model,
+        method=method,
+        methods=tuple(arguments.methods),
+        config=config,
+        resolved=resolved_config(config, task, arguments.limit_train),
+        layers=machine.layers,
+        devices=machine.devices,
+        threads=machine.threads,
+        seeds=tuple(config.seed + turn for turn in range(1, arguments.turns + 1)),
+        versions=versions(),
+        out=out,
+        trace=arguments.trace if method == first_local else None,
+    )
+
+
+def resolved_config(config: Config, task: Job, limit_train: int | None) -> dict[str, Any]:
+    """Return the config as it is used, with what was derived from the data, ready for JSON."""
+    values = {**config.model_dump(mode="json"), **task.resolved, "limit_train": limit_train}
+    # As a reader of the JSON gets it, so that a checkpoint's config can be compared with this one.
+    resolved: dict[str, Any] = json.loads(json.dumps(values))
+    return resolved

@@ -1,0 +1,27 @@
+"""What is alive while a method runs, in contrast to its `RunSpec`, which could be written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..checkpoints.store import Store
+from ..report.gallery import Gallery
+from ..report.run_log import RunLog
+from ..report.tensorboard import TensorBoardWriter
+from .shutdown import GracefulShutdown
+from .tasks import Job
+
+
+@dataclass(frozen=True)
+class Session:
+    """The data, the files and the signals of a command, for one of its methods."""
+
+    task: Job
+    store: Store
+    methods_of_run: list[str]
+    """The methods whose checkpoints belong to the same run as this one's."""
+    shutdown: GracefulShutdown
+    logs: list[RunLog]
+    """Of the command's methods, in order; a method adds its own before it trains, so that an interruption keeps it."""
+    gallery: Gallery
+    board: TensorBoardWriter | None

@@ -1,0 +1,218 @@
+"""One turn of a method: a fresh model, trained for all epochs, measured and recorded after each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ALPackage import Snapshot
+from ALPackage.stage.trace import Trace
+from data import Split
+from data.batches import Batches
+
+from ..checkpoints.info import CheckpointInfo, Position
+from ..checkpoints.resume import checkpoint_errors
+from ..checkpoints.store import Checkpoint
+from ..config.spec import RunSpec
+from ..report.run_log import RunLog
+from ..report.timeline import write_trace
+from ..report.utilization import Utilization, measure_utilization
+from ..trainers.losses import MeanLosses
+from ..trainers.trainer import Trainer, cosine_lr
+from .make_trainer import make_trainer, training_batches
+from .memory import PeakMemory
+from .placement import Placement
+from .progress import ProgressBar
+from .session import Session
+
+#: Saves a checkpoint: called with the position and the snapshot once the state of every layer has been taken.
+Save = Callable[[Position, Snapshot], None]
+
+
+def train_turn(
+    spec: RunSpec, session: Session, log: RunLog, placement: Placement | None, turn: int, resumed: Checkpoint | None
+) -> Utilization | None:
+    """Train one model for all epochs and return how its workers were used, if it has any.
+
+    `resumed`: a checkpoint of this turn, after which the rest is done. A signal ends the turn after the step at hand,
+    with a checkpoint. The model lives in this call only, so that a turn never meets the model of the one before.
+    """
+    config, task, seed = spec.config, session.task, spec.seeds[turn - 1]
+    trace = Trace() if spec.trace is not None and turn == 1 else None
+    used: Utilization | None = None
+    with (
+        PeakMemory(log.info.devices) as memory,
+        make_trainer(spec, task, placement, seed, trace) as trainer,
+    ):
+        device = trainer.devices[0]
+        first, done, train_time = 1, 0, 0.0
+        if resumed is not None:
+            with checkpoint_errors(resumed):
+                trainer.load(resumed.info.step, resumed.info.losses, resumed.layers)
+            resumed.layers.clear()  # as large as the model and its moments
+            first, done, train_time = resumed.info.epoch, resumed.info.batch, resumed.info.train_time
+
+        # The learning rate follows the step, over all epochs, wherever this process starts.
+        per_epoch = len(training_batches(task, device))
+        lr = cosine_lr(task.lr, task.end_lr, config.epochs * per_epoch, config.warmup)
+        # Checks and the capture of CUDA graphs are not training: they happen before the first clock starts.
+        trainer.prepare(next(iter(training_batches(task, device, seed=seed, epoch=1))))
+        first_step, before = trainer.step, train_time
+
+        for epoch in range(first, config.epochs + 1):
+            batches = training_batches(task, device, seed=seed, epoch=epoch, done=done)
+            done = 0
+            save = partial(save_checkpoint, spec, session, log, trainer, per_epoch, train_time, time.perf_counter())
+            # A signal in here lets the step at hand end; its checkpoint has to be on the disk before the process goes.
+            with session.shutdown.deferred(), ProgressBar(f"{spec.method} turn {turn} epoch {epoch}", batches) as bar:
+                losses, seconds = trainer.train_epoch(with_snapshots(spec, session, batches, turn, save), lr, bar)
+                if session.shutdown.requested:
+                    session.store.wait()
+            train_time += seconds
+            # Measuring comes after the clock has stopped, and never changes what is trained.
+            accuracies = [
+                measure(trainer, session, split) for split in (task.data.probe, task.data.val, task.data.test)
+            ]
+            # The files of an earlier run are replaced only once this one has a checkpoint to resume from.
+            if not session.store.written:
+                session.store.wait()
+            note_skipped(log, trainer, turn, epoch)
+            log.add(
+                turn,
+                epoch,
+                train_acc=accuracies[0][-1],
+                val_acc=accuracies[1][-1],
+                test_acc=accuracies[2],
+                train_time=train_time,
+                losses=losses,
+            )
+            if placement is not None and trainer.step > first_step:
+                used = utilization(spec, trainer, placement, train_time - before, trainer.step - first_step)
+            show_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, used)
+            session.gallery.draw_now_and_then(session.logs)
+
+    # The peak is that of training and measuring, so it is known only here.
+    notes = [] if memory.exact else ["peak memory: of the process since it began; this system tells no other"]
+    log.finish_turn(turn, peak_memory_mb=memory.mb, utilization=used.to_json() if used else None, notes=notes)
+    session.store.finish_turn(log.state())
+    if trace is not None and spec.trace is not None and used is not None:
+        session.gallery.extras += write_trace(trace, spec.trace, title=f"{spec.dataset} {spec.model}")
+    return used
+
+
+def with_snapshots(
+    spec: RunSpec, session: Session, batches: Batches, turn: int, save: Save
+) -> Iterator[tuple[Any, Tensor] | Snapshot]:
+    """Yield the batches of an epoch, with a snapshot wherever a checkpoint is due; end early after a signal."""
+    every, per_epoch = spec.config.checkpoint_every, len(batches.bounds)
+    for batch, item in enumerate(batches, start=batches.done + 1):
+        yield item
+        stop = session.shutdown.requested
+        due = every is not None and ((batches.epoch - 1) * per_epoch + batch) % every == 0
+        if spec.config.checkpoint_keep and (stop or due or batch == per_epoch):
+            yield Snapshot(partial(save, Position(turn, batches.epoch, batch)))
+        if stop:
+            return
+
+
+def save_checkpoint(
+    spec: RunSpec,
+    session: Session,
+    log: RunLog,
+    trainer: Trainer,
+    per_epoch: int,
+    train_time: float,
+    begun: float,
+    position: Position,
+    snapshot: Snapshot,
+) -> None:
+    """Hand a snapshot to the store, unless there is a number in it that would spoil the run.
+
+    `train_time`: of the turn before this epoch, which began at `begun`.
+    """
+    trainer.check(snapshot)
+    info = CheckpointInfo(
+        dataset=spec.dataset,
+        model=spec.model,
+        method=spec.method,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        turn=position.turn,
+        epoch=position.epoch,
+        batch=position.batch,
+        step=snapshot.number or 0,
+        turns=spec.turns,
+        epochs=spec.config.epochs,
+        batches_per_epoch=per_epoch,
+        train_time=train_time + time.perf_counter() - begun,
+        losses=trainer.losses.state(),
+        log=log.state(),
+    )
+    session.store.save(info, snapshot.state)
+
+
+def measure(trainer: Trainer, session: Session, split: Split) -> list[float]:
+    """Return the accuracy on a split at every depth, in percent."""
+    task = session.task
+    return trainer.accuracies(Batches(split, task.test_batch_size, task.transform, device=trainer.devices[0]))
+
+
+def note_skipped(log: RunLog, trainer: Trainer, turn: int, epoch: int) -> None:
+    """Note which layers left out batches, with on_nan=skip."""
+    for name, count in trainer.skipped.items():
+        who = name or "the network"
+        note = f"turn {turn}, epoch {epoch}: {who} skipped {count} batches whose loss was not finite"
+        log.notes.append(note)
+        print(note, flush=True)
+
+
+def utilization(spec: RunSpec, trainer: Trainer, placement: Placement, seconds: float, batches: int) -> Utilization:
+    """Return how the workers have spent the `seconds` in which this process trained."""
+    plan = placement.plan
+    return measure_utilization(
+        trainer.usage(),
+        seconds,
+        costs=[(cost.name, cost.total) for cost in plan.costs] if plan else None,
+        batches=batches,
+        schedule=spec.config.schedule,
+        at_once=plan.at_once if plan else math.inf,
+    )
+
+
+def show_epoch(
+    spec: RunSpec,
+    session: Session,
+    trainer: Trainer,
+    batches: Batches,
+    turn: int,
+    accuracies: list[list[float]],
+    losses: MeanLosses,
+    seconds: float,
+    used: Utilization | None,
+) -> None:
+    """Print the line of an epoch, and write it for TensorBoard."""
+    train, val, test = (by_depth[-1] for by_depth in accuracies)
+    samples = sum(stop - start for start, stop in batches.bounds[batches.done :])
+    speed = samples / seconds
+    # A run may have been interrupted after the last batch of an epoch: then there is nothing to time.
+    timed = f"; {seconds:.1f} s, {speed:,.0f} samples/s" if samples else " (its training was over)"
+    print(
+        f"{spec.method} turn {turn} epoch {batches.epoch}/{spec.config.epochs}: train {train:.2f} %, val {val:.2f} %, "
+        f"test {test:.2f} %{timed}",
+        flush=True,
+    )
+    if session.board is not None:
+        session.board.losses(spec.method, turn, trainer.step, losses)
+        session.board.epoch(
+            spec.method,
+            turn,
+            batches.epoch,
+            accuracies={"train": train, "val": val, "test": test},
+            samples_per_second=speed,
+            utilization=used,
+        )
