@@ -29,7 +29,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the commands draw nothing: it takes most of the time of a small run, and has tests of its own."""
-    monkeypatch.setattr("training.report.record.draw", lambda *_: [])
+    monkeypatch.setattr("training.report.gallery.draw", lambda *_: [])
 
 
 #: Seconds that a worker which was told to end may still need.

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from training.config.arguments import SCRIPTS, parse
-from training.report.results import csv_path, json_path
+from training.report.output import csv_path, json_path
 
 from .choice import best
 from .grid import Run
@@ -119,8 +119,7 @@ def _facts(started: _Started, seconds: float) -> Record:
     """Return what the files of a finished run say. Paths and the rest of this machine's life stay out of it."""
     run, out = started.run, started.folder / "result"
     arguments = parse(run.cell.task, run.argv)
-    block = json.loads(json_path(out, arguments.dataset, arguments.model).read_text(encoding="utf-8"))["methods"]
-    block = block[run.method]
+    block = json.loads(json_path(out, arguments.dataset, arguments.model, run.method).read_text(encoding="utf-8"))
     with csv_path(out, arguments.dataset, arguments.model, run.method).open(encoding="utf-8", newline="") as file:
         rows = [
             {"epoch": int(row["epoch"])}

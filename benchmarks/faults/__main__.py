@@ -43,7 +43,7 @@ class Victims:
         self._root = root
         self._fork = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload(
-            ["benchmarks.faults.victim", "data.vision.load", "data.text.load", "training.runs.turns"]
+            ["benchmarks.faults.victim", "data.vision.load", "data.text.load", "training.runs.method"]
         )
 
     def run(
@@ -71,8 +71,8 @@ def killed_run(victims: Victims, name: str, out: Path, length: float, draw: rand
     for _ in range(KILLS):
         how: dict[str, Any] = {"after": draw.uniform(0.0, length)}
         if draw.random() < 0.5:
-            # A checkpoint is two files, and an epoch's results are two; pictures are not written this way.
-            how = {"write": draw.randrange(24), "stage": draw.choice(STAGES)}
+            # A checkpoint of four layers is five files, and an epoch's results are two; pictures are not written this way.
+            how = {"write": draw.randrange(50), "stage": draw.choice(STAGES)}
         code, seconds = victims.run(name, out, more, **how)
         log = Path(f"{out}.log").read_text(encoding="utf-8").splitlines()
         hit = log[-1].removeprefix("killed: ") if "write" in how and code and log else ""

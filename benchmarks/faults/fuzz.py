@@ -20,8 +20,10 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from training import experiment
+from training.config.spec import RunSpec
 from training.runs.provenance import collect
-from training.runs.setting import Setting
+from training.runs.make_trainer import training_batches
+from training.runs.session import Session
 
 from .cases import Case, cases
 
@@ -40,7 +42,7 @@ def playground() -> Iterator[Path]:
     before = os.getcwd()
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(experiment, "run_method", _build),
+        mock.patch.object(experiment, "train_method", _build),
         # As cautious as a terminal: what cannot be encoded is an error.
         mock.patch.dict(os.environ, {"PYTHONIOENCODING": "utf-8"}),
     ):
@@ -51,13 +53,13 @@ def playground() -> Iterator[Path]:
             os.chdir(before)
 
 
-def _build(setting: Setting, *_: Any) -> None:
+def _build(spec: RunSpec, session: Session, resumed: Any) -> None:
     """Do what comes before the first batch: build the model and take a batch."""
-    config = setting.config
+    config = spec.config
     units = [getattr(config, key, 0) for key in ("enc_dim", "ae_dim", "x_hid", "y_hid", "embedding_dim", "n_layers")]
     if max(units) <= MANY and getattr(config, "width", 0) <= 0.25:
-        setting.job.build(setting.method)
-    next(iter(setting.batches("cpu", seed=setting.seeds[0], epoch=1)))  # type: ignore[arg-type]
+        session.task.build(spec.method)
+    next(iter(training_batches(session.task, "cpu", seed=spec.seeds[0], epoch=1)))
 
 
 def run(case: Case) -> tuple[int, str]:

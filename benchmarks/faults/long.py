@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 from training import experiment
-from training.report.results import Results
+from training.report.run_log import RunLog
 from training.runs.provenance import collect
 
 HERE = Path(__file__).parent
@@ -45,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     samples: list[dict[str, Any]] = []
     begun = time.monotonic()
-    add = Results.add
+    add = RunLog.add
 
-    def watched(self: Results, turn: int, epoch: int, **figures: Any) -> None:
+    def watched(self: RunLog, turn: int, epoch: int, **figures: Any) -> None:
         add(self, turn, epoch, **figures)
         if epoch % given.every == 0:
             samples.append({"epoch": epoch, "seconds": round(time.monotonic() - begun, 1), **state_of_process()})
             print(samples[-1], file=sys.stderr, flush=True)
 
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Results, "add", watched):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(RunLog, "add", watched):
         words = [*COMMAND.split(), "--set", f"epochs={given.epochs}", "--out", folder, "--data-root", folder]
         code = experiment.main("vision", words)
     results = {

@@ -48,7 +48,7 @@ def outcome(out: Path) -> dict[str, Any]:
         store.close()
         if newest is None or store.notices:
             raise ValueError("; ".join(store.notices) or f"{folder}: there is no checkpoint")
-        found[folder.name] = newest.state
+        found[folder.name] = {"layers": newest.layers, "losses": newest.info.losses, "step": newest.info.step}
     return found
 
 

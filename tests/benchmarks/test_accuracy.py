@@ -41,7 +41,7 @@ with open(out / f"digits_vgg_{method}.csv", "w") as file:
 block = dict(train_samples=9, parameters_training=7, parameters_inference=5, threads=1, config={}, provenance={
     "command": ["/secret"], "device_names": {"cpu": "CPU"}, "versions": {"python": "3", "torch": "2"}, "cores": 1})
 block["notes"] = ["vectors found in " + of["--data-root"] + "/vectors.txt"]
-(out / "digits_vgg.json").write_text(json.dumps({"methods": {method: block}}))
+(out / f"digits_vgg_{method}.json").write_text(json.dumps(block))
 print("digits, vgg: 9 training; 10 classes")
 """
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training.report.results import columns
 
 from training import demo, experiment
 from training.config.schema import Task
 from training.report import record
-from training.report.results import columns
 from training.trainers.al import ALTrainer
 from training.trainers.trainer import cosine_lr
 

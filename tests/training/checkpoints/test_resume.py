@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from training.report.results import lock_results
 
 from benchmarks.faults.outcome import differences, outcome
 from tests.training.checkpoints.test_store import facts
@@ -24,7 +25,6 @@ from training.checkpoints.resume import check_same_run, describe
 from training.checkpoints.store import Checkpoint, Store, checkpoint_folder
 from training.config.schema import Task
 from training.errors import UsageError
-from training.report.results import lock_results
 from training.runs import epochs
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")

@@ -11,56 +11,76 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from training.config.schema import Method
 from training.errors import UsageError
 from training.report import pictures as report
 from training.report.comparison import comparison_table
 from training.report.pictures import draw
-from training.report.results import Facts, MethodSummary, Results
+from training.report.run_info import RunInfo
+from training.report.run_log import RunLog
+from training.report.summary import MethodSummary
 
-FACTS = Facts(
-    config={},
-    seeds=[0],
-    train_samples=10,
-    parameters_training=1234567,
-    parameters_inference=1000,
-    threads=1,
-    schedule=None,
-    devices=["cpu"],
-)
+TITLES = {"assoc": "associated loss", "ae": "auto-encoder loss"}
+
+
+def info(method: str, layers: int = 4, **changes: Any) -> RunInfo:
+    local = {"al": ["assoc", "ae"], "other": ["loss"]}
+    values: dict[str, Any] = {
+        "config": {},
+        "seeds": [0],
+        "train_samples": 10,
+        "parameters_training": 1234567,
+        "parameters_inference": 1000,
+        "threads": 1,
+        "schedule": None,
+        "devices": ["cpu"],
+        "losses": {"": ["loss"]} if method == "bp" else {f"layer_{n}": local[method] for n in range(layers)},
+        "loss_titles": TITLES if method == "al" else {},
+    }
+    return RunInfo(**(values | changes))
 
 
 def run(
-    out: Path, method: Method, *, turns: int = 1, epochs: int = 1, layers: int = 4, loss: float = 0.5
+    out: Path, method: str, *, turns: int = 1, epochs: int = 1, layers: int = 4, loss: float = 0.5, **changes: Any
 ) -> MethodSummary:
-    results = Results(out, "digits", "vgg", method, layers, FACTS)
+    log = RunLog(out, "digits", "vgg", method, info(method, layers, **changes))
     for turn in range(turns):
         for epoch in range(1, epochs + 1):
             acc = 90.0 - 50 / epoch + turn
-            figures: dict[str, Any] = {"train_acc": acc, "val_acc": acc, "test_acc": acc, "train_time": 2.0 * epoch}
-            if method == "al":
-                figures |= {"assoc_loss": [loss] * layers, "ae_loss": [1e-3 ** (epoch / epochs)] * layers}
-                figures |= {"test_acc_depth": [acc - layers + depth for depth in range(layers)]}
-            else:
-                figures |= {"loss": loss}
-            results.add(turn, epoch, **figures)
-    results.finish_turn(turns - 1, peak_memory_mb=321.0)
-    summary = results.summary()
+            values = {"assoc": loss, "loss": loss, "ae": 1e-3 ** (epoch / epochs)}
+            log.add(
+                turn,
+                epoch,
+                train_acc=acc,
+                val_acc=acc,
+                test_acc=[acc] if method == "bp" else [acc - layers + depth for depth in range(1, layers)] + [acc],
+                train_time=2.0 * epoch,
+                losses={layer: {name: values[name] for name in names} for layer, names in log.info.losses.items()},
+            )
+    log.finish_turn(turns - 1, peak_memory_mb=321.0)
+    summary = log.summary()
     assert summary is not None
     return summary
 
 
 @pytest.mark.parametrize(
     ("methods", "turns", "epochs", "layers"),
-    [(["al"], 1, 1, 4), (["bp"], 1, 1, 4), (["al", "bp"], 3, 4, 4), (["al", "bp"], 2, 40, 13), (["al"], 1, 2, 1)],
+    [
+        (["al"], 1, 1, 4),
+        (["bp"], 1, 1, 4),
+        (["al", "bp"], 3, 4, 4),
+        (["al", "bp"], 2, 40, 13),
+        (["al"], 1, 2, 1),
+        (["bp", "other"], 1, 2, 3),
+        (["al", "bp", "other"], 2, 2, 4),
+    ],
 )
 def test_pictures_for_every_shape_of_run(
-    tmp_path: Path, methods: list[Method], turns: int, epochs: int, layers: int
+    tmp_path: Path, methods: list[str], turns: int, epochs: int, layers: int
 ) -> None:
     for method in methods:
         run(tmp_path, method, turns=turns, epochs=epochs, layers=layers)
-    pictures = draw(tmp_path, "digits", "vgg")
-    kinds = ["accuracy", "loss", *(["depth"] if "al" in methods else [])]
+    pictures = draw(tmp_path, "digits", "vgg", methods)
+    kinds = ["accuracy", "loss", *(["depth"] if methods != ["bp"] else [])]
     assert pictures == [tmp_path / f"digits_vgg_{kind}.png" for kind in kinds]
     for picture in pictures:
         pixels = imread(picture)
@@ -92,7 +112,7 @@ def test_what_the_accuracy_picture_holds(tmp_path: Path, monkeypatch: pytest.Mon
     assert colors == {"#0072B2", "#D55E00"}
     assert [ax.get_title() for ax in figures[1].axes] == ["AL: associated loss", "AL: auto-encoder loss", "BP: loss"]
     assert len(figures[1].axes[0].get_lines()) == 4
-    assert list(figures[2].axes[0].containers[0].lines[0].get_ydata()) == pytest.approx([76.5, 77.5, 78.5, 79.5])
+    assert list(figures[2].axes[0].containers[0].lines[0].get_ydata()) == pytest.approx([77.5, 78.5, 79.5, 80.5])
 
 
 def test_a_diverged_run_and_an_unfinished_turn_are_drawn(tmp_path: Path) -> None:
@@ -118,7 +138,7 @@ def test_a_file_that_is_not_ours_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         draw(tmp_path, "digits", "vgg")
     assert len(str(caught.value).splitlines()) == 1
-    assert f"{path}: is no file of results" in str(caught.value)
+    assert f"{path}: is not a file of results" in str(caught.value)
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -153,3 +173,38 @@ def test_the_table_is_aligned_and_complete(tmp_path: Path) -> None:
 
 def test_the_table_of_many_turns_stays_narrow(tmp_path: Path) -> None:
     assert "3 to 3" in comparison_table([run(tmp_path, "bp", turns=6, epochs=3)])
+
+
+def shown(out: Path, methods: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the titles of the panels of the picture of the losses."""
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(report, "_save", keep)
+    draw(out, "digits", "vgg", methods)
+    return [ax.get_title() for ax in figures[1].axes]
+
+
+def test_a_panel_per_loss_named_by_the_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, "other", layers=2)
+    assert shown(tmp_path, ["other"], monkeypatch) == ["other: loss"]
+    run(tmp_path, "al", loss_titles={"ae": "auto-encoder loss"})
+    assert shown(tmp_path, ["al"], monkeypatch)[:2] == ["AL: assoc", "AL: auto-encoder loss"]
+
+
+def test_an_earlier_result_is_shown_if_it_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = ["AL: associated loss", "AL: auto-encoder loss"]
+    run(tmp_path, "bp", config={"lr": 1, "workers": 1})
+    run(tmp_path, "al", config={"lr": 1, "workers": 2})
+    assert shown(tmp_path, ["al"], monkeypatch) == [*losses, "BP: loss"]
+    for other in ({"config": {"lr": 2}}, {"config": {"lr": 1}, "seeds": [1]}):
+        run(tmp_path, "al", **other)
+        assert shown(tmp_path, ["al"], monkeypatch) == losses
+    run(tmp_path, "al", config={"lr": 1})
+    for damage in ("", "{", "[]", "null", '{"config": 3}'):
+        (tmp_path / "digits_vgg_bp.json").write_text(damage)
+        assert shown(tmp_path, ["al"], monkeypatch) == losses
+    assert shown(tmp_path, ["al", "bp"], monkeypatch) == [*losses, "BP: loss"], "its CSV is as good as ever"

@@ -23,16 +23,16 @@ def scalars(folder: Path) -> dict[str, Points]:
 
 def utilization(*busy: tuple[str, float]) -> Utilization:
     rows = [Row(device, [f"layer_{number}"], share, 0.0, 0.0, 0.0) for number, (device, share) in enumerate(busy)]
-    return Utilization(rows, ceiling=1.0, speedup=None, bottleneck="layer_0", advice="")
+    return Utilization(rows, at_work=1.0, ceiling=1.0, bottleneck="layer_0", speedup_estimate=None, advice="")
 
 
 def test_losses_go_by_method_turn_and_layer(tmp_path: Path) -> None:
     with TensorBoardWriter(tmp_path) as board:
-        layers = ["conv_1", "conv_2"]
-        board.losses("al", 1, 30, {"assoc_loss": [0.5, 0.25], "ae_loss": [2.0, 4.0]}, layers)
-        board.losses("al", 1, 60, {"assoc_loss": [0.125, 0.0625], "ae_loss": [1.0, 3.0]}, layers)
-        board.losses("al", 2, 30, {"assoc_loss": [8.0, 8.0], "ae_loss": [8.0, 8.0]}, layers)
-        board.losses("bp", 1, 30, {"loss": 1.5}, [])
+        board.losses("al", 1, 30, {"conv_1": {"assoc": 0.5, "ae": 2.0}, "conv_2": {"assoc": 0.25, "ae": 4.0}})
+        board.losses("al", 1, 60, {"conv_1": {"assoc": 0.125, "ae": 1.0}, "conv_2": {"assoc": 0.0625, "ae": 3.0}})
+        board.losses("al", 2, 30, {"conv_1": {"assoc": 8.0, "ae": 8.0}, "conv_2": {"assoc": 8.0, "ae": 8.0}})
+        board.losses("local", 1, 30, {"conv_1": {"loss": 7.0}})
+        board.losses("bp", 1, 30, {"": {"loss": 1.5}})
     found = scalars(tmp_path)
     assert found["al/turn_1/assoc_loss/conv_1"] == [(30, 0.5), (60, 0.125)]
     assert found["al/turn_1/assoc_loss/conv_2"] == [(30, 0.25), (60, 0.0625)]
@@ -40,7 +40,8 @@ def test_losses_go_by_method_turn_and_layer(tmp_path: Path) -> None:
     assert found["al/turn_1/ae_loss/conv_2"] == [(30, 4.0), (60, 3.0)]
     assert found["al/turn_2/ae_loss/conv_2"] == [(30, 8.0)]
     assert found["bp/turn_1/loss"] == [(30, 1.5)]
-    assert len(found) == 4 + 4 + 1
+    assert found["local/turn_1/loss/conv_1"] == [(30, 7.0)]
+    assert len(found) == 4 + 4 + 1 + 1
 
 
 def test_an_epoch_goes_by_its_number(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_method_without_workers_has_no_busy_time(tmp_path: Path) -> None:
 
 def test_an_epoch_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     with TensorBoardWriter(tmp_path) as board:
-        board.losses("bp", 1, 3, {"loss": 0.5}, [])
+        board.losses("bp", 1, 3, {"": {"loss": 0.5}})
         board.epoch("bp", 1, 1, accuracies={}, samples_per_second=2.0, utilization=None)
         assert scalars(tmp_path) == {"bp/turn_1/loss": [(3, 0.5)], "bp/turn_1/samples_per_second": [(1, 2.0)]}
 
@@ -91,18 +92,12 @@ def test_an_epoch_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
 def test_an_interruption_loses_nothing_that_was_written(tmp_path: Path) -> None:
     def interrupted() -> None:
         with TensorBoardWriter(tmp_path) as board:
-            board.losses("bp", 1, 7, {"loss": 0.25}, [])
+            board.losses("bp", 1, 7, {"": {"loss": 0.25}})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert scalars(tmp_path) == {"bp/turn_1/loss": [(7, 0.25)]}
-
-
-@pytest.mark.parametrize("layers", [["conv_1"], ["conv_1", "conv_2", "conv_3"]])
-def test_a_loss_without_a_layer_or_the_other_way_round_is_refused(tmp_path: Path, layers: list[str]) -> None:
-    with TensorBoardWriter(tmp_path) as board, pytest.raises(ValueError, match="zip"):
-        board.losses("al", 1, 1, {"assoc_loss": [1.0, 2.0]}, layers)
 
 
 def test_the_folder_is_made(tmp_path: Path) -> None:
