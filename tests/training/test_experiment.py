@@ -8,15 +8,20 @@ import json
 import shlex
 import subprocess
 import sys
+import traceback
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training.report.results import columns
+import torch
 
+from ALPackage import ALStack
+from models import BPModel
 from training import demo, experiment
 from training.config.schema import Task
-from training.report import record
+from training.report import gallery
+from training.report.columns import columns
 from training.trainers.al import ALTrainer
 from training.trainers.trainer import cosine_lr
 
@@ -62,13 +67,14 @@ def test_both_methods_leave_the_promised_files(
     assert tables == [f"{stem}_al.csv", f"{stem}_bp.csv"]
     for method in ("al", "bp"):
         table = rows(tmp_path / f"{stem}_{method}.csv", without=())
-        assert list(table[0]) == columns(method, layers)
+        losses = {f"layer {n}": ("assoc", "ae") for n in range(layers)} if method == "al" else {"": ("loss",)}
+        assert list(table[0]) == columns(losses)
         assert [(row["turn"], row["epoch"]) for row in table] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
         assert 0 < float(table[0]["train_time"]) < float(table[1]["train_time"])
         assert all(0 <= float(row[key]) <= 100 for row in table for key in ("train_acc", "val_acc", "test_acc"))
     for row in rows(tmp_path / f"{stem}_al.csv"):
         assert row[f"test_acc_depth_{layers}"] == row["test_acc"]
-    methods = json.loads((tmp_path / f"{stem}.json").read_text())["methods"]
+    methods = {m: json.loads((tmp_path / f"{stem}_{m}.json").read_text()) for m in ("al", "bp")}
     assert methods["al"]["seeds"] == methods["bp"]["seeds"] == [6, 7]
     assert methods["al"]["schedule"] == "continuous"
     assert methods["bp"]["threads"] == 1
@@ -79,7 +85,7 @@ def test_both_methods_leave_the_promised_files(
     assert len(list(tmp_path.glob("*.png"))) == 3
     printed = capsys.readouterr()
     assert "test accuracy (%)" in printed.out
-    assert f"{stem}.json" in printed.out
+    assert f"{stem}_bp.json" in printed.out
     assert printed.err == "", "a bar or a warning where no terminal is"
 
 
@@ -111,17 +117,17 @@ def test_the_results_say_which_bridge_was_meant(
     model: str, asked: str, bridge: str, datasets: Path, tmp_path: Path
 ) -> None:
     assert command("vision", f"tinyImageNet {model} --method al --set bridge={asked}", datasets, tmp_path) == 0
-    block = json.loads((tmp_path / f"tinyImageNet_{model}.json").read_text())["methods"]["al"]
+    block = json.loads((tmp_path / f"tinyImageNet_{model}_al.json").read_text())
     assert block["config"]["bridge"] == bridge
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_one_method_keeps_the_other_ones_results(datasets: Path, tmp_path: Path) -> None:
     assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
-    before = (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes()
+    before = {path: path.read_bytes() for path in tmp_path.glob("tinyImageNet_vgg_bp.*")}
     assert command("vision", "tinyImageNet vgg --method al", datasets, tmp_path) == 0
-    assert (tmp_path / "tinyImageNet_vgg_bp.csv").read_bytes() == before
-    assert set(json.loads((tmp_path / "tinyImageNet_vgg.json").read_text())["methods"]) == {"al", "bp"}
+    assert len(before) == 2
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize(
@@ -166,14 +172,14 @@ def test_a_default_number_of_heads_is_fitted_with_a_notice(
 ) -> None:
     assert command("text", "agnews transformer --method al", datasets, tmp_path) == 0
     assert "n_heads is 5: 6 does not divide the model's width of 50" in capsys.readouterr().out
-    block = json.loads((tmp_path / "agnews_transformer.json").read_text())["methods"]["al"]
+    block = json.loads((tmp_path / "agnews_transformer_al.json").read_text())
     assert block["config"]["n_heads"] == 5
 
 
 def test_an_interruption_keeps_what_is_done(
     datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = ALTrainer.train
+    train = ALTrainer.train_epoch
     calls = 0
 
     def interrupted(self: ALTrainer, *arguments: Any) -> Any:
@@ -183,7 +189,7 @@ def test_an_interruption_keeps_what_is_done(
             raise KeyboardInterrupt
         return train(self, *arguments)
 
-    monkeypatch.setattr(ALTrainer, "train", interrupted)
+    monkeypatch.setattr(ALTrainer, "train_epoch", interrupted)
     assert command("vision", "tinyImageNet vgg", datasets, tmp_path) == 130
     assert len(rows(tmp_path / "tinyImageNet_vgg_al.csv")) == 1
     assert not (tmp_path / "tinyImageNet_vgg_bp.csv").exists()
@@ -242,8 +248,7 @@ def test_the_thesis_recipe_runs(
     more = "--set recipe=thesis --set warmup=0.5 --set label_smoothing=0.1"
     assert command(task, f"{text} {more} {small}", datasets, tmp_path) == 0
     dataset, model = text.split()
-    methods = json.loads((tmp_path / f"{dataset}_{model}.json").read_text())["methods"]
-    config = methods["al"]["config"]
+    config = json.loads((tmp_path / f"{dataset}_{model}_al.json").read_text())["config"]
     assert (config["association"], config["codes"]) == ("mse", "sigmoid" if task == "vision" else "tanh")
     assert (config["recipe"], config["warmup"]) == ("default", 0.5)  # some of its keys are set otherwise
     assert capsys.readouterr().err == ""
@@ -270,7 +275,7 @@ def test_the_demo_runs_both_tasks_and_ends_with_the_comparison(
     end = printed[printed.rindex("digits, vgg, 1 turn") :]
     assert "docstrings, lstm, 1 turn" in end
     assert end.count("peak memory (MB)") == 2
-    for name in ("digits_vgg_al.csv", "docstrings_lstm.json", "docstrings_lstm_accuracy.png"):
+    for name in ("digits_vgg_al.csv", "docstrings_lstm_al.json", "docstrings_lstm_accuracy.png"):
         assert (tmp_path / name).exists()
         assert name in end
 
@@ -293,8 +298,8 @@ def test_an_interruption_while_the_pictures_are_drawn_loses_no_table(
     def interrupted(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(record.Record, "draw_now_and_then", lambda self: None)
-    monkeypatch.setattr(record, "draw", interrupted)
+    monkeypatch.setattr(gallery.Gallery, "draw_now_and_then", lambda *_: None)
+    monkeypatch.setattr(gallery, "draw", interrupted)
     assert command("vision", "tinyImageNet vgg --method al", datasets, tmp_path) == 130
     printed = capsys.readouterr()
     assert "test accuracy (%)" in printed.out
@@ -312,19 +317,46 @@ def test_a_foreign_file_of_the_other_method_costs_no_result(
     assert "tinyImageNet_vgg_al.csv" in printed
 
 
-def test_pictures_show_an_earlier_result_only_if_it_is_comparable(
+def test_from_main_to_the_first_step_there_are_at_most_nine_frames(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[set[str]] = []
+    """Guards a fault: 15 frames in 8 files, four of which only caught exceptions."""
+    stacks: list[list[str]] = []
 
-    def remember(out: Path, dataset: str, model: str, methods: set[str]) -> list[Path]:
-        shown.append(set(methods))
-        return []
+    class Probe(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            frames = traceback.extract_stack()
+            own = [frame.name for frame in frames if Path(frame.filename).is_relative_to(ROOT)]
+            stacks.append(own[own.index("main") : -1])
+            return super().step(closure)
 
-    monkeypatch.setattr(record, "draw", remember)
-    assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
-    assert command("vision", "tinyImageNet vgg --method al --schedule sequential", datasets, tmp_path) == 0
-    assert shown[-1] == {"al", "bp"}
-    for other in ("--seed 3", "--limit-train 30", "-r 2", "--set base_lr=0.01"):
-        assert command("vision", f"tinyImageNet vgg --method al {other}", datasets, tmp_path) == 0
-        assert shown[-1] == {"al"}, other
+    monkeypatch.setattr("models.assemble.adamw", Probe)
+    command("vision", "tinyImageNet vgg --method al --schedule sequential", datasets, tmp_path)
+    # Not the rehearsal's, nor those of the measuring.
+    frames = next(stack for stack in stacks if "train_turn" in stack)
+    assert frames[:5] == ["main", "run", "train_method", "train_turn", "train_epoch"]
+    assert frames[-2:] == ["backward_and_update", "update"]
+    assert len(frames) <= 9, frames
+
+
+def test_a_turn_never_meets_the_model_of_the_one_before(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a fault: turn 2's model was built while turn 1's was alive, which the peak memory then showed."""
+    built: list[weakref.ref[torch.nn.Module]] = []
+    alive: list[int] = []
+    set_device = BPModel.set_device, ALStack.set_device
+
+    def counting(original: Any) -> Any:
+        def set_device(self: Any, devices: Any) -> Any:
+            alive.append(sum(ref() is not None and ref() is not self for ref in built))
+            built.append(weakref.ref(self))
+            return original(self, devices)
+
+        return set_device
+
+    for kind, original in zip((BPModel, ALStack), set_device, strict=True):
+        monkeypatch.setattr(kind, "set_device", counting(original))
+    assert command("vision", "tinyImageNet vgg -r 3 --workers 2", datasets, tmp_path) == 0
+    assert len(built) == 2 * (1 + 3), "a rehearsal and three turns each"
+    assert alive == [0] * len(built)

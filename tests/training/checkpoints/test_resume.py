@@ -11,21 +11,26 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training.report.results import lock_results
 
 from benchmarks.faults.outcome import differences, outcome
-from tests.training.checkpoints.test_store import facts
+from tests.training.checkpoints.test_store import info
+from tests.training.specs import make_spec
 from training import experiment
+from training.checkpoints import store as store_module
+from training.checkpoints.info import RunRecord
 from training.checkpoints.resume import check_same_run, describe
 from training.checkpoints.store import Checkpoint, Store, checkpoint_folder
 from training.config.schema import Task
 from training.errors import UsageError
-from training.runs import epochs
+from training.report.output import lock_results
+from training.runs import turn
+from training.runs.progress import ProgressBar
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,7 +61,7 @@ def assert_same(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 def strike(monkeypatch: pytest.MonkeyPatch, after: int, signum: signal.Signals) -> None:
     """Have a signal come while batch number `after` of the run is trained; it is the second one's turn then."""
-    call, seen = epochs._Progress.__call__, [0]
+    call, seen = ProgressBar.__call__, [0]
 
     def progress(self: Any, losses: Any) -> None:
         call(self, losses)
@@ -64,7 +69,13 @@ def strike(monkeypatch: pytest.MonkeyPatch, after: int, signum: signal.Signals) 
         if seen[0] == after:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(epochs._Progress, "__call__", progress)
+    monkeypatch.setattr(ProgressBar, "__call__", progress)
+
+
+def _renamed(state: Any, part: str, other: str) -> Any:
+    """Return the state of a layer with the weights of a part under another name."""
+    layer = {name.replace(part, other): value for name, value in state["layer"].items()}
+    return {**state, "layer": layer}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def whole(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     found = {}
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OMP_NUM_THREADS", "1")
-        patched.setattr("training.report.record.draw", lambda *_: [])
+        patched.setattr("training.report.gallery.draw", lambda *_: [])
         for task in COMMANDS:
             out = tmp_path_factory.mktemp(task)
             assert command(task, "-r 2", datasets, out) == 0
@@ -103,13 +114,12 @@ def test_a_run_that_is_interrupted_again_and_again_ends_as_one_that_is_not(
         if found == 0:
             break
         assert found == code
-        assert "--resume goes on from the last checkpoint" in printed.err
+        assert "--resume continues from the last checkpoint" in printed.err
         assert "Traceback" not in printed.err
     assert found == 0
     assert process >= 3
     assert_same(outcome(tmp_path), whole[task])
-    methods = json.loads(next(tmp_path.glob("*.json")).read_text())["methods"]
-    assert sum(block["resumptions"] for block in methods.values()) >= 3
+    assert sum(json.loads(path.read_text())["resumptions"] for path in tmp_path.glob("*.json")) >= 3
 
 
 @pytest.mark.gpu
@@ -183,16 +193,19 @@ def test_damage_to_the_newest_checkpoint_costs_time_and_nothing_else(
     with monkeypatch.context() as patched:
         strike(patched, 18, signal.SIGTERM)  # the last batch of AL's turn: what is damaged will be written again
         assert command("vision", "-r 2", datasets, tmp_path) == 143
-    files = sorted(checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "al").glob("*/*.pt"), key=os.path.getmtime)
-    assert len(files) == 2
-    files[1].write_bytes(files[1].read_bytes()[:1000])
+    folder = checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "al")
+    manifests = sorted(folder.glob("*/turn*.json"), key=os.path.getmtime)
+    assert len(manifests) == 2
+    damaged = manifests[1].with_name(f"{manifests[1].stem}.3-conv_3.pt")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
     capsys.readouterr()
     assert command("vision", "-r 2 --resume", datasets, tmp_path) == 0
     printed = capsys.readouterr().out
     assert (
-        f"note: checkpoint {files[1].with_suffix('')} cannot be used (its tensors are not what was written)" in printed
+        f"note: checkpoint {manifests[1].with_suffix('')} cannot be used (its tensors are not what was written)"
+        in printed
     )
-    assert f"AL: goes on from turn 1, epoch {files[0].stem[11]}/3" in printed
+    assert f"AL: continues from turn 1, epoch {manifests[0].stem[11]}/3" in printed
     assert_same(outcome(tmp_path), whole["vision"])
 
 
@@ -208,7 +221,7 @@ def test_a_method_that_the_interrupted_run_had_not_begun_is_trained_and_not_take
     assert "unfinished" not in capsys.readouterr().out
     assert command("vision", "--resume", datasets, tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "AL: goes on from turn 1, epoch 1/3, batch " in printed
+    assert "AL: continues from turn 1, epoch 1/3, batch " in printed
     assert "bp turn 1 epoch 1/3" in printed
     assert_same(outcome(tmp_path), outcome(tmp_path / "other"))
 
@@ -221,13 +234,13 @@ def test_without_resume_an_unfinished_run_is_pointed_out_and_replaced(
         assert command("vision", "--method bp", datasets, tmp_path) == 130
     capsys.readouterr()
     assert command("vision", "--method bp --set checkpoint_every=null", datasets, tmp_path) == 0
-    assert "note: an unfinished BP run is there (turn1-epoch1-batch4); --resume would go on with it" in (
+    assert "note: an unfinished BP run is there (turn1-epoch1-batch4); --resume would continue it" in (
         capsys.readouterr().out
     )
     folder = checkpoint_folder(tmp_path, "tinyImageNet", "vgg", "bp")
     assert len(list(folder.iterdir())) == 1
-    assert [path.stem for path in sorted(folder.glob("*/*.json"))] == [
-        f"turn1-epoch{epoch}-batch{newest(folder).facts.position.batch}" for epoch in (2, 3)
+    assert [path.stem for path in sorted(folder.glob("*/turn*.json"))] == [
+        f"turn1-epoch{epoch}-batch{newest(folder).info.position.batch}" for epoch in (2, 3)
     ]
 
 
@@ -284,7 +297,7 @@ def test_a_method_that_joins_later_is_gone_on_with_as_well(
     assert "note: AL starts from the beginning\n" in capsys.readouterr().out
     assert command("vision", "--resume", datasets, tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "AL: goes on from turn 1" in printed
+    assert "AL: continues from turn 1" in printed
     assert "BP: finished before" in printed
 
 
@@ -314,12 +327,12 @@ def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(
         strike(patched, 4, signal.SIGINT)
         assert command("vision", "--method al", datasets, tmp_path) == 130
     capsys.readouterr()
-    read = Store._state
-    monkeypatch.setattr(Store, "_state", lambda *arguments: {**read(*arguments), "model": {}})
+    read = store_module.load_tensors
+    monkeypatch.setattr(store_module, "load_tensors", lambda *arguments: _renamed(read(*arguments), "enc.f", "enc.g"))
     assert command("vision", "--method al --resume", datasets, tmp_path) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --resume: checkpoint turn1-epoch1-batch")
-    assert " of AL does not fit this program (KeyError: 'conv_1')" in error
+    assert " of AL does not fit this program (RuntimeError: Error(s) in loading state_dict for AL:)" in error
     assert error.count("\n") == 1
 
 
@@ -332,13 +345,13 @@ def test_a_timeline_of_what_was_trained_before_is_not_drawn_and_it_is_said(
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(epochs, "measure_utilization", stop)  # after the training of the first epoch
+        patched.setattr(turn, "measure_utilization", stop)  # after the training of the first epoch
         assert command("vision", "--method al --set epochs=1", datasets, tmp_path) == 130
     words = f"--method al --set epochs=1 --resume --trace {tmp_path / 'trace.json'}"
     for _ in range(2):  # what is left is to measure; nothing is left
         capsys.readouterr()
         assert command("vision", words, datasets, tmp_path) == 0
-        assert "note: --trace: AL's first turn was trained before the interruption" in capsys.readouterr().out
+        assert "note: --trace: the first turn was trained before the interruption" in capsys.readouterr().out
         assert not (tmp_path / "trace.json").exists()
 
 
@@ -363,9 +376,12 @@ def test_keys_that_do_not_change_the_numbers_may_differ() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_may_change_the_last_bits_is_said() -> None:
-    changes = {"date": "D", "versions": {"torch": "2.3"}, "epochs": 3, "batches_per_epoch": 9}
-    point = Checkpoint("run", facts(2, 1, 4).model_copy(update=changes), {})
-    assert describe(point, 1, {"torch": "2.3"}) == ["AL: goes on from turn 2, epoch 1/3, batch 4/9 (of D)"]
-    (_, more) = describe(point, 2, {"torch": "2.4"})
+def test_what_may_change_the_last_bits_is_said(tmp_path: Path) -> None:
+    described = {"provenance": {"versions": {"torch": "2.3"}}, "threads": 1}
+    record = RunRecord(dataset="digits", model="vgg", method="al", methods_of_run=["al"], info=described)
+    changes = {"date": "D", "epochs": 3, "batches_per_epoch": 9}
+    point = Checkpoint("run", record, info(2, 1, 4).model_copy(update=changes), {})
+    spec = make_spec(tmp_path, versions={"torch": "2.3"})
+    assert describe(point, spec) == ["AL: continues from turn 2, epoch 1/3, batch 4/9 (of D)"]
+    (_, more) = describe(point, replace(spec, threads=2, versions={"torch": "2.4"}))
     assert "torch 2.3 then, 2.4 now; 1 intra-op threads per worker then, 2 now: the last bits may differ" in more

@@ -17,7 +17,7 @@ from ALPackage import AE, AL, ENC, ALStack
 from models import BPModel
 from models.blocks import Block
 from training.errors import ConfigError
-from training.report import record
+from training.report import gallery
 from training.runs.compile import compile_layers
 from training.trainers.al import ALTrainer
 from training.trainers.trainer import mixed_precision
@@ -135,7 +135,7 @@ def test_nothing_is_left_to_compile_when_the_workers_run(schedule: str, precisio
         compile_layers(stack, batches(5, 2), 1)
     assert traced == ["MainThread"] * 2 * 2 * 2  # layers, parts, sizes
     with ALTrainer(stack, schedule, precision=precision, threads=1) as trainer:
-        trainer.train(batches(5, 5, 2), lambda step: 0.01, lambda losses: None)
+        trainer.train_epoch(batches(5, 5, 2), lambda step: 0.01, lambda losses: None)
     assert len(traced) == 2 * 2 * 2
 
 
@@ -148,7 +148,7 @@ def test_a_command_compiles_on_the_main_thread_only(
     traced: list[str], datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # so that BP, and compiling, would take all cores
-    monkeypatch.setattr(record, "draw", lambda *arguments: [])
+    monkeypatch.setattr(gallery, "draw", lambda *arguments: [])
     few = "--limit-train 6 --set train_batch_size=4 --set image_size=16 --set epochs=1"
     text = f"tinyImageNet vggal --workers 2 --set threads=1 --set compile=true {few}"
     assert command("vision", text, datasets, tmp_path) == 0

@@ -15,7 +15,7 @@ import pytest
 
 from training import experiment
 from training.checkpoints.store import Store, checkpoint_folder
-from training.runs import epochs
+from training.runs.progress import ProgressBar
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
 COMMAND = "tinyImageNet vgg --method al --workers 1 --set width=0.05 --set train_batch_size=16 --set epochs=2"
@@ -102,28 +102,27 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_results_that_cannot_be_read_are_not_replaced(
-    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_folder_where_a_result_should_go_is_one_line(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They hold the other method's figures."""
-    path = tmp_path / "tinyImageNet_vgg.json"
+    path = tmp_path / "tinyImageNet_vgg_al.json"
     path.mkdir()
     assert command("", datasets, tmp_path) == 2
-    assert f"{path}: cannot be read (Is a directory), and holds the other method's figures" in capsys.readouterr().err
+    assert f"{path}: cannot be written (Is a directory)" in capsys.readouterr().err
 
 
 def test_a_folder_that_vanishes_is_told_in_one_line(
     datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "result"
-    call = epochs._Progress.__call__
+    call = ProgressBar.__call__
 
     def vanish(self: Any, losses: Any) -> None:
         call(self, losses)
         shutil.rmtree(out, ignore_errors=True)
         out.write_text("a file where the folder was")
 
-    monkeypatch.setattr(epochs._Progress, "__call__", vanish)
+    monkeypatch.setattr(ProgressBar, "__call__", vanish)
     assert command("", datasets, out) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -59,10 +59,11 @@ def test_the_checkpoints_before_it_are_kept_and_can_be_gone_on_with(
     assert command("vision", f"{VISION} --method al", datasets, tmp_path) == 2
     per_epoch = 6
     assert f"on batch {per_epoch + 3} (the first is 0)" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.glob("checkpoints/*/*/*.pt")] == [f"turn1-epoch1-batch{per_epoch}.pt"]
+    (manifest,) = tmp_path.glob("checkpoints/*/*/turn*.json")
+    assert manifest.stem == f"turn1-epoch1-batch{per_epoch}"
     assert command("vision", f"{VISION} --method al --resume --set on_nan=skip", datasets, tmp_path) == 0
     assert "turn 1, epoch 2: conv_1 skipped 1 batches whose loss was not finite" in capsys.readouterr().out
-    block = json.loads((tmp_path / "tinyImageNet_vgg.json").read_text())["methods"]["al"]
+    block = json.loads((tmp_path / "tinyImageNet_vgg_al.json").read_text())
     assert len([note for note in block["notes"] if "skipped 1 batches" in note]) == 4
     assert all(block["final_epoch"][0][f"assoc_loss_{layer}"] is not None for layer in range(1, 5))
 
@@ -73,7 +74,9 @@ def test_where_every_batch_is_bad_the_run_with_skip_still_ends(
 ) -> None:
     assert command("vision", f"{VISION} {WILD} --method {method} --set on_nan=skip", datasets, tmp_path) == 0
     assert "skipped 6 batches whose loss was not finite" in capsys.readouterr().out
-    json.loads((tmp_path / "tinyImageNet_vgg.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+    json.loads(
+        (tmp_path / f"tinyImageNet_vgg_{method}.json").read_text(), parse_constant=lambda word: pytest.fail(word)
+    )
 
 
 @pytest.mark.parametrize("when", [0, 40])
@@ -83,11 +86,11 @@ def test_memory_that_is_not_there_is_one_line(
     """While the costs are measured, and while it trains."""
     forward, calls = ENC.forward, [0]
 
-    def greedy(self: ENC, x: Any) -> Any:
+    def greedy(self: ENC, *inputs: Any) -> Any:
         calls[0] += 1
         if calls[0] > when:
             torch.empty(2**55)
-        return forward(self, x)
+        return forward(self, *inputs)
 
     monkeypatch.setattr(ENC, "forward", greedy)
     assert command("vision", f"{VISION} --method al --schedule sequential --workers 1", datasets, tmp_path) == 2

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from ALPackage import ALStack
+from ALPackage import AL, ALStack
 from ALPackage.placement.cost import LayerCost
+from tests.training.specs import make_spec
 from training.config.schema import VisionConfig
 from training.errors import ConfigError
 from training.runs import placement as placing
-from training.runs.placement import check_devices, place
+from training.runs.placement import place
+from training.runs.resolve import find_machine
 
 from ...ALPackage.hooked import assert_equal, hooked, nothing, pairs, snapshot
 
@@ -31,8 +33,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, device) asked for."""
     calls: Asked = []
 
-    def measure(stack: ALStack, batch: Any, *, threads: int, device: torch.device) -> list[LayerCost]:
-        calls.append((batch, threads, str(device)))
+    def measure(stack: ALStack, batch: Any, *, threads: int, device: torch.device | None) -> list[LayerCost]:
+        calls.append((batch, threads, str(device or [layer.placement for layer in stack])))
         return [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**30) for name, ms in zip(stack.names, MS, strict=True)]
 
     monkeypatch.setattr(placing, "measure", measure)
@@ -57,7 +59,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 def test_auto_follows_the_costs(
     schedule: Any, workers: int | None, threads: int, stages: list[int], ceiling: float, stack: ALStack, asked: Asked
 ) -> None:
-    placed = place(stack, BATCH, VisionConfig(schedule=schedule, workers=workers), "vgg", threads)
+    placed = place(stack, BATCH, make_spec(schedule=schedule, workers=workers, threads=threads))
     assert placed.stages == stages
     assert placed.names == [f"cpu:{stage}" for stage, size in enumerate(stages) for _ in range(size)]
     assert placed.plan is not None
@@ -69,13 +71,13 @@ def test_the_sequential_schedule_needs_one_device_and_no_measuring(
     stack: ALStack, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for workers in (None, 3):
-        placed = place(stack, BATCH, VisionConfig(schedule="sequential", workers=workers), "vgg", 1)
+        placed = place(stack, BATCH, make_spec(schedule="sequential", workers=workers))
         assert (placed.names, placed.stages, placed.plan) == (["cpu:0"] * 4, [4], None)
-    given = VisionConfig(schedule="sequential", al_gpu_list=["cpu:0", "cpu:0", "cpu:1", "cpu"])
-    placed = place(stack, BATCH, given, "vgg", 1)
+    given = make_spec(schedule="sequential", devices=("cpu:0", "cpu:0", "cpu:1", "cpu"))
+    placed = place(stack, BATCH, given)
     assert (placed.names, placed.stages, placed.plan) == (["cpu:0", "cpu:0", "cpu:1", "cpu"], [2, 1, 1], None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert place(stack, BATCH, VisionConfig(schedule="sequential"), "vgg", 1).names == ["cuda:0"] * 4
+    assert place(stack, BATCH, make_spec(schedule="sequential")).names == ["cuda:0"] * 4
     assert asked == []
 
 
@@ -88,19 +90,17 @@ def test_the_sequential_schedule_needs_one_device_and_no_measuring(
         (["cpu:1", "cpu:0", "cpu:1", "cpu:1"], [1, 1, 2], 10 / 4),
     ],
 )
-@pytest.mark.parametrize("per_model", [False, True])
 def test_a_list_is_obeyed_and_its_plan_says_what_to_expect(
-    devices: list[str], stages: list[int], ceiling: float, per_model: bool, stack: ALStack, asked: Asked
+    devices: list[str], stages: list[int], ceiling: float, stack: ALStack, asked: Asked
 ) -> None:
-    config = VisionConfig(al_gpu_list={"vgg": devices} if per_model else devices)
-    placed = place(stack, BATCH, config, "vgg", 1)
+    placed = place(stack, BATCH, make_spec(devices=tuple(devices)))
     assert placed.names == devices
     assert placed.stages == stages
     assert placed.plan is not None
     assert placed.plan.sizes == tuple(stages)
     assert [str(device) for device in placed.plan.per_layer_devices] == devices
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, 1, devices[0])]
+    assert asked == [(BATCH, 1, str([torch.device(name) for name in devices]))], "each layer where it will be"
 
 
 def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
@@ -109,18 +109,18 @@ def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
     free = [3 * 2**30, 2**30]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(placing, "capacities", lambda devices: free[: len(devices)])
-    placed = place(stack, BATCH, VisionConfig(), "vgg", 1)
+    placed = place(stack, BATCH, make_spec())
     assert placed.names == ["cuda:0"] * 3 + ["cuda:1"]  # by the costs alone it would be 1 and 3
     free[0] = 2**30
     with pytest.raises(
         ConfigError, match=r"^al_gpu_list: the layers need 4\.00 GiB.* no cut fits devices with 1\.00, 1\.00 GiB"
     ):
-        place(stack, BATCH, VisionConfig(), "vgg", 1)
+        place(stack, BATCH, make_spec())
 
 
 def test_real_costs_leave_the_stack_and_the_random_numbers_as_they_were(stack: ALStack) -> None:
     before, numbers = snapshot(stack), torch.get_rng_state()
-    placed = place(stack, BATCH, VisionConfig(workers=2), "vgg", 1)
+    placed = place(stack, BATCH, make_spec(workers=2))
     assert_equal(snapshot(stack), before)
     assert torch.equal(torch.get_rng_state(), numbers)
     assert placed.plan is not None
@@ -143,7 +143,39 @@ def test_a_device_that_is_not_there_is_one_line_with_the_key(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     config = VisionConfig.model_validate({f"{method}_gpu_list": devices})
     with pytest.raises(ConfigError) as caught:
-        check_devices(config, "vgg", method)
+        find_machine(config, "vgg", method)
     assert str(caught.value) == message
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 10)
-    check_devices(VisionConfig(al_gpu_list=["cpu", "cpu:7", "cuda", "cuda:9"]), "vgg", "al")
+    lists = {"vgg": ["cpu", "cpu:7", "cuda", "cuda:9"]}
+    for given in (lists, lists["vgg"]):
+        found = find_machine(VisionConfig(al_gpu_list=given), "vgg", "al")
+        assert found.devices == ("cpu", "cpu:7", "cuda", "cuda:9")
+        assert len(found.layers) == 4
+    assert find_machine(VisionConfig(), "vgg", "al").devices is None
+
+
+@pytest.mark.parametrize("devices", [None, ("cpu:0", "cpu:0", "cpu:1", "cpu:1")])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_costs_are_measured_with_the_arithmetic_of_the_run(
+    precision: str, dtype: torch.dtype, devices: Any, stack: ALStack
+) -> None:
+    """Guards a fault: the plan of a run in bfloat16 was that of a run in float32."""
+    types: set[torch.dtype] = set()
+    original = AL.forward
+
+    def forward(self: AL, x: Any, y: Any) -> Any:
+        types.add((torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
+        return original(self, x, y)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AL, "forward", forward)
+        place(stack, BATCH, make_spec(precision=precision, devices=devices))
+    assert types == {dtype}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_mixed_list_every_layer_is_measured_on_its_own_device(stack: ALStack) -> None:
+    placed = place(stack, BATCH, make_spec(devices=("cpu", "cpu", "cuda:0", "cuda:0")))
+    assert [layer.device.type for layer in stack] == ["cpu", "cpu", "cuda", "cuda"]
+    assert placed.names == ["cpu", "cpu", "cuda:0", "cuda:0"]

@@ -102,7 +102,7 @@ def test_every_schedule_shows_what_its_workers_did(
     last = next(line for line in printed[head:] if line.startswith("advice: "))
     assert last.startswith(f"advice: {advice}")
 
-    used = json.loads((tmp_path / "tinyImageNet_vgg.json").read_text())["methods"]["al"]["utilization"]
+    used = json.loads((tmp_path / "tinyImageNet_vgg_al.json").read_text())["utilization"]
     assert used["advice"] == last
     for row in used["devices"]:
         assert 0 < row["busy"] <= sum(row[share] for share in ("busy", "wait_input", "wait_space", "copy")) < 100.1
@@ -136,7 +136,10 @@ def test_scalars_can_be_read_back(datasets: Path, tmp_path: Path) -> None:
     [
         ("--method bp --trace {out}/trace.json", "--trace shows what AL's workers do, and --method bp has none"),
         ("--method al --trace {out}/taken/trace.json", "--trace {out}/taken/trace.json: cannot be written ("),
-        ("--method al --trace {out}/tinyImageNet_vgg.json", "--trace {out}/tinyImageNet_vgg.json: the results of"),
+        (
+            "--method al --trace {out}/tinyImageNet_vgg_al.json",
+            "--trace {out}/tinyImageNet_vgg_al.json: the results of",
+        ),
         ("--method al --tensorboard {out}/taken", "--tensorboard {out}/taken: cannot be written ("),
     ],
 )

@@ -101,7 +101,7 @@ def test_an_operation_that_python_cannot_interrupt_ends_with_the_process() -> No
     finally:
         process.kill()
     assert process.returncode == 143
-    assert error == "interrupted: it took too long to end; --resume goes on from the last checkpoint\n"
+    assert error == "interrupted: it took too long to end; --resume continues from the last checkpoint\n"
 
 
 def test_an_alarm_that_is_not_needed_any_more_strikes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
