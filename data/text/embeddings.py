@@ -164,7 +164,7 @@ def _vector(values: bytes, path: Path, number: int) -> np.ndarray:
 
 
 def _not_finite(path: Path, number: int) -> DataError:
-    return DataError(f"{path} line {number}: not a finite number; get the file again, or fix that line")
+    return DataError(f"{path} line {number}: not all values are finite numbers; get the file again, or fix that line")
 
 
 def _torchtext_vectors(tokens: list[str], lines: list[bytes], lower_case_backup: bool) -> Tensor:

@@ -13,9 +13,9 @@ import pytest
 from data.dataset import Dataset
 from data.errors import DataError
 from data.text import docstrings as module
-from data.text.docstrings import docstrings
+from data.text.docstrings import load
 from data.text.load import load_text
-from data.text.readers import Corpus
+from data.text.source import Corpus
 from data.text.tokenization import basic_english
 
 
@@ -27,7 +27,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return docstrings().read()
+    return load(Path("unused")).read()
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_two_readings_give_the_same_documents(real: Dataset, corpus: Corpus) -> 
 
 @pytest.mark.usefixtures("packages")
 def test_names_go_shared_texts_go_and_absent_packages_are_noted() -> None:
-    corpus = docstrings().read()
+    corpus = load(Path("unused")).read()
     train, test = list(corpus.train), list(corpus.test)
     assert corpus.classes == ["alphapkg", "betapkg"]
     assert Counter(label for _, label in train) == {0: 4, 1: 4}
@@ -96,7 +96,7 @@ def test_names_go_shared_texts_go_and_absent_packages_are_noted() -> None:
 
 
 @pytest.mark.usefixtures("packages")
-def test_one_package_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_package_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PACKAGES", {"alphapkg": "a-dist", "absentpkg": "absent-dist"})
     with pytest.raises(DataError, match=r"fewer than 2 are installed.*pip install -r requirements.txt"):
-        docstrings()
+        load(tmp_path)

@@ -1,4 +1,4 @@
-"""fashionMNIST and digits, the names, and what holds for every vision data set. No network, no GPU."""
+"""fashionMNIST in either place, zipped or plain, good and bad. No network, no GPU."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import data
-from data import DataError, Dataset, canonical, load_vision
+from data import DataError, Dataset, load_vision
 from data import download as download_module
-from data.download import RESOURCES
 
 
 def load(name: str, root: Path, **options: int | None) -> Dataset:
@@ -101,49 +99,3 @@ def test_images_and_labels_must_be_as_many(tmp_path: Path) -> None:
         (tmp_path / stem).unlink(missing_ok=True)
     with pytest.raises(DataError, match=r"fashionMNIST train set .*holds no images"):
         load("fashionMNIST", tmp_path)
-
-
-def test_digits_need_nothing_and_their_test_set_never_varies(tmp_path: Path) -> None:
-    one = load("digits", tmp_path)
-    two = load_vision("DIGITS", root=tmp_path, val_fraction=0.1, seed=7, limit_train=100)
-    assert list(tmp_path.iterdir()) == []
-    assert isinstance(one.test.inputs, torch.Tensor)
-    assert one.test.inputs.shape[1:] == (1, 16, 16)
-    assert torch.equal(one.test.inputs, two.test.inputs)  # type: ignore[arg-type]
-    assert torch.equal(one.test.labels, two.test.labels)
-    assert len(two.train) == 100
-    counts = one.test.labels.bincount()
-    assert len(one.train.labels) + len(one.test.labels) == 1797
-    assert 35 <= int(counts.min()) <= int(counts.max()) <= 37  # a fifth of each class
-    native = load("digits", tmp_path, image_size=8).train.inputs
-    assert isinstance(native, torch.Tensor)
-    assert (int(native.min()), int(native.max())) == (0, 255)
-    assert len(set(native.flatten().tolist())) == 17
-
-
-def test_digits_of_train_are_not_in_test(tmp_path: Path) -> None:
-    loaded = load("digits", tmp_path, image_size=8)
-    train = {bytes(image.numpy().tobytes()) for image in loaded.train.inputs}
-    test = {bytes(image.numpy().tobytes()) for image in loaded.test.inputs}
-    assert not train & test
-
-
-def test_a_size_below_one_pixel_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="image_size: got 0"):
-        load("digits", tmp_path, image_size=0)
-
-
-def test_names_are_told_apart_and_the_nearest_is_named() -> None:
-    assert canonical(" TinyImageNet ", "vision") == "tinyImageNet"
-    assert canonical("AGNEWS", "text") == "agnews"
-    with pytest.raises(DataError, match=r"unknown vision data set 'tinyimagnet': did you mean tinyImageNet\? Known: "):
-        canonical("tinyimagnet", "vision")
-    with pytest.raises(DataError, match=r"Known: agnews, dbpedia, imdb, docstrings$"):
-        canonical("xyz", "text")
-    with pytest.raises(DataError, match=r"agnews is not a vision data set: use nlpmain\.py"):
-        canonical("agnews", "vision")
-
-
-def test_every_name_can_be_loaded_or_fetched() -> None:
-    embedded = {"digits", "docstrings"}
-    assert {*data.VISION, *data.TEXT} - embedded == set(RESOURCES) - {"glove"}
