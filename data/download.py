@@ -3,8 +3,8 @@
     python -m data.download NAME [--data-root DIR]
 
 pooch checks the MD5 of what is downloaded. A file that the user put there is used as it is and never replaced. pooch's
-own downloader and processors are not used, because they cannot resume a download of hours that was interrupted, accept
-a web page as the file, and unpack in place without looking (see `data.storage.archives`).
+own downloader and processors are not used: they start an interrupted download again from the first byte, report a web
+page that a host sent instead of the file as a wrong checksum only, and unpack in place without checking the members.
 """
 
 from __future__ import annotations

@@ -3,15 +3,17 @@
 A plug-in is one Python file outside the packages that calls `register_dataset`:
 
     from data import DatasetEntry, register_dataset
-    from data.vision.images import Images
 
     def load(root, image_size):
+        from data import Images  # here, because it imports torch
+        ...
         return Images(classes=["cat", "dog"], train=(images, labels), test=(test_images, test_labels))
 
     register_dataset(DatasetEntry("pets", "vision", "cats and dogs, 64x64 RGB", load))
 
 This module must not import torch, numpy or anything else that is slow to import: the command line reads it to
-answer `--help`, `--list` and a misspelled name. That is why the entries below name their loaders as strings.
+answer `--help`, `--list` and a misspelled name. That is why the entries below name their loaders as strings, and why a
+plug-in should import what is slow inside its function.
 """
 
 from __future__ import annotations
@@ -122,8 +124,10 @@ def register_dataset(entry: DatasetEntry) -> None:
 
 
 def _identity(entry: DatasetEntry) -> tuple[str, str, str]:
-    load = entry.load if isinstance(entry.load, str) else f"{entry.load.__module__}:{entry.load.__qualname__}"
-    return entry.name, entry.task, load
+    # A plug-in that is run a second time defines its function anew, under the same name.
+    load: Any = entry.load
+    where = load if isinstance(load, str) else f"{load.__module__}:{getattr(load, '__qualname__', type(load))}"
+    return entry.name, entry.task, where
 
 
 def entry(name: str, task: Task) -> DatasetEntry:

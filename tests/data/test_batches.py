@@ -1,4 +1,4 @@
-"""The division of train, and batches that depend on seed, epoch and batch number alone. No GPU."""
+"""The division of train, and batches that depend on seed, epoch and batch number alone."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_probe_lies_in_train_and_is_as_large_as_val() -> None:
     assert len(made.test) == 50
 
 
-def test_the_digest_is_of_samples_labels_and_division_and_of_nothing_else() -> None:
+def test_the_digest_covers_samples_labels_and_division_and_nothing_else() -> None:
     def made(seed: int = 1, **changes: Any) -> Dataset:
         given = {"train": (torch.arange(50), torch.arange(50) % 2), "test": (torch.arange(9), torch.zeros(9))}
         return make_dataset("sample", ["a", "b"], **{**given, **changes}, val_fraction=0.2, seed=seed)
@@ -111,7 +111,7 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert visited(Batches(split, 8, plain, seed=4, epoch=1)) != first
 
 
-def test_without_a_seed_the_order_is_the_split_s_and_nothing_is_random() -> None:
+def test_without_a_seed_the_order_is_that_of_the_split_and_nothing_is_random() -> None:
     drawn: list[object] = []
 
     def transform(inputs: Tensor, draw: torch.Generator | None) -> Tensor:
@@ -135,7 +135,7 @@ def test_text_inputs_come_as_a_tuple() -> None:
     assert lengths.tolist() == labels.tolist() == [5, 3, 1]
 
 
-def test_augmentation_has_a_stream_per_batch_that_nothing_else_moves() -> None:
+def test_augmentation_has_a_stream_per_batch_that_nothing_else_advances() -> None:
     images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8).expand(8, -1, -1, -1).contiguous()
     split = Split(images, torch.zeros(8, dtype=torch.long), torch.arange(8))
     transform = VisionTransform(torch.zeros(3), torch.ones(3), "strong")

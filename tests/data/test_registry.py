@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import data
-from data import DataError, DatasetEntry, canonical, entry, match, register_dataset, registry
+from data import DataError, DatasetEntry, canonical, entry, match, register_dataset
 from data.download import OTHERS, resource_names
 from data.registry import entries, resolve
 from data.resource import Resource
@@ -21,12 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def load_nothing(*_: object) -> None:
     """Stand in for a loader."""
-
-
-@pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget, after the test, what it registered."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
 
 
 def test_names_match_in_any_case_and_the_nearest_is_suggested() -> None:
@@ -63,7 +57,7 @@ def test_defaults_that_depend_on_the_data_set_stand_in_its_entry() -> None:
     assert (entry("Digits", "vision").augmentation, entry("fashionmnist", "vision").augmentation) == ("none", "basic")
 
 
-@pytest.mark.usefixtures("plugins")
+@pytest.mark.usefixtures("forget_plugins")
 def test_a_registered_data_set_is_known_at_once() -> None:
     register_dataset(DatasetEntry("Pets", "vision", "cats and dogs", load_nothing))
     assert data.VISION["Pets"] == "cats and dogs"
@@ -75,7 +69,7 @@ def test_a_registered_data_set_is_known_at_once() -> None:
         canonical("pets", "text")
 
 
-@pytest.mark.usefixtures("plugins")
+@pytest.mark.usefixtures("forget_plugins")
 def test_a_taken_name_is_refused_but_the_same_data_set_may_come_twice() -> None:
     register_dataset(DatasetEntry("pets", "vision", "cats and dogs", load_nothing))
     register_dataset(DatasetEntry("pets", "vision", "dogs and cats", load_nothing))

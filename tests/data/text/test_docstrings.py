@@ -32,7 +32,7 @@ def corpus() -> Corpus:
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Two small packages, `alphapkg` and `betapkg`, that are looked for in place of the real ones, and one absent."""
+    """Two small packages, `alphapkg` and `betapkg`, searched in place of the real ones, and a missing one."""
     shared = "This sentence about shared matters stands in both of the packages, word for word, and is dropped."
     for name, word in (("alphapkg", "apples"), ("betapkg", "bears")):
         folder = tmp_path / name
@@ -83,7 +83,7 @@ def test_two_readings_give_the_same_documents(real: Dataset, corpus: Corpus) -> 
 
 
 @pytest.mark.usefixtures("packages")
-def test_names_go_shared_texts_go_and_absent_packages_are_noted() -> None:
+def test_names_and_shared_texts_are_removed_and_absent_packages_are_noted() -> None:
     corpus = load(Path("unused")).read()
     train, test = list(corpus.train), list(corpus.test)
     assert corpus.classes == ["alphapkg", "betapkg"]

@@ -67,7 +67,7 @@ def test_a_damaged_imdb_csv_is_named_with_its_line(tmp_path: Path, content: str,
         load("imdb", tmp_path)
 
 
-def test_absent_imdb_says_what_to_put_where(tmp_path: Path) -> None:
+def test_missing_imdb_says_what_to_put_where(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"IMDB_Dataset\.csv") as caught:
         load("imdb", tmp_path)
     assert str(tmp_path) in str(caught.value)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import DatasetEntry, register_dataset, registry
+from data import DatasetEntry, register_dataset
 from data.batches import Batches
 from data.dataset import Split
 from data.errors import DataError
@@ -111,7 +111,7 @@ def test_texts_are_tokenized_once_and_again_when_a_file_changes(agnews: Path, mo
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_cache_is_made_anew(agnews: Path, damage: str) -> None:
+def test_a_damaged_cache_is_built_again(agnews: Path, damage: str) -> None:
     first = load("agnews", agnews)
     (file,) = (agnews / ".cache").iterdir()
     whole = file.read_bytes()
@@ -123,7 +123,7 @@ def test_a_damaged_cache_is_made_anew(agnews: Path, damage: str) -> None:
     assert file.read_bytes() == whole
 
 
-def test_a_root_that_cannot_be_written_is_no_failure(agnews: Path) -> None:
+def test_a_root_that_cannot_be_written_is_not_an_error(agnews: Path) -> None:
     (agnews / ".cache").write_text("a file where the folder should be")
     assert len(load("agnews", agnews).train) == 8
     assert sorted(path.name for path in agnews.iterdir()) == [".cache", "ag_news_csv"]
@@ -142,7 +142,7 @@ def test_a_batch_is_cut_to_its_longest_document(agnews: Path) -> None:
 
 
 def test_trim_reads_nothing_from_the_device() -> None:
-    """A tensor on "meta" has no values: to read its longest length, as to wait for a GPU, is an error there."""
+    """A tensor on "meta" has no values, so reading a length there, which on a GPU would wait, is an error."""
     split = Split((torch.ones(4, 9, dtype=torch.int32), torch.tensor([3, 1, 2, 5])), torch.arange(4), torch.arange(4))
     shapes = [tokens.shape for (tokens, _), _ in Batches(split, 2, trim, device="meta")]
     assert shapes == [(2, 3), (2, 5)]
@@ -165,13 +165,7 @@ def write_topics(root: Path) -> Source:
     return Source(["topics", file], read)
 
 
-@pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget, after the test, what it registered."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-
-
-@pytest.mark.usefixtures("plugins")
+@pytest.mark.usefixtures("forget_plugins")
 def test_a_data_set_is_one_file_outside_the_packages(tmp_path: Path) -> None:
     register_dataset(DatasetEntry("topics", "text", "fruit or cars", write_topics, max_len=5))
     data = load("Topics", tmp_path / "root")
@@ -184,7 +178,7 @@ def test_a_data_set_is_one_file_outside_the_packages(tmp_path: Path) -> None:
     assert [path.name.partition("-")[0] for path in (tmp_path / "root/.cache").iterdir()] == ["topics"]
 
 
-@pytest.mark.usefixtures("plugins")
+@pytest.mark.usefixtures("forget_plugins")
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
@@ -193,7 +187,7 @@ def test_a_data_set_is_one_file_outside_the_packages(tmp_path: Path) -> None:
         (Source([1], lambda: Corpus(["a"], [("x", 1)], [("x", 0)])), r"a label of the train set is outside 0\.\.0"),
     ],
 )
-def test_a_loader_that_returns_something_else_is_told_what_is_expected(
+def test_a_loader_that_returns_something_else_is_refused_with_what_is_expected(
     tmp_path: Path, found: Source | None, reason: str
 ) -> None:
     register_dataset(DatasetEntry("mine", "text", "mine", lambda root: found))

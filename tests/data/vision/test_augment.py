@@ -146,7 +146,7 @@ def test_channel_stats_refuse_text() -> None:
 
 
 def test_constants_are_built_once_per_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the host to a GPU each of them would wait; "meta" stands in for the GPU."""
+    """Each copy of one to a GPU would wait for it; "meta" stands in for the GPU."""
     moved: list[object] = []
     real = Tensor.to
 

@@ -69,7 +69,7 @@ IMAGES = idx(np.zeros((10, 28, 28), np.uint8))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "is not an idx file"),
         (b"<html>quota exceeded</html>", "is not an idx file"),
@@ -80,10 +80,10 @@ IMAGES = idx(np.zeros((10, 28, 28), np.uint8))
         (b"\x1f\x8bnot gzip", "cannot be read"),
     ],
 )
-def test_a_file_that_is_not_idx_is_named(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_file_that_is_not_idx_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     fashion(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
-    with pytest.raises(DataError, match=rf"train-images-idx3-ubyte\.gz: {told}"):
+    with pytest.raises(DataError, match=rf"train-images-idx3-ubyte\.gz: {message}"):
         load("fashionMNIST", tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import data
-from data import DataError, load_vision, registry
+from data import DataError, load_vision
 from data.vision.augment import default_augmentation
 
 PLUGIN = """
@@ -29,12 +29,6 @@ register_dataset(DatasetEntry("stripes", "vision", "stripes in 2 classes", load,
 """
 
 
-@pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget, after the test, what it registered."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-
-
 def load(name: str, root: Path, **options: int | None) -> data.Dataset:
     return load_vision(name, root=root, val_fraction=0.25, seed=0, **options)
 
@@ -44,7 +38,7 @@ def test_a_size_below_one_pixel_is_refused(tmp_path: Path) -> None:
         load("digits", tmp_path, image_size=0)
 
 
-@pytest.mark.usefixtures("plugins")
+@pytest.mark.usefixtures("forget_plugins")
 def test_a_data_set_is_one_file_outside_the_packages(tmp_path: Path) -> None:
     file = tmp_path / "stripes.py"
     file.write_text(PLUGIN)
@@ -67,7 +61,7 @@ def good() -> dict[str, Any]:
     return {"classes": ["a", "b"], "train": labeled, "test": labeled}
 
 
-@pytest.mark.usefixtures("plugins")
+@pytest.mark.usefixtures("forget_plugins")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -86,7 +80,7 @@ def good() -> dict[str, Any]:
         (lambda ok: {"test": (ok["test"][0].repeat(1, 3, 1, 1), ok["test"][1])}, "1 channels and test images 3"),
     ],
 )
-def test_a_loader_that_returns_something_else_is_told_what_is_expected(
+def test_a_loader_that_returns_something_else_is_refused_with_what_is_expected(
     tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None], reason: str
 ) -> None:
     changes = change(good())

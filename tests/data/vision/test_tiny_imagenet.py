@@ -30,7 +30,7 @@ def paint(path: Path, color: tuple[int, int, int], size: int = 64) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """Three classes of four images, a gray one among them; val in one folder, its names in no order of class."""
+    """Three classes of four images, a gray one among them; all of val in one folder, not sorted by class."""
     folder = tmp_path / "tiny-imagenet-200"
     for wnid, color in COLORS.items():
         for number in range(4):
@@ -179,7 +179,7 @@ def link_to_nowhere(folder: Path) -> None:
 
 
 def bomb(folder: Path) -> None:
-    """A picture that says it has 10^10 pixels."""
+    """An image whose header says that it has 10^10 pixels."""
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -229,7 +229,7 @@ def double_wnid(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (truncate, r"n01_2\.JPEG: damaged image"),
         (no_image, r"n01_2\.JPEG: damaged image"),
@@ -247,9 +247,9 @@ def double_wnid(folder: Path) -> None:
         (double_wnid, r"wnids\.txt, line 4: n02 is listed twice"),
     ],
 )
-def test_faults_of_tiny_imagenet_are_named(tiny: Path, spoil: Callable[[Path], None], told: str) -> None:
+def test_faults_of_tiny_imagenet_are_named(tiny: Path, spoil: Callable[[Path], None], message: str) -> None:
     spoil(tiny / "tiny-imagenet-200")
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load(tiny)
     assert "\n" not in str(caught.value)
     assert leftovers(tiny) == []
