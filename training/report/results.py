@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.storage.files import atomic_write_text, check_writable, remove_stale
-from data.storage.locks import locked
+from data.storage.files import atomic_write_text, check_writable, exclusive_lock, remove_stale
 
 from ..config.paths import user_path
 from ..config.schema import SAME_NUMBERS, Method
@@ -177,7 +176,7 @@ class Results:
         writer.writerows(self.rows)
         _replace(self.csv_path, table.getvalue())
         lock = self.json_path.with_name(f".{self.json_path.stem}.lock")
-        with _writable(self.json_path), locked(lock, wait=True):  # the other method's command may be at work beside
+        with _writable(self.json_path), exclusive_lock(lock):  # the other method's command may be at work beside
             methods = self._other_methods() | {self.method: self._block()}
             whole = {"dataset": self.dataset, "model": self.model, "methods": dict(sorted(methods.items()))}
             _replace(self.json_path, json.dumps(_finite(whole), indent=2, allow_nan=False) + "\n")
@@ -303,7 +302,7 @@ def lock_results(out: Path, dataset: str, model: str, method: Method) -> Iterato
     with contextlib.ExitStack() as held:
         with _writable(path):
             try:
-                held.enter_context(locked(path.with_name(f".{path.stem}.lock"), wait=False))
+                held.enter_context(exclusive_lock(path.with_name(f".{path.stem}.lock"), wait=False))
             except BlockingIOError:
                 raise UsageError(
                     f"{out}: another command is at work on {dataset} {model} with {method.upper()} there; wait for its "
