@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ALPackage.base import *  # noqa: F403
@@ -37,7 +39,7 @@ class ClassAE(AE):
 
 
 class ResAL(AL):
-    """Steps one side twice as fast, and reports the losses in percent."""
+    """Steps both sides by hand, reports the losses in percent and pools in inference."""
 
     def update(self) -> None:
         self.ae_opt.step()
@@ -48,6 +50,9 @@ class ResAL(AL):
     def loss(self) -> tuple[Tensor, Tensor]:
         enc_loss, ae_loss = super().loss()
         return 100 * enc_loss, 100 * ae_loss
+
+    def inference(self, x: Tensor, path: str) -> Any:
+        return super().inference(x.flatten(2).mean(2) if path == "b" else x, path)
 
 
 class ResNet(Model):
