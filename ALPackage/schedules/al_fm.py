@@ -10,7 +10,6 @@ import torch
 
 from ..errors import StageError
 from ..layer import LocalLayer
-from ..randomness import refuse_shared_randomness
 from ..stack import ALStack
 from ..stage.batch import Batch, Seal
 from ..stage.snapshot import Snapshot
@@ -31,7 +30,6 @@ class ALFM(Schedule):
 
     def __init__(self, stack: ALStack, **options: Any) -> None:
         super().__init__(stack, **options)
-        refuse_shared_randomness(stack, self.name)
         self._threads: list[WorkerThread] = []
         self._usages = [Usage(str(layer.device), [name]) for name, layer in stack.items()]
 

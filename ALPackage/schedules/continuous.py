@@ -11,7 +11,6 @@ from typing import Any
 from ..devices import stage_sizes
 from ..errors import StageError
 from ..layer import LocalLayer
-from ..randomness import refuse_shared_randomness
 from ..stack import ALStack
 from ..stage.batch import Batch
 from ..stage.channel import Closed
@@ -43,7 +42,6 @@ class Continuous(Schedule):
         self, stack: ALStack, *, stages: Sequence[int] | None = None, depth: int = QUEUE_DEPTH, **options: Any
     ) -> None:
         super().__init__(stack, **options)
-        refuse_shared_randomness(stack, self.name)
         if depth < 1:
             raise ValueError(f"depth: got {depth}; expected at least 1 batch between two stages")
         self._devices = stack.devices

@@ -17,13 +17,8 @@ from typing import Any
 
 import torch
 
+from ..devices import available_cores as available_cores  # the `as` lets others import it from here
 from .channel import take
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def default_threads(layers: int) -> int:
