@@ -5,6 +5,7 @@ On the CPU a device is a worker: "cpu" is one of its own for that layer, "cpu:K"
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,12 @@ from torch import nn
 
 from .errors import PlacementError
 from .layer import LocalLayer
-from .stage.threads import available_cores
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def available_devices() -> list[str]:
@@ -106,4 +112,8 @@ def capacities(devices: Sequence[torch.device]) -> list[int] | None:
     """Return the free bytes of each GPU, or None for CPU workers, which have one memory together."""
     if any(device.type != "cuda" for device in devices):
         return None
-    return [torch.cuda.mem_get_info(device)[0] for device in devices]
+    # What the allocator has cached, as after measuring, counts as used but is there for the layers.
+    return [
+        torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        for device in devices
+    ]
