@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from ALPackage import AE, AL, ENC, ALStack, StageError, make_schedule
+from ALPackage import AE, AL, ENC, ALStack, Guard, StageError, make_schedule
 from ALPackage.randomness import Dropout
 from ALPackage.stage.batch import TrainBatch
 from ALPackage.stage.cuda_graph import StepGraph, make_capturable, make_graph, preview
@@ -53,13 +53,15 @@ class Recorder:
         return replay
 
 
-def stack(layers: int = 3) -> ALStack:
+def stack(layers: int = 3, criteria: tuple[Any, Any] = (None, None)) -> ALStack:
     """Return layers with batch normalization and dropout, and the optimizer that the shipped models use."""
     torch.manual_seed(3)
     return ALStack(
         AL(
-            ENC(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh(), Dropout(0.3)), nn.Linear(6, 4)),
-            AE(nn.Linear(4, 4), nn.Linear(4, 4)),
+            ENC(
+                nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh(), Dropout(0.3)), nn.Linear(6, 4), criteria[0]
+            ),
+            AE(nn.Linear(4, 4), nn.Linear(4, 4), criteria[1]),
             optimizer=adamw,
         )
         for _ in range(layers)
@@ -85,9 +87,9 @@ def eager(one: ALStack, batches: Batches) -> list[list[tuple[float, float]]]:
     return losses_of(losses)
 
 
-def prepared(layers: int = 3) -> ALStack:
+def prepared(layers: int = 3, criteria: tuple[Any, Any] = (None, None)) -> ALStack:
     """Return a stack whose optimizers keep their rates in tensors, as on a GPU."""
-    made = stack(layers)
+    made = stack(layers, criteria)
     for layer in made:
         make_capturable(layer)
     return made
@@ -155,6 +157,13 @@ def test_a_graph_that_computes_something_else_is_refused() -> None:
     assert all(torch.equal(snapshot(one)[name], value) for name, value in before.items())
 
 
+def test_an_eager_step_that_does_not_repeat_itself_is_named_as_the_reason() -> None:
+    """As cuDNN's default algorithms on a GPU: there is nothing that a graph could be compared with."""
+    steps = iter(range(1000))
+    one = prepared(1, (lambda found, wanted: nn.functional.mse_loss(found, wanted) * (1 + next(steps)), None))
+    assert refusal(one, TrainBatch(0, *data()[0], 1e-3)).startswith("the eager step does not compute the same twice")
+
+
 def test_a_slower_graph_is_refused_unless_it_is_asked_for() -> None:
     import time
 
@@ -214,28 +223,64 @@ def test_an_optimizer_whose_state_does_not_start_at_zero_is_left_alone() -> None
     assert isinstance(one[0].optimizer.param_groups[0]["lr"], float)
 
 
-@pytest.mark.parametrize("change", ["state", "mode", "frozen", "decay", "autocast", "dropout"])
-def test_a_graph_whose_layers_have_changed_is_stale(change: str) -> None:
-    """Guards a bug: a replay went on with the moments, the rate and the precision that it had been recorded with."""
-    one, step = prepared(1), Step(SEED, None)
+class Scaled(nn.Module):
+    """A criterion with a setting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = 1.0
+
+    def forward(self, found: Any, wanted: Any) -> Any:
+        return nn.functional.mse_loss(found, wanted) / self.temperature
+
+
+class ScaledPlainly:
+    """The same, but no module."""
+
+    def __init__(self) -> None:
+        self.temperature = 1.0
+
+    def __call__(self, found: Any, wanted: Any) -> Any:
+        return nn.functional.mse_loss(found, wanted) / self.temperature
+
+
+#: What may be changed between two runs, and how.
+CHANGES: dict[str, Callable[[AL], Any]] = {
+    "state": lambda layer: layer.optimizer.load_state_dict(layer.optimizer.state_dict()),
+    "mode": lambda layer: layer.enc.eval(),
+    "frozen": lambda layer: layer.enc.b.weight.requires_grad_(False),
+    "decay": lambda layer: layer.optimizer.param_groups[0].update(weight_decay=0.5),
+    "dropout": lambda layer: setattr(layer.enc.f[3], "p", 0.1),
+    "guard": lambda layer: setattr(layer, "guard", Guard()),
+    "momentum": lambda layer: setattr(layer.enc.f[1], "momentum", 0.5),
+    "temperature": lambda layer: setattr(layer.enc.cri, "temperature", 0.5),
+    "temperature of a plain object": lambda layer: setattr(layer.ae.cri, "temperature", 0.5),
+    "another criterion": lambda layer: setattr(layer.ae, "cri", nn.functional.l1_loss),
+    "another activation": lambda layer: layer.enc.f.__setitem__(2, nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("change", [None, "rate", *CHANGES, "autocast"])
+def test_a_graph_whose_layers_have_changed_is_stale(change: str | None) -> None:
+    """Guards fault 6 and earlier ones: a replay went on with the settings that it had been recorded with."""
+    one, step = prepared(1, (Scaled(), ScaledPlainly())), Step(SEED, None)
     layer = one[0]
+    assert isinstance(layer, AL)
     graph = StepGraph(list(one.items()), step, TrainBatch(0, *data()[0], 1e-3), NoStream(), Recorder())
-    layer.set_lr(0.5)
     graph.run(TrainBatch(1, *data()[1], 1e-3))
-    assert not graph.stale(), "a changed rate is what the graph reads"
-    if change == "state":
-        layer.optimizer.load_state_dict(layer.optimizer.state_dict())
-    elif change == "mode":
-        layer.enc.eval()
-    elif change == "frozen":
-        layer.enc.b.weight.requires_grad_(False)
-    elif change == "decay":
-        layer.optimizer.param_groups[0]["weight_decay"] = 0.5
-    elif change == "dropout":
-        layer.enc.f[3].p = 0.1
-    else:
+    eager(one, data()[:2])
+    assert not graph.stale(), "training alone makes it stale"
+    if change is None:
+        return
+    if change == "rate":
+        layer.set_lr(0.5)
+        assert not graph.stale(), "the graph reads the rate anew"
+        return
+    if change == "autocast":
         with torch.autocast("cpu", dtype=torch.bfloat16):
             step.autocast = Autocast()
+    else:
+        CHANGES[change](layer)
     assert graph.stale()
 
 
@@ -358,6 +403,32 @@ def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch
     assert_equal(snapshot(one), snapshot(expected))
 
 
+def test_preparing_captures_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards fault 12: the capture with its trial steps was part of the first run, and of its training time."""
+    recorders: list[Recorder] = []
+
+    def made(*arguments: Any, **options: Any) -> StepGraph | None:
+        recorders.append(Recorder())
+        return make_graph(*arguments, **options, record=recorders[-1])
+
+    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
+    monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
+    expected, one = prepared(), prepared()
+    losses = eager(expected, data())
+    with make_schedule("continuous", one, stages=[1, 2], threads=1, seed=SEED, cuda_graph="on") as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        start = snapshot(one)
+        schedule.prepare(data()[0])
+        assert len(recorders) == 2
+        assert all(torch.equal(snapshot(one)[name], value) for name, value in start.items())
+        schedule.prepare(data()[0])
+        found = losses_of(list(schedule.run(data(), lr=rate)))
+        assert len(recorders) == 2, "the run captured again"
+        assert all(recorder.replays > 6 for recorder in recorders)
+    assert found == losses
+    assert_equal(snapshot(one), snapshot(expected))
+
+
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(ValueError, match="cuda_graph: got 'yes'; expected auto, on or off"):
         make_schedule("continuous", stack(), cuda_graph="yes")
@@ -375,6 +446,29 @@ def test_on_a_gpu_graphs_equal_the_sequential_schedule(stages: list[int]) -> Non
             losses = losses_of(list(trainer.run(data(), lr=rate)))
             if schedule == "continuous":
                 assert all(worker._graph is not None for worker in trainer._workers)  # type: ignore[attr-defined]
+                assert all(min(usage.layer_busy.values()) > 0 for usage in trainer.usage())
         runs.append((losses, snapshot(one)))
     assert runs[0][0] == runs[1][0]
     assert_equal(runs[1][1], runs[0][1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_nothing_is_captured_after_preparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    captures: list[str] = []
+
+    def counted(*arguments: Any, **options: Any) -> StepGraph | None:
+        captures.append("one")
+        return make_graph(*arguments, **options)
+
+    monkeypatch.setattr("ALPackage.stage.worker.make_graph", counted)
+    one = stack()
+    one.set_device(["cuda:0"] * 3)
+    with make_schedule("continuous", one, stages=[1, 2], threads=1, seed=SEED, cuda_graph="on") as trainer:
+        trainer.prepare(data()[0])
+        assert len(captures) == 2
+        list(trainer.run(data(), lr=rate))
+        assert len(captures) == 2
+        one[0].guard = Guard()
+        list(trainer.run(data(), lr=rate, first=7))
+        assert len(captures) == 4, "a guard came, and the old graph was replayed"

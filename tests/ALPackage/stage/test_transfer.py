@@ -325,6 +325,97 @@ def test_on_the_cpu_a_reference_is_handed_on() -> None:
     assert type(handover.stage_input_for(CPU)) is StageInput
 
 
+class OnGpu(Tensor):
+    """A tensor that says of itself that it is on a GPU."""
+
+    place = torch.device("cuda", 0)
+    is_cuda = True  # type: ignore[assignment]
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """The GPU."""
+        return self.place
+
+    def record_stream(self, stream: Any) -> None:
+        """Note on the stream that it uses this tensor."""
+        stream.used.append(self)
+
+
+def on_gpu(index: int) -> OnGpu:
+    """Return a tensor on GPU `index`."""
+    tensor = torch.zeros(2).as_subclass(OnGpu)
+    tensor.place = torch.device("cuda", index)
+    return tensor
+
+
+class PerDevice:
+    """Stands in for `torch.cuda` where only the current stream of each device matters."""
+
+    class Stream:
+        """The current stream of one device."""
+
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+            self.waited: list[Any] = []
+            self.used: list[Any] = []
+
+        def record_event(self) -> str:
+            """Return an event that says where it was recorded."""
+            return f"event on {self.device}"
+
+        def wait_event(self, event: Any) -> None:
+            """Note the wait."""
+            self.waited.append(event)
+
+    def __init__(self) -> None:
+        self.streams: dict[torch.device, PerDevice.Stream] = {}
+
+    def current_stream(self, device: torch.device) -> PerDevice.Stream:
+        """Return the one stream of the device."""
+        return self.streams.setdefault(device, self.Stream(device))
+
+
+def test_a_batch_on_two_gpus_is_waited_for_on_both() -> None:
+    """Guards fault 7: only the first tensor's stream was waited for, so y on another GPU than x was a race."""
+    fake = PerDevice()
+    assert handover.entry_events((on_gpu(0), on_gpu(0)), fake) == ["event on cuda:0"]
+    events = handover.entry_events(((on_gpu(1), torch.zeros(1)), {"y": on_gpu(0)}), fake)
+    assert events == ["event on cuda:1", "event on cuda:0"]
+    assert handover.entry_events((torch.zeros(1), None), fake) == []
+
+    cuda = Fake()
+    ring, sources, batch = CudaStageInput(CPU, cuda), [cuda.Stream(), cuda.Stream()], TrainBatch(0, torch.ones(1), None)
+    for source in sources:
+        event = cuda.Event()
+        event.record(source)
+        batch.events.append(event)
+    ring.receive(batch)
+    assert all(source in ring.stream.knows for source in sources)
+
+
+def test_a_stage_on_the_cpu_waits_for_all_events() -> None:
+    waited: list[Any] = []
+
+    class Event:
+        def synchronize(self) -> None:
+            waited.append(self)
+
+    batch = TrainBatch(0, torch.ones(1), torch.ones(1))
+    batch.events = events = [Event(), Event()]
+    StageInput(CPU).receive(batch)
+    assert waited == events
+    assert not batch.events
+
+
+def test_what_the_caller_gets_is_ordered_after_the_last_stage_on_every_gpu() -> None:
+    fake, batch = PerDevice(), TrainBatch(0, None, None)
+    batch.losses = [{"a": on_gpu(0), "b": on_gpu(0)}, {"a": on_gpu(1)}, {"a": torch.zeros(())}]
+    batch.events = ["done"]
+    handover.sync_with_caller(batch, fake)
+    assert [stream.waited for stream in fake.streams.values()] == [["done"], ["done"]]
+    assert [len(stream.used) for stream in fake.streams.values()] == [2, 1]
+
+
 @pytest.fixture
 def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have a GPU take the same order of every sum."""
