@@ -127,4 +127,8 @@ def capacities(devices: Sequence[torch.device]) -> list[int] | None:
     """Return the free bytes of each GPU, or None for CPU workers, which share one memory."""
     if any(device.type != "cuda" for device in devices):
         return None
-    return [torch.cuda.mem_get_info(device)[0] for device in devices]
+    # What the allocator has cached, as after measuring, counts as used but is there for the layers.
+    return [
+        torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        for device in devices
+    ]

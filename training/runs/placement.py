@@ -55,7 +55,7 @@ def place(stack: ALStack, batch: tuple[Any, Any], config: Config, model: str, th
     if given == "auto":
         choice = candidates(config.workers, len(stack))
         try:
-            costs = measure(stack, batch, threads=threads, device=choice[0])
+            costs = measure(stack, batch, threads=threads, devices=choice[:1] * len(stack))
             made = plan(costs, choice, capacities(choice), _at_once(choice, threads))
         except PlacementError as error:
             raise ConfigError(f"al_gpu_list: {error}") from None
@@ -63,7 +63,7 @@ def place(stack: ALStack, batch: tuple[Any, Any], config: Config, model: str, th
     devices = resolve(given, len(stack))
     sizes = stage_sizes(devices)
     firsts = [devices[sum(sizes[:stage])] for stage in range(len(sizes))]
-    costs = measure(stack, batch, threads=threads, device=firsts[0])
+    costs = measure(stack, batch, threads=threads, devices=devices)
     return Placement(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts), _at_once(firsts, threads)))
 
 
