@@ -1,13 +1,20 @@
 """Associated Learning: layers with local losses, and the schedules that train them in a pipeline."""
 
+import sys
+
+from . import _moved
 from .base import AE, AL, ENC
 from .devices import set_device
 from .errors import PlacementError, StageError
+from .layer import LocalLayer
 from .nan_guard import Guard
+from .randomness import replace_dropout
 from .schedules.by_name import SCHEDULES, make_schedule
 from .schedules.schedule import Schedule
 from .stack import ALStack
 from .stage.snapshot import Snapshot
+
+__version__ = "0.1.0"  # pyproject.toml reads it
 
 __all__ = [
     "AE",
@@ -16,10 +23,15 @@ __all__ = [
     "SCHEDULES",
     "ALStack",
     "Guard",
+    "LocalLayer",
     "PlacementError",
     "Schedule",
     "Snapshot",
     "StageError",
+    "__version__",
     "make_schedule",
+    "replace_dropout",
     "set_device",
 ]
+
+_moved.register(sys.modules[__name__])

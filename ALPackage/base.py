@@ -23,16 +23,30 @@ from torch.optim import Optimizer
 from .layer import Criterion, LearningRate, LocalLayer, checked_rates
 from .nested import detach, to_device
 
-# `torch` and `nn` too: files written for the earlier public code count on `from ALPackage.base import *` for them.
+# `torch` and `nn` too: files written for the earlier public code get them from `from ALPackage.base import *`.
 __all__ = ["AE", "AL", "ENC", "nn", "torch"]
 
 
 class ENC(nn.Module):
     """The input side of a layer: `f`, then the bridge `b`.
 
-    `cri(b(f(x)), g(y))` is the associated loss, a 0-d tensor; MSE by default. `f` may take and return any nested
-    structure; `b` takes what `f` returns. A subclass may replace `forward` whole; it then replaces `hidden` and
-    `bridge` as well where inference is to follow, because these two are what both training and inference call.
+    Training and inference both call `hidden` and `bridge`, so a subclass that computes something else overrides these.
+    A subclass that overrides `forward` alone trains with it and infers without it; schedules refuse that before
+    training (see `ALPackage.preflight`).
+
+    Args:
+        f: The network's own layer; it may take and return any nested structure of tensors.
+        b: The bridge: takes what `f` returns, and returns what `cri` compares with the code g(y).
+        cri: Called with (b(f(x)), g(y)); returns the associated loss, 0-d. Mean squared error by default.
+
+    Example:
+        >>> class Residual(ENC):
+        ...     def hidden(self, x):
+        ...         return x + self.f(x)
+        >>> enc = Residual(f=nn.Linear(4, 4), b=nn.Linear(4, 2))
+        >>> loss, hidden = enc(torch.randn(5, 4), torch.randn(5, 2))
+        >>> loss.shape, hidden.shape
+        (torch.Size([]), torch.Size([5, 4]))
     """
 
     def __init__(self, f: nn.Module, b: nn.Module, cri: Criterion | None = None) -> None:
@@ -62,7 +76,18 @@ class ENC(nn.Module):
 class AE(nn.Module):
     """The target side of a layer: the encoder `g` and the decoder `h`.
 
-    `cri(h(g(y)), y)` is the auto-encoder loss, a 0-d tensor; MSE by default.
+    Training calls `encode` and `decode`, inference `decode`; a subclass that computes something else overrides these.
+
+    Args:
+        g: The encoder of the target; its output is the code, which the next layer takes as its target.
+        h: The decoder, from the code back to the target.
+        cri: Called with (h(g(y)), y); returns the auto-encoder loss, 0-d. Mean squared error by default.
+
+    Example:
+        >>> ae = AE(g=nn.Linear(3, 2), h=nn.Linear(2, 3))
+        >>> loss, code = ae(torch.randn(5, 3))
+        >>> loss.shape, code.shape
+        (torch.Size([]), torch.Size([5, 2]))
     """
 
     def __init__(self, g: nn.Module, h: nn.Module, cri: Criterion | None = None) -> None:
@@ -99,10 +124,10 @@ class AL(LocalLayer):
         optimizer: Called with two parameter groups, named "enc" and "ae"; Adam by default.
 
     Raises:
-        ValueError: A learning rate that is no finite number >= 0, or no parameter to train.
+        ValueError: For a learning rate that is not a finite number >= 0, or if there is no parameter to train.
 
-    Subclasses in the protocol of the earlier public code may replace `forward`, `backward`, `update` and `loss`;
-    the schedules call nothing but the public methods.
+    Subclasses in the protocol of the earlier public code may override `forward`, `backward`, `update` and `loss`;
+    the schedules call only public methods.
 
     Example:
         >>> layer = AL(ENC(nn.Linear(4, 8), nn.Linear(8, 2)), AE(nn.Linear(3, 2), nn.Linear(2, 3)), lr=1e-3)
@@ -143,14 +168,14 @@ class AL(LocalLayer):
         return hidden, code, {"assoc": associated, "ae": autoencoder}
 
     def loss(self) -> tuple[Tensor, ...]:
-        """Return (associated, auto-encoder) loss of the last batch: detached 0-d tensors, NaN before any.
+        """Return (associated, auto-encoder) loss of the last batch: detached 0-d tensors, NaN before any batch.
 
-        A subclass that replaces `forward` and keeps its losses elsewhere replaces this too, to report them.
+        A subclass that overrides `forward` and keeps its own losses overrides this too, to report them.
         """
         return tuple(super().losses().values())
 
     def losses(self) -> dict[str, Tensor]:
-        """Return the losses of the last batch by name, as `loss` gives them: detached 0-d tensors."""
+        """Return what `loss` returns, detached and by name."""
         return {name: loss.detach() for name, loss in zip(self.loss_names, self.loss(), strict=True)}
 
     def parts(self) -> dict[str, list[nn.Module]]:
@@ -162,14 +187,14 @@ class AL(LocalLayer):
         """Apply one function to `x` on the layer's device, without gradients: `path` is 'f', 'b' or 'h'.
 
         Full inference is f of every layer, b of the last, h of every layer in reverse.
-        Raises ValueError for another path.
+        Raises ValueError for any other path.
         """
         functions = {"f": self.enc.hidden, "b": self.enc.bridge, "h": self.ae.decode}
         if path not in functions:
             raise ValueError(f"AL.inference: got path={path!r}; expected 'f', 'b' or 'h'")
         return functions[path](to_device(x, self.device))
 
-    # By way of `inference`, so that a subclass that replaces it decides what is predicted.
+    # These call `inference`, so that a subclass that overrides it decides what is predicted.
     def hidden(self, x: Any) -> Any:
         """Return f(x), without gradients."""
         return self.inference(x, "f")
@@ -189,20 +214,20 @@ class AL(LocalLayer):
         else:
             super().set_lr(dict.fromkeys([lr] if isinstance(lr, str) else cast("Sequence[str]", lr), rate))
 
-    # The rest is the protocol of the earlier public code, whose files run unchanged.
+    # The rest belongs to the protocol of the earlier public code, whose files run unchanged.
 
     @property
     def enc_opt(self) -> GroupOptimizer:
-        """The optimizer of the input side: that of the layer, as far as f and b are concerned."""
+        """The part of the layer's optimizer that updates f and b."""
         return GroupOptimizer(self.optimizer, "enc")
 
     @property
     def ae_opt(self) -> GroupOptimizer:
-        """The optimizer of the target side: that of the layer, as far as g and h are concerned."""
+        """The part of the layer's optimizer that updates g and h."""
         return GroupOptimizer(self.optimizer, "ae")
 
     def record_backward_and_update(self) -> None:
-        """Do what `backward_and_update` does, with a span of torch.profiler around each half."""
+        """Run `backward` and `update`, each inside a span of torch.profiler of that name."""
         with torch.profiler.record_function("backward"):
             self.backward()
         with torch.profiler.record_function("update"):
@@ -215,9 +240,9 @@ class AL(LocalLayer):
 
 
 class GroupOptimizer:
-    """One named parameter group of an optimizer, to be read and stepped as if it were an optimizer of its own.
+    """A view of one named parameter group of an optimizer, used like an optimizer of its own.
 
-    One Adam with two groups computes what two Adams do, so a layer has one.
+    One Adam with two groups computes what two Adams compute, so a layer needs only one.
     """
 
     def __init__(self, optimizer: Optimizer, name: str) -> None:
@@ -226,17 +251,17 @@ class GroupOptimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The group itself, not a copy: a learning rate that is written here takes effect."""
+        """The group itself, not a copy: a learning rate written here takes effect."""
         return [group for group in self._optimizer.param_groups if group.get("name") == self._name]
 
     def step(self) -> None:
         """Take an optimizer step on the group's parameters alone."""
-        every = self._optimizer.param_groups
+        all_groups = self._optimizer.param_groups
         self._optimizer.param_groups = self.param_groups
         try:
             self._optimizer.step()
         finally:
-            self._optimizer.param_groups = every
+            self._optimizer.param_groups = all_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of the group's parameters."""

@@ -1,10 +1,11 @@
 """Which layer lives on which device, by name.
 
-On the CPU a device is a worker: "cpu" is one of its own for that layer, "cpu:K" is worker K, which neighbors share.
+On the CPU a device is a worker: "cpu" gives a layer a worker of its own, "cpu:K" is worker K, which neighbors share.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -12,20 +13,25 @@ from torch import nn
 
 from .errors import PlacementError
 from .layer import LocalLayer
-from .stage.threads import available_cores
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def available_devices() -> list[str]:
-    """Return the names of the devices that this machine has: "cpu", then every GPU."""
+    """Return the names of this machine's devices: "cpu", then every GPU."""
     return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
 
 
 def resolve(devices: str | Sequence[str], layers: int) -> list[torch.device]:
     """Return one existing device per layer, from a list of names or "auto".
 
-    "auto" spreads the layers over the GPUs in contiguous runs of near equal length, or puts all on the CPU where there
-    is none; it is for who has no batch to measure with (see `plan`). Any number K makes a "cpu:K". Raises
-    PlacementError for a wrong length, a name that is no device, or a device that is not there.
+    "auto" spreads the layers over the GPUs in contiguous runs of near equal length, or puts all on the CPU if there is
+    no GPU. Use it when there is no batch to measure costs with (see `placement.plan`). Any integer K is accepted in
+    "cpu:K". Raises PlacementError for a wrong length, an invalid name, or a device that this machine does not have.
     """
     if devices == "auto":
         gpus = torch.cuda.device_count()
@@ -65,13 +71,28 @@ def local_layers(model: nn.Module) -> list[LocalLayer]:
 
 
 def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.device]:
-    """Assign every local layer of `model` to its entry of `devices` and return the devices.
+    """Assign every local layer of `model` to a device.
 
-    Raises PlacementError where the list does not fit; nothing has been moved then.
+    Args:
+        model: An ALStack, or any module that contains local layers; they are taken in registration order.
+        devices: One name per layer, such as "cuda:1", "cpu" (a worker of the layer's own) or "cpu:K" (worker K, which
+            neighbors share); or "auto".
+
+    Returns:
+        The device of each layer, as in `ALStack.placement`.
+
+    Raises:
+        PlacementError: If the list does not fit the model or the machine; nothing has been moved then.
+
+    Example:
+        >>> layers = [AL(ENC(nn.Linear(4, 4), nn.Linear(4, 2)), AE(nn.Linear(2, 2), nn.Linear(2, 2))) for _ in range(3)]
+        >>> stack = ALStack(layers)
+        >>> set_device(stack, ["cpu:0", "cpu:0", "cpu:1"])
+        [device(type='cpu', index=0), device(type='cpu', index=0), device(type='cpu', index=1)]
     """
     layers = local_layers(model)
     if not layers:
-        raise PlacementError(f"set_device: {type(model).__name__} has no AL layer; build one from ALPackage.base.AL")
+        raise PlacementError(f"set_device: {type(model).__name__} has no AL layer; build one with ALPackage.AL")
     where = resolve(devices, len(layers))
     for layer, device in zip(layers, where, strict=True):
         layer.assign(device)
@@ -79,7 +100,7 @@ def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.dev
 
 
 def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
-    """Return how many layers each stage has: neighbors on one device share a stage, a "cpu" without K stands alone."""
+    """Return the number of layers of each stage: neighbors on one device share it, a "cpu" without K stands alone."""
     sizes: list[int] = []
     last: torch.device | None = None
     for device in devices:
@@ -94,7 +115,7 @@ def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
 def candidates(workers: int | None, layers: int) -> list[torch.device]:
     """Return the devices that a plan for `layers` layers may use: the GPUs, or else CPU workers, one per core.
 
-    `workers`: ask for so many CPU workers instead.
+    `workers`: use that many CPU workers instead.
     """
     gpus = torch.cuda.device_count()
     if workers is None and gpus:
@@ -103,7 +124,11 @@ def candidates(workers: int | None, layers: int) -> list[torch.device]:
 
 
 def capacities(devices: Sequence[torch.device]) -> list[int] | None:
-    """Return the free bytes of each GPU, or None for CPU workers, which have one memory together."""
+    """Return the free bytes of each GPU, or None for CPU workers, which share one memory."""
     if any(device.type != "cuda" for device in devices):
         return None
-    return [torch.cuda.mem_get_info(device)[0] for device in devices]
+    # What the allocator has cached, as after measuring, counts as used but is there for the layers.
+    return [
+        torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        for device in devices
+    ]

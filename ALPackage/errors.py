@@ -7,32 +7,45 @@ from typing import Any
 
 
 class StageError(RuntimeError):
-    """A layer failed on a batch (None: while its worker started); the original exception is the `__cause__`.
+    """A layer failed on a batch; the original exception is the `__cause__`. It can be pickled.
 
-    What fails while a batch is made has the layer "loader" (the iterable of batches), "target" (the stack's) or
-    "lr" (the caller's).
+    Args:
+        layer: The layer's name, or "loader" (the iterable of batches), "target" (the stack's) or "lr" (the function
+            for the learning rate), which fail while a batch is made.
+        batch: The batch's number; None if the worker failed before its first batch.
+        cause: The exception that the layer raised.
+
+    Example:
+        >>> error = StageError("conv_2", 7, ValueError("expected 3 channels"))
+        >>> print(error)
+        layer 'conv_2' failed on batch 7: ValueError: expected 3 channels
+        >>> error.layer, error.batch
+        ('conv_2', 7)
     """
 
     def __init__(self, layer: str, batch: int | None, cause: BaseException) -> None:
         when = "before its first batch" if batch is None else f"on batch {batch}"
         who = layer if layer in ("loader", "target", "lr") else f"layer {layer!r}"
-        try:
-            words = str(cause)
-        except Exception:  # a failure that cannot even be told must still be one
-            words = "(without words: its __str__ failed)"
-        super().__init__(f"{who} failed {when}: {type(cause).__name__}: {words}")
+        super().__init__(f"{who} failed {when}: {type(cause).__name__}: {_words(cause)}")
         self.layer = layer
         self.batch = batch
         self.__cause__ = cause
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Cross a process boundary: with the cause where it can be pickled, else with its words."""
+        """Cross a process boundary: with the cause if it can be pickled, else with its type's name and its words."""
         cause = self.__cause__
         try:
             pickle.loads(pickle.dumps(cause))
-        except Exception:  # whatever a user's exception does when it is pickled
-            cause = RuntimeError(f"{type(cause).__name__}: {cause}")
+        except Exception:  # a user's exception may fail in any way while it is pickled
+            cause = RuntimeError(f"{type(cause).__name__}: {_words(cause)}")
         return _rebuild, (str(self), self.layer, self.batch, cause)
+
+
+def _words(cause: BaseException | None) -> str:
+    try:
+        return str(cause)
+    except Exception:  # an exception that cannot describe itself must still be reported
+        return "(no description: its __str__ failed)"
 
 
 def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException) -> StageError:
@@ -42,4 +55,4 @@ def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException) 
 
 
 class PlacementError(ValueError):
-    """A device list that does not fit the model or the machine; the message is one line and says the remedy."""
+    """A device list does not fit the model or the machine; the one-line message says how to fix it."""

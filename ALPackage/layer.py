@@ -1,6 +1,6 @@
 """What a schedule, a trainer or a report may know of a layer: one batch in flight, named losses, its own optimizer.
 
-    x_{i-1}, y_{i-1} --forward--> x_i, y_i (detached)      backward, update: this layer's own business
+    x_{i-1}, y_{i-1} --forward--> x_i, y_i (detached)      backward and update concern this layer alone
 
 Nothing that leaves a layer carries a gradient, so a layer can run its backward pass and its update while the next one
 runs forward. How many losses a layer has, and what they mean, is known here and nowhere else.
@@ -8,7 +8,6 @@ runs forward. How many losses a layer has, and what they mean, is known here and
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, SupportsFloat
@@ -25,56 +24,81 @@ LearningRate = SupportsFloat | Mapping[str, SupportsFloat]
 
 
 class LocalLayer(nn.Module):
-    """A layer that trains on losses of its own.
+    """A layer that trains on its own losses: the base class of `AL` and of any other local objective.
 
     A subclass names its losses in `loss_names`, sets `self.optimizer` once its modules exist, and implements
     `compute` for training and `hidden`, `readout` and `decode` for inference:
 
         prediction of the first k layers = decode_1(.. decode_k(readout_k(hidden_k(.. hidden_1(x)))))
 
-    One batch is in flight at a time: `forward` refuses a second one until `backward` has used up the first (or
-    `discard` has dropped it), because the update in between would change the weights under it.
+    One batch is in flight at a time: `forward` refuses a second one until `backward` has used the first (or `discard`
+    has dropped it), because the update in between would change the weights that the first one was computed with.
+
+    Example:
+        A layer that trains on cross-entropy through a classifier of its own, and hands the labels on:
+
+        >>> class Classifier(LocalLayer):
+        ...     def __init__(self, width_in, width_out, classes):
+        ...         super().__init__()
+        ...         self.f = nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU())
+        ...         self.head = nn.Linear(width_out, classes)
+        ...         self.optimizer = torch.optim.Adam(self.parameters())
+        ...
+        ...     def compute(self, x, labels):
+        ...         x = self.hidden(x)
+        ...         return x, labels, {"loss": nn.functional.cross_entropy(self.readout(x), labels)}
+        ...
+        ...     def hidden(self, x):
+        ...         return self.f(x)
+        ...
+        ...     def readout(self, hidden):
+        ...         return self.head(hidden)
+        >>> stack = ALStack([Classifier(4, 8, 3), Classifier(8, 8, 3)])
+        >>> _ = stack(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
+        >>> stack.backward_and_update()
+        >>> stack.inference(torch.randn(5, 4)).shape
+        torch.Size([5, 3])
     """
 
     #: One name per loss, in the order in which they are reported; result files take their columns from it.
     loss_names: tuple[str, ...] = ("loss",)
     #: How messages and pictures call a loss, where that is not its name.
     loss_titles: Mapping[str, str] = MappingProxyType({})
-    #: Whether every loss is a mean over the rows of a batch, so that replicas may divide the rows among them.
+    #: Whether every loss is a mean over the rows of a batch, so that replicas may divide the rows among themselves.
     row_separable: bool = False
 
     optimizer: Optimizer
 
     def __init__(self) -> None:
         super().__init__()
-        #: Give it a `Guard` to leave out the steps of batches whose loss is no finite number.
+        #: Set a `Guard` here to skip the steps of batches whose loss is not finite.
         self.guard: Guard | None = None
         self._in_flight: Tensor | None = None
         self._updating = False
         self._last: dict[str, Tensor] | None = None
         self._assigned: torch.device | None = None
 
-    @abstractmethod
     def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
         """Return (x_i, y_i, losses by name) for one batch that is on the layer's device.
 
-        Losses are 0-d with their graph. The outputs are detached by the caller. Nothing may be changed in place.
+        Losses are 0-d with their graph. The caller detaches the outputs. The inputs must not be changed in place.
         """
+        raise NotImplementedError(f"{type(self).__name__}.compute: implement it; it computes the losses of a batch")
 
-    @abstractmethod
     def hidden(self, x: Any) -> Any:
-        """Return the layer's output x_i for its input, as training hands it on; without gradients."""
+        """Return the layer's output x_i for its input, as training hands it on."""
+        raise NotImplementedError(f"{type(self).__name__}.hidden: implement it; inference calls it for every layer")
 
-    @abstractmethod
     def readout(self, hidden: Any) -> Any:
-        """Return what `decode` turns into a prediction, from the layer's output; without gradients."""
+        """Return what `decode` turns into a prediction, from the layer's output."""
+        raise NotImplementedError(f"{type(self).__name__}.readout: implement it; inference calls it for the last layer")
 
     def decode(self, code: Any) -> Any:
-        """Return `code`, of this depth, in terms of the layer below; by default a layer hands it on as it is."""
+        """Return a code of this depth as one of the layer below; by default it stays as it is."""
         return code
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Return the modules behind "hidden", "readout" and "decode", so that what inference needs can be counted."""
+        """Return the modules behind "hidden", "readout" and "decode", to count what inference needs."""
         return {"hidden": [], "readout": [], "decode": []}
 
     @property
@@ -84,13 +108,13 @@ class LocalLayer(nn.Module):
 
     @property
     def placement(self) -> torch.device:
-        """The device, or on the CPU the worker "cpu:K", that the layer was assigned to; else its device."""
+        """Where `assign` has put the layer: its device, or on the CPU the worker "cpu:K"."""
         if self._assigned is not None and self._assigned.type == self.device.type == "cpu":
             return self._assigned
         return self.device
 
     def assign(self, device: torch.device) -> None:
-        """Move the layer to `device`; "cpu:K" stays in host memory and ties the layer to worker K."""
+        """Move the layer to `device`; "cpu:K" means host memory and ties the layer to worker K."""
         self.to(torch.device("cpu") if device.type == "cpu" else device)
         self._assigned = device
 
@@ -101,19 +125,19 @@ class LocalLayer(nn.Module):
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Compute the local losses and return (x_i, y_i), detached, on the layer's device.
 
-        Raises RuntimeError if the previous batch still waits for its `backward` or is being updated on, and if the
-        input was changed in place.
+        Raises RuntimeError if the previous batch still waits for `backward`, if its `backward_and_update` still runs,
+        and if the input was changed in place.
         """
         who = type(self).__name__
         if self._in_flight is not None and torch.is_grad_enabled():
             raise RuntimeError(
                 f"{who}.forward: the previous batch still waits for backward(); call backward_and_update() first, "
-                "or discard() to drop it, or use torch.no_grad() where no training is meant"
+                "or discard() to drop it, or use torch.no_grad() if this is not training"
             )
         if self._updating:
             raise RuntimeError(
-                f"{who}.forward: backward_and_update() is at work on another thread; join that thread first, "
-                "or discard() what an interrupt has left"
+                f"{who}.forward: backward_and_update() is still running on another thread; join that thread first, "
+                "or call discard() after an interrupt"
             )
         x, y = to_device(detach((x, y)), self.device)
         if self.guard is not None and torch.is_grad_enabled():
@@ -123,8 +147,8 @@ class LocalLayer(nn.Module):
         x, y, losses = self.compute(x, y)
         if versions(inputs) != before:
             raise RuntimeError(
-                f"{who}.forward: the input was changed in place, by f, b, g or h or by the code that handed it on; use "
-                "the form that is not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
+                f"{who}.forward: the input was changed in place, by this layer or by the code that handed it on; use "
+                "operations that are not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
             )
         self._last = {name: loss.detach() for name, loss in losses.items()}
         if torch.is_grad_enabled():
@@ -158,7 +182,7 @@ class LocalLayer(nn.Module):
             else:
                 self.guard.step(self.optimizer, torch.stack(list(self.losses().values())).sum())
         except BaseException:
-            # Ctrl-C in the first step of a parameter leaves some of its moments out, and no step could follow.
+            # Ctrl-C in a parameter's first step may leave some of its moments unset, and every later step would fail.
             for parameter in list(self.optimizer.state)[known:]:
                 del self.optimizer.state[parameter]
             raise
@@ -167,32 +191,33 @@ class LocalLayer(nn.Module):
     def backward_and_update(self) -> None:
         """Run `backward`, then `update`: the part of a batch that no other layer waits for."""
         try:
-            self._updating = True  # inside, or a signal that comes as it returns would leave the layer locked
+            # Inside `try`: a signal that arrives right after this line must not leave the layer locked.
+            self._updating = True
             self.backward()
             self.update()
         finally:
             self._updating = False
 
     def discard(self) -> None:
-        """Drop the batch in flight and any gradients, as after a failure, so that the layer can go on."""
+        """Drop the batch in flight and all gradients, for example after a failure, so that training can go on."""
         self._in_flight = None
-        self._updating = False  # a signal may have come before `backward_and_update` could say so
+        self._updating = False  # a signal may have kept `backward_and_update` from clearing it
         self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self, lr: LearningRate) -> None:
         """Set the learning rate: a number for all parameter groups, or {group name: number} for some of them.
 
-        Raises ValueError for a rate that is no finite number >= 0, or a group that the optimizer does not have.
+        Raises ValueError for a rate that is not a finite number >= 0, or a group that the optimizer does not have.
         """
         groups = self.optimizer.param_groups
         names = [group["name"] for group in groups if "name" in group]
         for name, rate in checked_rates(type(self).__name__, lr, names or list(self.loss_names)).items():
             for group in groups:
-                # A group without a name, of a user's own optimizer, follows every rate.
+                # A group without a name, from a user's own optimizer, takes every rate.
                 if name is not None and group.get("name", name) != name:
                     continue
                 if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)  # where a CUDA graph has captured its address
+                    group["lr"].fill_(rate)  # in place: a CUDA graph may have captured its address
                 else:
                     group["lr"] = rate
 
@@ -200,7 +225,7 @@ class LocalLayer(nn.Module):
         """Move the optimizer's moments along when the layer is moved or cast."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # as a CUDA graph wants it, and only on its device
+            if isinstance(group["lr"], Tensor):  # a CUDA graph needs a tensor, on its own device
                 on_gpu = self.device.type == "cuda"
                 group["lr"] = group["lr"].to(self.device) if on_gpu else float(group["lr"])
                 group["capturable"] = on_gpu
@@ -211,26 +236,24 @@ class LocalLayer(nn.Module):
 
 def checked_rates(who: str, lr: LearningRate, names: list[str]) -> dict[str | None, float]:
     """Return {name: rate} from a mapping, or {None: rate} from one number. Raises ValueError."""
-    rates: dict[str | None, SupportsFloat] = (
-        {None: lr} if not isinstance(lr, Mapping) else {k: v for k, v in lr.items()}
-    )
+    rates: dict[str | None, SupportsFloat] = {k: lr[k] for k in lr} if isinstance(lr, Mapping) else {None: lr}
     unknown = set(rates) - {None, *names}
     if unknown or not rates:
         expected = " and ".join(f'"{name}"' for name in names) or "one number"
         raise ValueError(f"{who}: got learning rates for {sorted(map(str, rates))}; expected {expected}")
     checked: dict[str | None, float] = {}
-    for name, given in rates.items():
+    for name, value in rates.items():
         of = f" for {name}" if name is not None else ""
-        if isinstance(given, (str, bytes)):
-            raise ValueError(f"{who}: got learning rate {given!r}{of}; expected a number, not text")
-        rate = checked[name] = float(given)
+        if isinstance(value, (str, bytes)):
+            raise ValueError(f"{who}: got learning rate {value!r}{of}; expected a number, not text")
+        rate = checked[name] = float(value)
         if not 0.0 <= rate < float("inf"):
             raise ValueError(f"{who}: got learning rate {rate}{of}; expected a finite number >= 0")
     return checked
 
 
 def _total(losses: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum of the losses, from which one backward pass reaches them all."""
+    """Return the sum of the losses, so that one backward pass serves them all."""
     total, *others = losses.values()
     for loss in others:
         total = total + loss

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 def detach(tree: Any) -> Any:
-    """Return the same structure with every tensor cut from its graph; other leaves are left as they are."""
+    """Return the same structure with every tensor cut from its graph; other leaves stay as they are."""
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
 
 
@@ -21,7 +21,7 @@ def to_device(tree: Any, device: torch.device) -> Any:
 
 def tensors(tree: Any) -> list[Tensor]:
     """Return the tensors of the structure, in order."""
-    # Almost every structure is made of these; pytree, which knows all, takes ten times as long.
+    # Almost every structure is made of these three; pytree knows all structures but takes ten times as long.
     if isinstance(tree, Tensor):
         return [tree]
     if type(tree) in (tuple, list):
@@ -30,8 +30,8 @@ def tensors(tree: Any) -> list[Tensor]:
 
 
 def versions(leaves: list[Tensor]) -> list[int]:
-    """Return the version of every tensor, which grows when one is changed in place (inference tensors keep none)."""
+    """Return the version of every tensor, which grows with each in-place change; inference tensors have none."""
     try:
         return [leaf._version for leaf in leaves]
-    except RuntimeError:  # asking first would release the interpreter lock, which costs a pipeline a thread switch
+    except RuntimeError:  # asking `is_inference` first would release the GIL, and cost a pipeline a thread switch
         return [leaf._version for leaf in leaves if not leaf.is_inference()]

@@ -8,9 +8,17 @@ any schedule, on any number of workers, draws the same numbers for the same laye
 from __future__ import annotations
 
 import hashlib
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+log = logging.getLogger(__name__)
 
 
 def derive_seed(*coordinates: int | str) -> int:
@@ -25,11 +33,11 @@ def generator(*coordinates: int | str, device: torch.device | str = "cpu") -> to
 
 
 class Dropout(nn.Module):
-    """Drop elements with probability `p`, from a stream of the layer's own once one has been entered.
+    """Zero elements with probability `p`, with random numbers from the layer's own stream.
 
-    `nn.Dropout` draws from the process-wide generator, so two layers that train at the same time would share
-    one stream and their masks would depend on timing. Until `enter_stream` is called on an enclosing layer
-    this module behaves as `nn.Dropout` does. Any shape, any floating dtype, any device.
+    `nn.Dropout` draws from the process-wide generator. Layers that train at the same time share that generator, so
+    their masks would depend on timing. This module draws the same numbers as `nn.Dropout` until a schedule seeds a
+    stream for the layer (`enter_stream`), and from that stream afterwards. Any shape, floating dtype and device.
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -40,11 +48,15 @@ class Dropout(nn.Module):
         self.stream: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` with a share `p` of its elements zeroed and the rest scaled by 1 / (1 - p)."""
+        """Return `x` with a share `p` of it zeroed and the rest scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0.0:
             return x
-        keep = torch.empty_like(x).bernoulli_(1.0 - self.p, generator=self.stream)
+        keep = self.noise(x).bernoulli_(1.0 - self.p, generator=self.stream)
         return x * keep.div_(1.0 - self.p)
+
+    def noise(self, x: Tensor) -> Tensor:
+        """Return an uninitialized tensor with one element per random number; it broadcasts against `x`."""
+        return torch.empty_like(x)
 
     def extra_repr(self) -> str:
         """Show the probability in the module's printed form."""
@@ -55,9 +67,104 @@ class Dropout(nn.Module):
         return {**self.__dict__, "stream": None}
 
 
-def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:
-    """Point every `Dropout` inside `layer` at the stream of these coordinates, on its own device."""
-    seed_dropouts(layer, dropouts(layer), *coordinates)
+class SliceDropout(Dropout):
+    """Zero whole slices of the input: one random number for every index of its first `leading` dimensions.
+
+    2 drops channels, as `nn.Dropout2d` does; 1 drops samples, as stochastic depth does; 0 drops the whole batch.
+    `batched`: the number of dimensions of a batch; an input with one fewer is a single sample without dimension 0.
+    """
+
+    def __init__(self, p: float = 0.5, leading: int = 2, batched: int | None = None) -> None:
+        super().__init__(p)
+        self.leading = leading
+        self.batched = batched
+
+    def noise(self, x: Tensor) -> Tensor:
+        """Return an uninitialized tensor of the shape of the slices' indices, followed by ones."""
+        single = self.batched is not None and x.dim() == self.batched - 1
+        leading = max(0, self.leading - single)
+        return x.new_empty([*x.shape[:leading], *[1] * (x.dim() - leading)])
+
+    def extra_repr(self) -> str:
+        """Show the probability and the dimensions in the module's printed form."""
+        return f"p={self.p}, leading={self.leading}"
+
+
+def replace_dropout(model: M) -> M:
+    """Replace dropout that draws from the process-wide generator by one that draws from the layer's own stream.
+
+    Replaced, in place and with the same numbers for the same random draws: `nn.Dropout`, `nn.Dropout1d`,
+    `nn.Dropout2d`, `nn.Dropout3d`, torchvision's `StochasticDepth` and timm's `DropPath`. Dropout inside another
+    module's computation (an LSTM's or an attention's `dropout` argument, `F.dropout` in a `forward`) and
+    `nn.AlphaDropout` cannot be replaced exactly; a warning names the modules of these kinds that remain. What was
+    replaced is logged, at level INFO, by the logger "ALPackage.randomness".
+
+    Args:
+        model: A module, such as a whole ALStack. It is changed in place.
+
+    Returns:
+        The model; only where the model itself is a dropout, its replacement.
+
+    Example:
+        >>> net = replace_dropout(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1)))
+        >>> net
+        Sequential(
+          (0): Linear(in_features=4, out_features=4, bias=True)
+          (1): Dropout(p=0.1)
+        )
+        >>> type(net[1]).__module__
+        'ALPackage.randomness'
+    """
+    itself = _equivalent(model)
+    if itself is not None:
+        return itself  # type: ignore[return-value]
+    replaced, left = [], []
+    for path, parent in list(model.named_modules()):
+        for name, child in list(parent._modules.items()):  # `named_children` leaves out a child's second name
+            if child is None:
+                continue
+            where = f"{path}.{name}".lstrip(".")
+            # A new module at every place: one that two layers shared would tie their streams together.
+            if (replacement := _equivalent(child)) is not None:
+                setattr(parent, name, replacement)
+                replaced.append(f"{where} ({type(child).__name__})")
+            elif _drops(child):
+                left.append(f"{where} ({type(child).__name__})")
+    log.info("replace_dropout: replaced %s", ", ".join(replaced) or "nothing")
+    if left:
+        warnings.warn(
+            f"replace_dropout: {', '.join(left)} still draws from the process-wide generator and cannot be replaced "
+            'exactly; set its rate to 0, or train with schedule="sequential"',
+            stacklevel=2,
+        )
+    return model
+
+
+def _equivalent(module: nn.Module) -> Dropout | None:
+    """Return the module of ours that computes the same, or None. A subclass may compute anything: None."""
+    kind: Any = type(module)
+    rate: Any = getattr(module, "p", 0.0)
+    new: Dropout | None = None
+    if kind is nn.Dropout and rate < 1.0:
+        new = Dropout(rate)
+    elif kind in (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d) and rate < 1.0:
+        # nn.Dropout2d takes an input with three dimensions for a batch; the other two take one fewer for one sample.
+        new = SliceDropout(rate, 2, {nn.Dropout1d: 3, nn.Dropout3d: 5}.get(kind))
+    # By name, because the library depends on neither torchvision nor timm.
+    elif kind.__name__ == "StochasticDepth" and kind.__module__.startswith("torchvision.") and rate < 1.0:
+        new = SliceDropout(rate, 1 if module.mode == "row" else 0)
+    elif kind.__name__ == "DropPath" and kind.__module__.startswith("timm.") and module.scale_by_keep:
+        new = SliceDropout(module.drop_prob or 0.0, 1)  # type: ignore[arg-type]
+    return new.train(module.training) if new is not None else None
+
+
+def _drops(module: nn.Module) -> bool:
+    """Tell whether this is a module of torch that drops out at random and that `_equivalent` does not know."""
+    if isinstance(module, nn.RNNBase):
+        return module.dropout > 0.0 and module.num_layers > 1
+    if isinstance(module, nn.MultiheadAttention):
+        return float(module.dropout) > 0.0
+    return isinstance(module, nn.modules.dropout._DropoutNd) and 0.0 < module.p < 1.0
 
 
 def dropouts(layer: nn.Module) -> list[Dropout]:
@@ -65,43 +172,26 @@ def dropouts(layer: nn.Module) -> list[Dropout]:
     return [module for module in layer.modules() if isinstance(module, Dropout)]
 
 
-def seed_dropouts(layer: nn.Module, drops: list[Dropout], *coordinates: int | str) -> None:
-    """Do what `enter_stream` does, for who has looked for the layer's `Dropout`s before."""
-    if not drops:
+def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:
+    """Have every `Dropout` inside `layer` draw from the stream of these coordinates, on the layer's device."""
+    seed_dropouts(layer, dropouts(layer), *coordinates)
+
+
+def seed_dropouts(layer: nn.Module, found: Sequence[Dropout], *coordinates: int | str) -> None:
+    """Do the same for the `Dropout`s that `dropouts(layer)` found earlier: finding them costs more than seeding."""
+    if not found:
         return
     parameter = next(layer.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    seed = derive_seed(*coordinates)
-    stream = drops[0].stream
+    stream = found[0].stream
     if stream is None or stream.device != device:
         stream = torch.Generator(device=device)
-    stream.manual_seed(seed)
-    for drop in drops:
-        drop.stream = stream
+    stream.manual_seed(derive_seed(*coordinates))
+    for module in found:
+        module.stream = stream
 
 
 def streams(layer: nn.Module) -> list[torch.Generator]:
-    """Return the streams that `enter_stream` has pointed the layer's `Dropout`s at, each once."""
+    """Return the streams that the layer's `Dropout`s draw from, each once."""
     found = [module.stream for module in dropouts(layer)]
     return list({id(stream): stream for stream in found if stream is not None}.values())
-
-
-def refuse_shared_randomness(model: nn.Module, schedule: str) -> None:
-    """Raise ValueError if a module inside `model` draws from the process-wide generator while it trains.
-
-    Layers that train at the same time would share that generator, so their numbers would depend on timing.
-    """
-    for name, module in model.named_modules():
-        rate = getattr(module, "dropout", None) if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)) else None
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            rate = module.p
-        if isinstance(module, nn.RReLU):
-            rate = module.upper - module.lower
-        if isinstance(module, (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)):
-            rate = 1.0
-        if rate:
-            raise ValueError(
-                f"schedule {schedule!r}: {name} ({type(module).__name__}) draws from the process-wide generator, so "
-                "two layers could not train at once and stay reproducible; use ALPackage.randomness.Dropout, "
-                'set its rate to 0, take another module, or train with schedule="sequential"'
-            )

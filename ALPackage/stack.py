@@ -1,4 +1,4 @@
-"""An ordered list of AL layers: training calls, and inference at any depth."""
+"""An ordered list of local layers: training calls, and inference at any depth."""
 
 from __future__ import annotations
 
@@ -15,11 +15,27 @@ from .randomness import Dropout
 
 
 class ALStack(nn.Module):
-    """AL layers in order, by name (the key of a checkpoint).
+    """Local layers in order, each with a name (the key in a checkpoint).
 
-    `layers`: a mapping from names to layers, or an iterable, whose layers are named layer_1, layer_2, ...
-    `target`: turns what the loader yields as y (labels) into y_0; by default y is used as it is.
-    Raises ValueError if two layers share a parameter, a buffer or a random stream: they could not be trained apart.
+    Args:
+        layers: A mapping from names to layers, or an iterable, whose layers are named layer_1, layer_2, ...
+        target: Turns the y that the loader yields (labels) into y_0; by default y is used as it is.
+
+    Raises:
+        ValueError: If there is no layer, or if two layers share a parameter, a buffer, memory or a random stream: they
+            could not be trained independently.
+        TypeError: If a layer is not a LocalLayer.
+
+    Example:
+        >>> def layer(x, y):
+        ...     return AL(ENC(nn.Linear(x, 8), nn.Linear(8, 4)), AE(nn.Linear(y, 4), nn.Linear(4, y)))
+        >>> stack = ALStack([layer(6, 3), layer(8, 4)])
+        >>> x, y = stack(torch.randn(5, 6), torch.randn(5, 3))
+        >>> stack.backward_and_update()
+        >>> [sorted(losses) for losses in stack.losses()]
+        [['ae', 'assoc'], ['ae', 'assoc']]
+        >>> stack.inference(torch.randn(5, 6)).shape  # all layers; depth=1 would use the first alone
+        torch.Size([5, 3])
     """
 
     def __init__(
@@ -32,21 +48,25 @@ class ALStack(nn.Module):
             layers = {f"layer_{number}": layer for number, layer in enumerate(layers, start=1)}
         if not layers:
             raise ValueError("ALStack: got no layers; give at least one")
+        for name, layer in layers.items():
+            _check_is_local(name, layer)
         self.layers = nn.ModuleDict(layers)
         self.target: Callable[[Any], Any] = _as_it_is if target is None else target
         self._refuse_shared_state()
 
     def _refuse_shared_state(self) -> None:
-        owner: dict[int, str] = {}
+        """Raise ValueError if two layers share state: while they train at once, timing would decide its value."""
+        owners: dict[object, tuple[str, str]] = {}
         for name, layer in self.items():
             dropouts = ((path, module) for path, module in layer.named_modules() if isinstance(module, Dropout))
             for path, state in chain(layer.named_parameters(), layer.named_buffers(), dropouts):
-                first = owner.setdefault(id(state), name)
-                if first != name:
-                    raise ValueError(
-                        f"ALStack: layers {first!r} and {name!r} share {path!r}; "
-                        "give each layer its own, or put both modules into one layer"
-                    )
+                for key in (id(state), _storage(state)):
+                    owner, its_path = owners.setdefault(key, (name, path)) if key is not None else (name, path)
+                    if owner != name:
+                        raise ValueError(
+                            f"ALStack: layers {owner!r} and {name!r} share {its_path!r} of the one and {path!r} of the "
+                            "other; give each layer its own copy, or put both modules into one layer"
+                        )
 
     @property
     def names(self) -> list[str]:
@@ -57,6 +77,11 @@ class ALStack(nn.Module):
     def devices(self) -> list[torch.device]:
         """The device of each layer."""
         return [layer.device for layer in self]
+
+    @property
+    def placement(self) -> list[torch.device]:
+        """Where `set_device` has put each layer: its device, or on the CPU the worker "cpu:K"."""
+        return [layer.placement for layer in self]
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -72,7 +97,7 @@ class ALStack(nn.Module):
         return list(self)[index]
 
     def set_device(self, devices: str | list[str]) -> list[torch.device]:
-        """Place the layers: "auto" or one device name per layer."""
+        """Place the layers: "auto" or one device name per layer. See `ALPackage.set_device`."""
         return set_device(self, devices)
 
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
@@ -139,3 +164,28 @@ class ALStack(nn.Module):
 
 def _as_it_is(y: Any) -> Any:
     return y
+
+
+def _check_is_local(name: str, layer: object) -> None:
+    """Raise TypeError with the remedy if `layer` has no local losses."""
+    if isinstance(layer, LocalLayer):
+        return
+    if isinstance(getattr(layer, "module", None), LocalLayer):  # DataParallel and its relatives
+        remedy = "give the layer inside it, its .module; a schedule uses several devices by itself"
+    else:
+        remedy = "build a layer around it: AL(ENC(f, b), AE(g, h)) with it as f"
+    raise TypeError(f"ALStack: layer {name!r} is a {type(layer).__name__}, which has no local losses; {remedy}")
+
+
+def _storage(state: object) -> tuple[str, int] | None:
+    """Return what identifies the memory behind a parameter or a buffer; None if it has none.
+
+    Two Parameter objects over the same memory, such as `nn.Parameter(other.data)`, are one weight under two names.
+    """
+    if not isinstance(state, Tensor) or state.is_meta:
+        return None
+    try:
+        address = state.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError, ValueError):  # sparse tensors and lazy parameters have no storage
+        return None
+    return (str(state.device), address) if address else None  # an empty tensor's address is 0

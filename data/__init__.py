@@ -1,7 +1,7 @@
 """The data sets by name, and the two calls that load them: `load_vision` and `load_text`.
 
-What needs torch is imported when it is first asked for, so that `--list` and a wrong name are answered at once; a
-vision run need not import pandas, nor a text run torchvision.
+Names that need torch are imported when they are first used. So `--list` and a misspelled name are answered at once,
+a vision run does not import pandas, and a text run does not import torchvision.
 """
 
 from __future__ import annotations
@@ -10,16 +10,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import DataError
-from .registry import TEXT, VISION, canonical, match
+from .registry import TEXT, VISION, DatasetEntry, canonical, entry, match, register_dataset
+from .resource import RemoteFile, Resource
 
 if TYPE_CHECKING:
     from .dataset import Dataset, Split
     from .text.load import load_text
+    from .text.source import Corpus, Source
+    from .vision.images import Images
     from .vision.load import load_vision
 
-__all__ = ["TEXT", "VISION", "DataError", "Dataset", "Split", "canonical", "load_text", "load_vision", "match"]
+__all__ = [
+    "TEXT",
+    "VISION",
+    "Corpus",
+    "DataError",
+    "Dataset",
+    "DatasetEntry",
+    "Images",
+    "RemoteFile",
+    "Resource",
+    "Source",
+    "Split",
+    "canonical",
+    "entry",
+    "load_text",
+    "load_vision",
+    "match",
+    "register_dataset",
+]
 
-_HOMES = {"Dataset": ".dataset", "Split": ".dataset", "load_text": ".text.load", "load_vision": ".vision.load"}
+_HOMES = {
+    "Corpus": ".text.source",
+    "Dataset": ".dataset",
+    "Images": ".vision.images",
+    "Source": ".text.source",
+    "Split": ".dataset",
+    "load_text": ".text.load",
+    "load_vision": ".vision.load",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Batches of a split: the order and the augmentation depend on (seed, epoch, batch), on nothing that was drawn."""
+"""Batches of a split. Order and augmentation depend on (seed, epoch, batch) and not on what was drawn before."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from torch import Tensor
 
 from ALPackage.randomness import generator
 
-from .dataset import Split
+from .dataset import Inputs, Split
 
 Transform = Callable[[Any, torch.Generator | None], Any]
+"""Turns the inputs of a batch, on its device, into what the network takes; None in place of a generator: draw nothing.
+
+A transform that needs a number from the batch, as a length, would wait for the GPU to read it there. It may have a
+method `before_transfer(inputs) -> inputs`, which `Batches` calls while the batch is still on the CPU.
+"""
 
 
 class Batches:
     """Iterate over a split as (inputs, labels int64) on `device`.
 
-    With a `seed` the order is shuffled by (seed, epoch) and `transform` gets a generator of its own per batch,
-    on `device`; without one the order is the split's and `transform` gets None. A last batch of a single
-    sample joins its predecessor, because batch normalization cannot train on one sample. The first `done` batches are
-    left out: who goes on with an epoch has had them.
+    With a `seed` the order is shuffled by (seed, epoch), and `transform` gets a generator of its own for each batch, on
+    `device`. Without one the order is the split's, and `transform` gets None. If the last batch would have a single
+    sample, that sample joins the batch before, because batch normalization cannot train on one sample. The first
+    `done` batches are left out: a resumed epoch continues after those it had trained on.
+
+    On a GPU the copies run beside the host's work: nothing here waits for them.
     """
 
     def __init__(
@@ -54,13 +61,21 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         order = self.order()
+        before_transfer = getattr(self.transform, "before_transfer", None)
         for number, (start, stop) in list(enumerate(self.bounds))[self.done :]:
             inputs, labels = self.split.rows(order[start:stop])
-            if isinstance(inputs, tuple):
-                inputs = tuple(part.to(self.device) for part in inputs)
-            else:
-                inputs = inputs.to(self.device)
+            if before_transfer is not None:
+                inputs = before_transfer(inputs)
             draw = None
             if self.seed is not None:
                 draw = generator("augment", self.seed, self.epoch, number, device=self.device)
-            yield self.transform(inputs, draw), labels.to(self.device)
+            yield self.transform(_to_device(inputs, self.device), draw), _to_device(labels, self.device)
+
+
+def _to_device(inputs: Inputs, device: torch.device) -> Any:
+    if isinstance(inputs, tuple):
+        return tuple(_to_device(part, device) for part in inputs)
+    if device.type == "cuda" and inputs.device.type == "cpu":
+        # Only a copy from pinned memory is asynchronous. torch keeps the pinned block until the copy is done.
+        return inputs.pin_memory().to(device, non_blocking=True)
+    return inputs.to(device)

@@ -1,4 +1,4 @@
-"""What every data set looks like once loaded, and how train is divided into train and validation."""
+"""What every data set looks like once it is loaded, and how train is divided into train and validation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Inputs = Tensor | tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Split:
-    """Rows `index` of a storage that several splits may share (it can be memory-mapped).
+    """The rows `index` of a storage that several splits may share, and that may be memory-mapped.
 
     `inputs`: a tensor, or a tuple of tensors, whose first dimension is the storage row. Vision: uint8
     (rows, C, H, W). Text: (token ids int32 (rows, max_len) padded with 0, lengths int64 (rows,), each >= 1).
@@ -42,8 +42,8 @@ class Split:
 class Dataset:
     """A data set, divided. `probe` is a fixed part of train, as large as val, on which train_acc is measured.
 
-    `vocabulary` (text only) lists the token of each id. `notes` are facts that the user should be told, one
-    line each. Test is never used to choose anything.
+    `vocabulary` (text only) lists the token of each id. `notes` are facts that the user should know, one line each.
+    Test is never used to choose anything.
     """
 
     name: str
@@ -57,23 +57,23 @@ class Dataset:
 
 
 def digest(data: Dataset, *more: Tensor) -> str:
-    """Return a checksum of all that is learned from and measured on, and of `more`: samples, labels, the division."""
+    """Return a checksum of everything that a run trains and measures on, and of `more`: samples, labels, division."""
     total, seen = hashlib.blake2b(digest_size=8), set()
     for split in (data.train, data.val, data.test):
         inputs = split.inputs if isinstance(split.inputs, tuple) else (split.inputs,)
         for part in (*inputs, split.labels, split.index, *more):
-            if (place := (part.data_ptr(), part.shape)) not in seen:  # splits share their storage
-                seen.add(place)
+            if (storage := (part.data_ptr(), part.shape)) not in seen:  # splits share their storage
+                seen.add(storage)
                 total.update(f"{part.dtype} {tuple(part.shape)}".encode())
                 total.update(part.contiguous().numpy().data)
     return total.hexdigest()
 
 
 def divide(rows: int, *, val_fraction: float, seed: int, limit: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return (train, val): disjoint, shuffled rows of a training set of `rows` samples.
+    """Return (train, val): disjoint, shuffled rows of a training set of `rows` samples, int64.
 
-    Both depend on the arguments alone, so every method and every turn gets the same division. With a `limit`
-    train holds `limit` samples where there are as many, and val shrinks in proportion.
+    Both depend on the arguments alone, so every method and every turn gets the same division. With a `limit`, train
+    has at most `limit` samples, and val shrinks in proportion. Raises DataError for too few rows.
     """
     used = rows if limit is None else min(rows, limit)
     n_val = max(1, round(val_fraction * used))
@@ -95,7 +95,7 @@ def make_dataset(
     vocabulary: list[str] | None = None,
     notes: list[str] | None = None,
 ) -> Dataset:
-    """Build a `Dataset` from the (inputs, labels) of train and test; val and the probe are taken from train."""
+    """Build a `Dataset` from the (inputs, labels) of train and test; val and probe are taken from train."""
     train_rows, val_rows = divide(len(train[1]), val_fraction=val_fraction, seed=seed, limit=limit_train)
     seen = train[1][train_rows].bincount(minlength=len(classes))
     absent = [classes[label] for label in (seen == 0).nonzero().flatten().tolist()]

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Data that is missing or unusable; the message is one line: what, where, and how to mend it."""
+    """Data is missing or unusable. The message is one line: what is wrong, where, and how to fix it."""

@@ -15,7 +15,7 @@ WORDS = ("market", "match", "court", "chip", "river", "film", "music", "plant")
 
 
 def build(root: Path) -> Path:
-    """Write all of it below `root` and return `root`."""
+    """Write all of it into `root` and return `root`."""
     draw = random.Random(0)
     _tiny_imagenet(root / "tiny-imagenet-200")
     _fashion(root)
@@ -47,7 +47,7 @@ def _tiny_imagenet(folder: Path) -> None:
 
 
 def _fashion(folder: Path) -> None:
-    """Ten classes: a bright column at a place of its own. Files as a user may have zipped them."""
+    """Ten classes that differ in the position of a bright column; gzipped files in the root itself."""
     noise = np.random.default_rng(1)
     for part, count in (("train", 60), ("t10k", 20)):
         labels = np.arange(count, dtype=np.uint8) % 10

@@ -60,7 +60,9 @@ def test_the_other_commands_of_the_readme_exist(tmp_path: Path) -> None:
             if words[0] == "make":
                 assert words[1] in targets
             elif words[:3] == ["python", "-m", "data.download"]:
-                for file in download.RESOURCES[words[3]].files[0].holds:
+                resource = download.find_resource(words[3])
+                assert resource is not None
+                for file in resource.files[0].holds:
                     (tmp_path / file).touch()
                 assert download.main([*words[3:], "--data-root", str(tmp_path)]) == 0
             elif words[:3] == ["python", "-m", "ALPackage.placement"]:

@@ -1,8 +1,8 @@
-"""Local objectives for classification: the target of a layer is a table with one code per class.
+"""AL's two losses for classification, where the target of a layer is a table with one code per class.
 
-The target that travels is (table, labels): `table` float (C, d_i), the code of every class at this depth, and
+The target that layers hand on is (table, labels): `table` float (C, d_i), the code of every class at this depth, and
 `labels` int64 (B,). Encoding C class codes instead of B one-hot rows computes the same g with less work, and it
-is what lets an association contrast a sample with the classes it is not.
+lets an association contrast a sample with the codes of the other classes.
 
 Legend: B batch, C classes, d width of a code.
 """
@@ -23,9 +23,9 @@ class Association(nn.Module):
 
     "mse": squared distance to the code of the sample's own class (Kao & Chen 2021). "cosine": one minus
     the cosine to it. "contrastive": cross-entropy over the cosines to the codes of all classes, divided by
-    `temperature`; it also pushes away from the other classes, which is what vision needs to leave chance.
-    `smoothing`, in [0, 1): the share of the target that goes to all classes alike (Szegedy et al. 2016, section 7);
-    with the first two kinds, the code of the own class moves by it towards the mean of all codes.
+    `temperature`; it also pushes a sample away from the other classes, without which vision models stay at chance.
+    `smoothing`, in [0, 1): the share of the target that is spread evenly over all classes (Szegedy et al. 2016,
+    section 7); with the first two kinds the code of the sample's class moves by that share towards the mean code.
     """
 
     def __init__(self, kind: str = "contrastive", temperature: float = 0.2, smoothing: float = 0.0) -> None:
@@ -57,7 +57,7 @@ class Association(nn.Module):
 class Reconstruction(nn.Module):
     """The auto-encoder loss of a decoded target against the target that was encoded.
 
-    "classes": cross-entropy of the decoded rows as logits over the classes (the first layer, whose target is
+    "classes": cross-entropy of the decoded rows as logits over the classes (for the first layer, whose target is
     one-hot). "contrastive": cross-entropy over the cosines of each decoded code to all codes of the layer below.
     Both divide the logits by `temperature`. "mse": squared distance between the codes.
     """
@@ -85,5 +85,5 @@ def similarity(codes: Tensor, table: Tensor) -> Tensor:
 
 
 def _full(x: Tensor) -> Tensor:
-    """Return x in float32 where autocast has left half precision: losses are summed in full precision."""
+    """Return x in float32 if autocast made it half precision: losses are computed in full precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,4 +1,4 @@
-"""`python -m ALPackage.placement`: what D devices would give, from measured layer costs."""
+"""`python -m ALPackage.placement`: what D devices would gain, estimated from layer costs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .cost import LayerCost
 from .plan import Plan, plan
 from .simulate import simulate
 
-#: Share of a layer's time that its forward pass takes where only the whole is given.
+#: Share of a layer's time that its forward pass takes where only the whole is options.
 FORWARD = 1 / 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table of device counts and return the exit code: 2 for a mistake, told in one line."""
+    """Print a table of device counts and return the exit code: 2 for a mistake, which is reported in one line."""
     parser = argparse.ArgumentParser(
         prog="python -m ALPackage.placement",
-        description="Cut layers into stages for D devices and tell what each schedule would gain over one device.",
+        description="Cut layers into stages for D devices and estimate what each schedule would gain over one device.",
     )
     parser.add_argument(
         "--costs",
@@ -34,15 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--devices", type=int, nargs="+", metavar="D", help="default: 1 to the number of layers")
     parser.add_argument("--batches", type=int, default=500, help="batches of a run, for the fill (default: 500)")
-    given = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     try:
-        costs = _costs(given.costs)
-        if given.batches < 1 or any(count < 1 for count in given.devices or [1]):
+        costs = _costs(options.costs)
+        if options.batches < 1 or any(count < 1 for count in options.devices or [1]):
             raise ValueError("--devices and --batches: expected whole numbers of at least 1")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(table(costs, given.devices or list(range(1, len(costs) + 1)), given.batches))
+    print(table(costs, options.devices or list(range(1, len(costs) + 1)), options.batches))
     return 0
 
 
@@ -52,17 +52,17 @@ def table(costs: Sequence[LayerCost], counts: Sequence[int], batches: int) -> st
     alone = simulate("sequential", costs, [len(costs)], batches)
     plans: list[Plan] = []
     for count in counts:
-        made = plan(costs, [torch.device("cpu", index) for index in range(count)])
-        plans.append(made)
-        gains = [alone / simulate(name, costs, made.sizes, batches) for name in ("continuous", "al-fm")]
-        cut = " | ".join(" ".join(cost.name for cost in stage) for stage in made.stages)
-        busiest = f"{max(made.stage_times) * 1e3:.1f} ms"
-        shown = [f"{gain:.2f}x" for gain in (made.ceiling, *gains)]
-        # al-fm has a thread for every layer, so it gains what it can only with a device for each.
-        rows.append((str(count), shown[0], shown[1], shown[2] if count >= len(costs) else "", busiest, cut))
+        best_cut = plan(costs, [torch.device("cpu", index) for index in range(count)])
+        plans.append(best_cut)
+        gains = [alone / simulate(name, costs, best_cut.sizes, batches) for name in ("continuous", "al-fm")]
+        cut = " | ".join(" ".join(cost.name for cost in stage) for stage in best_cut.stages)
+        busiest = f"{max(best_cut.stage_times) * 1e3:.1f} ms"
+        ceiling, continuous, al_fm = (f"{gain:.2f}x" for gain in (best_cut.ceiling, *gains))
+        # al-fm has a thread for every layer, so its figure only holds with a device for each.
+        rows.append((str(count), ceiling, continuous, al_fm if count >= len(costs) else "", busiest, cut))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    best = max(plans, key=lambda made: (made.ceiling, -len(made.sizes)))
+    best = max(plans, key=lambda candidate: (candidate.ceiling, -len(candidate.sizes)))
     lines.append(
         f"{len(best.sizes)} device{'s' * (len(best.sizes) > 1)}: {best.ceiling:.2f}x, the most of these; "
         f"to gain more, divide or lighten {' or '.join(best.bottleneck)}"
@@ -75,30 +75,32 @@ def _costs(text: str) -> list[LayerCost]:
     path = Path(text)
     if path.suffix == ".json" or path.is_file():
         try:
-            found = _find(json.loads(path.read_text(encoding="utf-8")))
-            if not found:
+            layers = _find(json.loads(path.read_text(encoding="utf-8")))
+            if not layers:
                 raise ValueError("it holds no plan with layers")
             return [
-                LayerCost(str(one["name"]), _time(one["forward_ms"]), _time(one["backward_ms"]), int(one["bytes"]))
-                for one in found
+                LayerCost(
+                    str(layer["name"]), _time(layer["forward_ms"]), _time(layer["backward_ms"]), int(layer["bytes"])
+                )
+                for layer in layers
             ]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
-            raise ValueError(f"--costs: {path}: {what}") from None
+            reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+            raise ValueError(f"--costs: {path}: {reason}") from None
     costs = []
-    for number, part in enumerate(text.split(","), start=1):
-        name, equals, value = part.rpartition("=")
+    for number, item in enumerate(text.split(","), start=1):
+        name, equals, value = item.rpartition("=")
         try:
             seconds = _time(value)
         except ValueError:
-            raise ValueError(f"--costs: got {part!r}; expected ms per layer, such as 151,121,30,10") from None
-        named = name.strip() if equals else f"layer_{number}"
-        costs.append(LayerCost(named, seconds * FORWARD, seconds * (1 - FORWARD)))
+            raise ValueError(f"--costs: got {item!r}; expected ms per layer, such as 151,121,30,10") from None
+        layer = name.strip() if equals else f"layer_{number}"
+        costs.append(LayerCost(layer, seconds * FORWARD, seconds * (1 - FORWARD)))
     return costs
 
 
 def _time(value: Any) -> float:
-    """Return s for ms."""
+    """Return ms as s."""
     seconds = float(value) / 1e3
     if not 0 <= seconds < float("inf"):
         raise ValueError(f"got {value}; expected a finite number of ms")
@@ -109,12 +111,12 @@ def _find(value: Any) -> list[dict[str, Any]]:
     """Return the layers of the first plan inside `value`."""
     if isinstance(value, dict):
         layers = value.get("layers")
-        if isinstance(layers, list) and layers and all(isinstance(one, dict) for one in layers):
+        if isinstance(layers, list) and layers and all(isinstance(layer, dict) for layer in layers):
             return layers
         value = list(value.values())
-    for part in value if isinstance(value, list) else ():
-        if found := _find(part):
-            return found
+    for item in value if isinstance(value, list) else ():
+        if layers := _find(item):
+            return layers
     return []
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,11 @@ from ..errors import StageError
 from ..layer import LocalLayer
 from ..nested import tensors, to_device
 from ..randomness import enter_stream
-from ..stage.threads import intra_op_threads
+from ..stack import ALStack
+from ..stage.threads import Autocast, IntraOpThreads
+from ..stage.transfer import SLOTS
 
-if TYPE_CHECKING:  # stack.py imports this package
-    from ..stack import ALStack
-
-
-#: Steps of a layer that are not measured, and how many are at least.
+#: Steps of a layer that are not measured, and the fewest that are.
 WARM_UP, LEAST = 2, 2
 #: Batches of a layer's output that may exist at once: one in work and those that wait in the channel.
 HELD = 3
@@ -49,40 +48,48 @@ def measure(
     batch: tuple[Any, Any],
     *,
     threads: int,
-    device: torch.device | None = None,
+    devices: Sequence[torch.device] | None = None,
     seed: int = 0,
     repeats: int = 15,
     budget: float = 4.0,
 ) -> list[LayerCost]:
-    """Return what every layer of `stack` costs on `batch`, (x, y) as the loader yields it, on `device`.
+    """Return what every layer of `stack` costs on `batch`, (x, y) as the loader yields it, under the caller's autocast.
 
     A copy of one layer at a time takes WARM_UP steps unmeasured, and then up to `repeats`, of which the median counts;
-    LEAST of them once the layer's share of `budget`, in s, is over. The stack, its optimizers and the process-wide
-    generators stay as they are. `device`: by default the one that each layer is on. On the CPU the bytes are an
-    estimate: weights, gradients, moments, buffers, and the outputs that wait to be taken; on a GPU they are the growth
-    that its allocator saw. Raises StageError for a layer that fails.
+    LEAST of them once the layer's share of `budget`, in s, is used up. The stack, its optimizers and the process-wide
+    generators stay as they are.
+
+    `devices`: where to measure each layer; by default where it is. The bytes hold weights, gradients, moments, buffers
+    and the outputs that wait to be taken; on a GPU also what a step needs in between, as its allocator saw it, and the
+    slots for the input. Raises ValueError for another number of devices than of layers, and StageError for a layer that
+    fails.
     """
+    where = [layer.device for layer in stack] if devices is None else [_without_worker(device) for device in devices]
+    if len(where) != len(stack):
+        raise ValueError(f"measure: got {len(where)} devices for {len(stack)} layers; give one per layer")
     x, y = batch[0], stack.target(batch[1])
     costs: list[LayerCost] = []
-    with intra_op_threads(threads), torch.random.fork_rng():
-        for name, original in stack.items():
-            where = original.device if device is None else device
-            where = torch.device("cpu") if where.type == "cpu" else where
-            before = _allocated(where)
-            layer = copy.deepcopy(original).to(where)
-            x, y = to_device((x, y), where)
+    autocast = Autocast()
+    # Without a list of devices this would open a context on every GPU of the machine, and warn of it.
+    generators = torch.random.fork_rng(devices=sorted({device.index or 0 for device in where if device.type == "cuda"}))
+    with IntraOpThreads(threads), generators:
+        for (name, original), device in zip(stack.items(), where, strict=True):
+            before = _allocated(device)
+            layer = copy.deepcopy(original).to(device)
+            x, y = to_device((x, y), device)
             forward, backward, out = [], [], (x, y)
             end = time.perf_counter() + budget / len(stack)
             for step in range(WARM_UP + repeats):
                 if step >= WARM_UP + LEAST and time.perf_counter() > end:
                     break
                 try:
-                    started, turned, done, out = _step(layer, name, seed, x, y, where)
+                    started, halfway, done, out = _step(layer, name, seed, x, y, device, autocast)
                 except Exception as error:
                     raise StageError(name, None, error) from error
-                forward.append(turned - started)
-                backward.append(done - turned)
-            used = _peak(where) - before if where.type == "cuda" else _estimate(layer, out)
+                forward.append(halfway - started)
+                backward.append(done - halfway)
+            used = _held_by(layer) if device.type == "cpu" else _peak(device) - before + SLOTS * _total_bytes((x, y))
+            used += HELD * _total_bytes(out)
             costs.append(
                 LayerCost(name, statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:]), used)
             )
@@ -91,34 +98,44 @@ def measure(
     return costs
 
 
+def _without_worker(device: torch.device) -> torch.device:
+    """Return the device that torch knows: "cpu" for a worker "cpu:K"."""
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
 def _step(
-    layer: LocalLayer, name: str, seed: int, x: Any, y: Any, device: torch.device
+    layer: LocalLayer, name: str, seed: int, x: Any, y: Any, device: torch.device, autocast: Autocast
 ) -> tuple[float, float, float, tuple[Any, Any]]:
-    """Take one step and return when it began, turned round and ended, and what the layer hands on."""
+    """Take one step and return when it began, when its backward pass began, when it ended, and what it hands on."""
     _synchronize(device)
     started = time.perf_counter()
     with torch.enable_grad(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         enter_stream(layer, seed, name, 0)
-        out = layer(x, y)
+        with autocast.context():  # for the forward pass alone, as in a run
+            out = layer(x, y)
         _synchronize(device)
-        turned = time.perf_counter()
+        halfway = time.perf_counter()
         layer.backward_and_update()
         _synchronize(device)
-    return started, turned, time.perf_counter(), out
+    return started, halfway, time.perf_counter(), out
 
 
-def _estimate(layer: LocalLayer, out: Any) -> int:
+def _held_by(layer: LocalLayer) -> int:
+    """Return the bytes of a layer's weights, gradients, moments and buffers."""
     weights = list(layer.parameters())
     moments = [
-        value for state in layer.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
+        value
+        for optimizer in layer.optimizers()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
     ]
-    gradients = sum(_bytes(parameter) for parameter in weights if parameter.requires_grad)
-    held = sum(map(_bytes, [*weights, *layer.buffers(), *moments]))
-    return gradients + held + HELD * sum(map(_bytes, tensors(out)))
+    gradients = [parameter for parameter in weights if parameter.requires_grad]
+    return _total_bytes([*weights, *gradients, *moments, *layer.buffers()])
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _total_bytes(tree: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors(tree))
 
 
 def _synchronize(device: torch.device) -> None:
@@ -127,7 +144,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _allocated(device: torch.device) -> int:
-    """Return the bytes in use on a GPU, and start its peak anew."""
+    """Return the bytes in use on a GPU, and reset its peak."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""The best cut of a row of layers into neighboring stages, exactly, by dynamic programming."""
+"""The best cut of a row of layers into contiguous stages, exact, by dynamic programming."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def partition(
     memory: Sequence[int] | None = None,
     capacity: Sequence[int] | None = None,
 ) -> list[int]:
-    """Return the sizes of at most `parts` contiguous stages such that the largest sum of `costs` is least.
+    """Return the sizes of at most `parts` contiguous stages whose largest sum of `costs` is as small as possible.
 
-    Of equal cuts it is one with the fewest stages, and of these one whose last stage is longest. `memory` (bytes per
+    Among equally good cuts it takes the fewest stages, and then the longest last stage. `memory` (bytes per
     layer) and `capacity` (bytes per device, in order): every stage must fit its device. O(parts * layers^2).
     Raises PlacementError where nothing fits, and ValueError without layers or parts.
     """
@@ -43,18 +43,18 @@ def partition(
                 if before is None or not fits(part, start, stop):
                     continue
                 largest = max(before[0], cost_to[stop] - cost_to[start])
-                held = best[stop]
-                if held is None or largest < held[0]:
+                known = best[stop]
+                if known is None or largest < known[0]:
                     best[stop] = largest, start
         tables.append(best)
-    made = [(cut[0], used) for used, table in enumerate(tables, start=1) if (cut := table[layers]) is not None]
-    if not made:
+    complete = [(entry[0], used) for used, table in enumerate(tables, start=1) if (entry := table[layers]) is not None]
+    if not complete:
         raise PlacementError(_too_large(bytes_to[-1], max(memory or [0]), list(capacity or [])))
     sizes: list[int] = []
     stop = layers
-    for part in range(min(made)[1] - 1, -1, -1):
+    for part in range(min(complete)[1] - 1, -1, -1):
         entry = tables[part][stop]
-        assert entry is not None  # a cut that was found has all its stages
+        assert entry is not None  # a complete cut has all its stages
         sizes.insert(0, stop - entry[1])
         stop = entry[1]
     return sizes

@@ -1,4 +1,4 @@
-"""A cut of measured layers into stages, and what it promises."""
+"""A cut of layers into stages, and what to expect of it from the layers' costs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .partition import partition
 class Plan:
     """Layers with their costs, the number of layers per stage, and the device of each stage.
 
-    `at_once`: how many stages can work at the same time, where that is fewer than there are, as with more CPU workers
-    than cores.
+    `at_once`: how many stages can work at the same time, if that is fewer than there are, as with more CPU workers than
+    cores. The costs are measured before the run, so what follows from them is an estimate, which a run may exceed.
     """
 
     costs: tuple[LayerCost, ...]
@@ -39,7 +39,7 @@ class Plan:
 
     @property
     def ceiling(self) -> float:
-        """The most to be gained over one device: the sum of the layers' times over the busiest stage's."""
+        """The estimated ceiling of the gain over one device: the sum of the layers' times over the busiest stage's."""
         return ceiling_of(self.stage_times, self.at_once)
 
     @property
@@ -63,13 +63,14 @@ class Plan:
                 f"{cost.bytes / 2**20:4.0f} MiB  {device}"
             )
         busiest = ", ".join(self.bottleneck)
-        lines.append(f"ceiling {self.ceiling:.2f}x over one device; the busiest stage is {busiest}")
+        lines.append(f"estimated ceiling {self.ceiling:.2f}x over one device; the busiest stage is {busiest}")
         return "\n".join([*lines, self._one_more()])
 
     def _one_more(self) -> str:
         if len(self.sizes) == len(self.costs):
             return "one more device would bring nothing: every layer has one"
-        better = Plan(self.costs, *_cut(self.costs, len(self.sizes) + 1))  # which brings what it works with
+        # Without `at_once`: one more device brings its own processor.
+        better = Plan(self.costs, *_cut(self.costs, len(self.sizes) + 1))
         if better.ceiling <= self.ceiling * 1.005:
             if len(self.bottleneck) == 1:
                 return f"one more device would bring nothing: {self.bottleneck[0]} alone sets the pace"
@@ -95,7 +96,7 @@ class Plan:
 
 
 def ceiling_of(stages: Sequence[float], at_once: float = math.inf) -> float:
-    """Return the most that stages of these times can gain over one device if `at_once` of them can work together."""
+    """Return the most that stages of these times can gain over one device if `at_once` of them can work at a time."""
     balanced = sum(stages) / max(stages) if max(stages) > 0 else float(len(stages))
     return min(balanced, max(1.0, at_once))
 
@@ -106,9 +107,9 @@ def plan(
     capacity: Sequence[int] | None = None,
     at_once: float = math.inf,
 ) -> Plan:
-    """Return the plan that makes the busiest of `devices` do least; it uses the first of them, and no more than help.
+    """Return the plan whose busiest device has the least to do; it uses the first of `devices`, and none in vain.
 
-    `capacity`: bytes that each device has. `at_once`: as for `Plan`. Raises PlacementError where no cut fits.
+    `capacity`: free bytes of each device. `at_once`: as for `Plan`. Raises PlacementError where no cut fits.
     """
     sizes = partition(
         [cost.total for cost in costs], len(devices), memory=[cost.bytes for cost in costs], capacity=capacity

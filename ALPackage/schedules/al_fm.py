@@ -10,20 +10,18 @@ import torch
 
 from ..errors import StageError
 from ..layer import LocalLayer
-from ..randomness import refuse_shared_randomness
 from ..stack import ALStack
-from ..stage.batch import Batch, Seal
+from ..stage.batch import Batch, InPlaceGuard, PredictBatch, TrainBatch
 from ..stage.snapshot import Snapshot
 from ..stage.threads import WorkerThread, worker_settings
 from ..stage.trace import Usage
-from .continuous import FAILURE_DEADLINE
-from .schedule import Schedule
+from .schedule import FAILURE_DEADLINE, Schedule
 
 
 class ALFM(Schedule):
     """A new thread per layer and batch for backward and update, all joined before the next batch.
 
-    The forward passes, and all of a prediction, run on the caller's thread. Kept as the baseline that earlier codes
+    The forward passes, and all of a prediction, run on the caller's thread. Kept as the baseline that earlier code
     used.
     """
 
@@ -31,7 +29,6 @@ class ALFM(Schedule):
 
     def __init__(self, stack: ALStack, **options: Any) -> None:
         super().__init__(stack, **options)
-        refuse_shared_randomness(stack, self.name)
         self._threads: list[WorkerThread] = []
         self._usages = [Usage(str(layer.device), [name]) for name, layer in stack.items()]
 
@@ -40,9 +37,9 @@ class ALFM(Schedule):
         return self._usages
 
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
-        for batch in items:
-            if isinstance(batch, Snapshot):
-                yield self._taken(batch)
+        for item in items:
+            if isinstance(item, Snapshot):
+                yield self._take_snapshot(item)
                 continue
             failures: list[StageError] = []
             workers = self._threads = []
@@ -50,31 +47,33 @@ class ALFM(Schedule):
             for (name, layer), usage in zip(self.stack.items(), self._usages, strict=True):
                 start = time.perf_counter()
                 try:
-                    if not batch.train:
-                        self._step.infer(name, layer, batch)
+                    if isinstance(item, PredictBatch):
+                        self._step.infer(name, layer, item)
                         continue
-                    self._step.forward(name, layer, batch)
+                    assert isinstance(item, TrainBatch)
+                    self._step.forward(name, layer, item)
+                # A GeneratorExit that a layer raises must not pass for the end of this generator.
                 except (Exception, GeneratorExit) as error:
-                    raise StageError(name, batch.number, error) from error
-                usage.busy += time.perf_counter() - start
+                    raise StageError(name, item.number, error) from error
                 usage.batches += 1
+                _add_busy(usage, name, time.perf_counter() - start)
                 worker = WorkerThread(
                     self._work,
                     f"al-{name}",
-                    (name, layer, batch.number, batch.sealed, usage, failures, _current_stream(layer)),
+                    (name, layer, item.number, item.guard, usage, failures, _current_stream(layer)),
                 )
-                workers.append(worker)  # before it starts, or Ctrl-C between the two would leave it to itself
+                workers.append(worker)  # before it starts: Ctrl-C in between would leave a thread that nobody joins
                 worker.start()
             for worker in workers:
-                worker.ended()
+                worker.finished()
             if failures:
                 raise failures[0]
-            yield batch
+            yield item
 
     def _abort(self) -> None:
         deadline = time.monotonic() + FAILURE_DEADLINE
-        ended = [worker.ended(max(0.0, deadline - time.monotonic())) for worker in self._threads]
-        if all(ended):  # else a layer is still at work on its batch
+        finished = [worker.finished(max(0.0, deadline - time.monotonic())) for worker in self._threads]
+        if all(finished):  # else a layer is still at work on its batch
             super()._abort()
 
     def _work(
@@ -82,21 +81,27 @@ class ALFM(Schedule):
         name: str,
         layer: LocalLayer,
         number: int,
-        sealed: Seal | None,
+        guard: InPlaceGuard | None,
         usage: Usage,
         failures: list[StageError],
         stream: Any,
     ) -> None:
-        """Run one layer's backward and update on this thread and keep what failed."""
+        """Run one layer's backward and update on this thread; append to `failures` what fails."""
         start = time.perf_counter()
         try:
-            with worker_settings(layer.device, self.threads, stream):
-                self._step.backward(name, layer, number)
-            if sealed is not None:
-                sealed.verify()
-        except BaseException as error:
+            with worker_settings(layer.device, self.threads, stream), self._step.span(name, number, "backward"):
+                layer.backward_and_update()
+            # The next layer may have read its input already, and would not see what the update has just changed.
+            if guard is not None:
+                guard.check()
+        except BaseException as error:  # a thread has no caller that could catch it
             failures.append(StageError(name, number, error))
-        usage.busy += time.perf_counter() - start
+        _add_busy(usage, name, time.perf_counter() - start)
+
+
+def _add_busy(usage: Usage, name: str, seconds: float) -> None:
+    usage.busy += seconds
+    usage.layer_busy[name] += seconds
 
 
 def _current_stream(layer: LocalLayer) -> Any:

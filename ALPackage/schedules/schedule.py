@@ -11,14 +11,19 @@ from typing import Any, ClassVar
 
 from ..errors import StageError
 from ..layer import LearningRate
+from ..preflight import check_layers
 from ..randomness import Dropout
 from ..stack import ALStack
-from ..stage.batch import Batch, LocalLosses
+from ..stage.batch import Batch, InPlaceGuard, LocalLosses, PredictBatch, TrainBatch
 from ..stage.cuda_graph import make_capturable
 from ..stage.snapshot import Snapshot
 from ..stage.step import Step
-from ..stage.threads import default_threads, intra_op_threads
+from ..stage.threads import IntraOpThreads, default_threads
 from ..stage.trace import Trace, Usage
+
+#: Seconds that the workers get, together, to end their steps after a failure, which the caller shall hear of soon; a
+#: longer step ends by itself afterwards.
+FAILURE_DEADLINE = 1.5
 
 
 class Schedule(ABC):
@@ -31,6 +36,8 @@ class Schedule(ABC):
     """
 
     name: ClassVar[str]
+    #: Whether two layers may be at work at the same time.
+    concurrent: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -53,9 +60,23 @@ class Schedule(ABC):
                 if layer.device.type == "cuda":
                     make_capturable(layer)
         self._step = Step(seed, trace)
+        self._checked = False
         self._running = False
         self._aborted = False
         self._number = 0  # of the batch that was last asked for
+
+    def prepare(self, batch: tuple[Any, Any]) -> None:
+        """Do what is done once before training, so that it does not count as training time; no weight changes.
+
+        The layers are checked on copies (see `preflight`), and on GPUs the steps are captured as CUDA graphs. `batch`:
+        one (x, y) as the loader yields it. `run` does the same with its first batch unless it has been done; a second
+        call does nothing. Raises ValueError for a layer that cannot be trained under this schedule, StageError for one
+        that fails, and RuntimeError while a run is open.
+        """
+        with self._opened():
+            self._check_layers(batch)
+            x, y = batch
+            self._prepare(TrainBatch(0, x, self.stack.target(y)))
 
     def run(
         self,
@@ -68,17 +89,18 @@ class Schedule(ABC):
 
         Nothing is trained before the result is iterated over.
 
-        A batch's losses are one (associated, auto-encoder) pair of 0-d tensors per layer. Batches are numbered
-        from `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
-        StageError for a failure in a layer or in what makes the batches, and RuntimeError while another run is
-        open. Leaving the loop early, like a failing loader, lets the batches under way finish first. A `Snapshot` among
-        the batches is no batch: it takes the layers' state, and nothing waits for it.
+        A batch's losses are one dict per layer, from the loss's name to a 0-d tensor. Batches are numbered from
+        `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
+        StageError for a failure in a layer or in what makes the batches, ValueError as `prepare` does, and RuntimeError
+        while another run is open. Leaving the loop early, like a failing loader, lets the batches under way finish
+        first. A `Snapshot` among the batches is no batch: it takes the layers' state, and nothing waits for it.
         """
-        with self._opened():
+        with self._opened() as threads:
             for item in self._run(self._numbered(batches, lr, first)):
-                if isinstance(item, Batch):
-                    yield item.losses
-                elif item.ready is not None:
+                if isinstance(item, TrainBatch):
+                    with threads.suspended():
+                        yield item.losses
+                elif isinstance(item, Snapshot) and item.ready is not None:
                     item.ready(item)
 
     def predict(self, inputs: Iterable[Any]) -> Iterator[list[Any]]:
@@ -88,17 +110,15 @@ class Schedule(ABC):
         result is that of `ALStack.inference_by_depth`, bit for bit. Raises as `run` does, and RuntimeError for dropout
         in training mode, whose masks would depend on who draws first.
         """
-        with self._opened():
+        with self._opened() as threads:
             for name, module in self.stack.named_modules():
                 if isinstance(module, Dropout) and module.training and module.p > 0.0:
                     raise RuntimeError(f"predict: {name} is in training mode and drops at random; call eval() first")
-            named = enumerate(self._drawn(inputs, 0))
-            for batch in self._run(Batch(number, x, train=False).seal("loader") for number, x in named):
-                if isinstance(batch, Batch):
-                    yield self._step.decode(list(self.stack.items()), batch)
-
-    def prepare(self, batch: tuple[Any, Any]) -> None:  # noqa: B027 (not every schedule has something to prepare)
-        """Do everything that is done once before training, with `batch`, (x, y) as the loader yields it."""
+            for batch in self._run(self._to_predict(inputs)):
+                if isinstance(batch, PredictBatch):
+                    predictions = self._step.decode(list(self.stack.items()), batch)
+                    with threads.suspended():
+                        yield predictions
 
     def usage(self) -> list[Usage]:
         """Return how each worker has spent its time in training since the schedule was made."""
@@ -108,7 +128,16 @@ class Schedule(ABC):
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
         """Take the numbered batches, and the snapshots between them, through the layers and yield them in order."""
 
-    def _taken(self, snapshot: Snapshot) -> Snapshot:
+    def _prepare(self, example: TrainBatch) -> None:  # noqa: B027 (most schedules have nothing to prepare)
+        """Do what this schedule does once before training, except for the checks of the layers."""
+
+    def _check_layers(self, batch: tuple[Any, Any]) -> None:
+        if not self._checked:
+            context = self._step.autocast.context
+            check_layers(self.stack, batch, concurrent=self.concurrent, seed=self._step.seed, context=context)
+            self._checked = True
+
+    def _take_snapshot(self, snapshot: Snapshot) -> Snapshot:
         """Take the state of every layer, while no layer is at work, and return the snapshot."""
         for name, layer in self.stack.items():
             try:
@@ -128,23 +157,33 @@ class Schedule(ABC):
     def _numbered(
         self, batches: Iterable[tuple[Any, Any] | Snapshot], lr: Callable[[int], LearningRate] | None, first: int
     ) -> Iterator[Batch | Snapshot]:
+        """Turn what the loader yields into numbered batches with targets and learning rates."""
         number = first - 1
-        for pair in self._drawn(batches, first):
-            if isinstance(pair, Snapshot):
-                pair.number = number + 1
-                yield pair
+        for item in self._drawn(batches, first):
+            if isinstance(item, Snapshot):
+                item.number = number + 1
+                yield item
                 continue
             number += 1
-            what = "lr"
+            source = "lr"
             try:
                 rate = lr(number) if lr is not None else None
-                what = "loader"
-                x, y = pair
-                what = "target"
-                y = self.stack.target(y)
+                source = "loader"
+                x, labels = item
+                source = "target"
+                y = self.stack.target(labels)
             except (Exception, GeneratorExit) as error:
-                raise StageError(what, number, error) from error
-            yield Batch(number, x, y, rate).seal("loader")
+                raise StageError(source, number, error) from error
+            self._check_layers((x, labels))
+            batch = TrainBatch(number, x, y, rate)
+            batch.guard = InPlaceGuard("loader", (x, y))
+            yield batch
+
+    def _to_predict(self, inputs: Iterable[Any]) -> Iterator[Batch | Snapshot]:
+        for number, x in enumerate(self._drawn(inputs, 0)):
+            batch = PredictBatch(number, x)
+            batch.guard = InPlaceGuard("loader", x)
+            yield batch
 
     def _drawn(self, iterable: Iterable[Any], first: int) -> Iterator[Any]:
         """Iterate; whatever fails becomes a StageError of the loader with the number of the batch that is missing."""
@@ -162,23 +201,23 @@ class Schedule(ABC):
             yield item
 
     @contextmanager
-    def _opened(self) -> Iterator[None]:
+    def _opened(self) -> Iterator[IntraOpThreads]:
         """Refuse a second run at the same time, and leave the layers fit for training whatever happens."""
         if self._running:
             raise RuntimeError("this schedule has an open run; finish it, or close() it, before the next")
         try:
             self._running, self._aborted = True, False
             self._step.begin()
-            with intra_op_threads(self.threads):
-                yield
+            with IntraOpThreads(self.threads) as threads:
+                yield threads
         except GeneratorExit:
             raise
         except BaseException as error:
             self._aborted = True
             self._abort()
-            lost = error.__cause__ if isinstance(error, StageError) else error
-            if isinstance(lost, RuntimeError) and _of_a_lost_process(lost):
-                raise StageError("loader", self._number, lost) from lost
+            cause = error.__cause__ if isinstance(error, StageError) else error
+            if isinstance(cause, RuntimeError) and _of_a_lost_process(cause):
+                raise StageError("loader", self._number, cause) from cause
             raise
         finally:
             self._running = False
@@ -189,15 +228,15 @@ class Schedule(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # An exception that is on its way matters more than what closing could have to say.
+        # An exception that is on its way matters more than what `close` could raise.
         if error is None:
             self.close()
-        elif not self._aborted:  # else the time for it has been taken
+        elif not self._aborted:  # else the workers have had their time already
             self._abort()
 
 
 def _of_a_lost_process(error: RuntimeError) -> bool:
-    """Tell whether torch's signal handler raised this as a loader's process vanished, wherever the main thread was."""
+    """Return whether torch's signal handler raised this because a loader's process died, whatever the main thread did."""
     return any(
         frame.f_globals.get("__name__") == "torch.utils.data._utils.signal_handling"
         for frame, _ in walk_tb(error.__traceback__)

@@ -1,20 +1,4 @@
-"""The schedules: in which order, and on which threads, the layers of a stack train.
-
-All three compute the same numbers, bit for bit. Layer l on batch t needs only the detached pair (x, y) that
-layer l-1 handed on for batch t, and its own weights after batch t-1; nothing flows downward. Time runs right,
-F is forward and B is backward and update:
-
-    sequential   layer 1  F0B0      F1B1                 the reference: one thread
-                 layer 2      F0B0      F1B1
-    al-fm        layer 1  F0B0      F1B1                 a thread per layer and batch for B, joined at the end
-                 layer 2    F0B0      F1B1               of every batch (the earlier design, as a baseline)
-    continuous   layer 1  F0B0F1B1F2B2F3B3               [1] a worker per stage, started once
-                 layer 2    F0B0F1B1F2B2F3B3             [2] a bounded channel between neighbors; no barrier
-
-What makes them equal: each layer sees the batches in order; its forward, backward and update of a batch are not
-interleaved with another batch's; number and learning rate travel with the batch; random streams are derived
-from (seed, layer, number); and every schedule uses the same number of intra-op threads.
-"""
+"""One layer after another: the reference that the other schedules are compared with."""
 
 from __future__ import annotations
 
@@ -24,16 +8,17 @@ from typing import Any
 
 from ..errors import StageError
 from ..stack import ALStack
-from ..stage.batch import Batch
+from ..stage.batch import Batch, PredictBatch, TrainBatch
 from ..stage.snapshot import Snapshot
 from ..stage.trace import Usage
 from .schedule import Schedule
 
 
 class Sequential(Schedule):
-    """One thread, one layer after another: the reference that the other schedules are compared with."""
+    """One thread, one layer after another: the reference twin of the other schedules."""
 
     name = "sequential"
+    concurrent = False
 
     def __init__(self, stack: ALStack, **options: Any) -> None:
         super().__init__(stack, **options)
@@ -44,31 +29,32 @@ class Sequential(Schedule):
         return [self._usage]
 
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
-        for batch in _awaited(items, self._usage):
-            if isinstance(batch, Snapshot):
-                yield self._taken(batch)
+        usage, trained = self._usage, 0.0
+        waiting = time.perf_counter()
+        for item in items:
+            if isinstance(item, Snapshot):
+                yield self._take_snapshot(item)
+                waiting = time.perf_counter()
                 continue
-            start = time.perf_counter()
+            begun = start = time.perf_counter()
             for name, layer in self.stack.items():
                 try:
-                    if batch.train:
-                        self._step.forward(name, layer, batch)
-                        self._step.backward(name, layer, batch.number)
-                    else:
-                        self._step.infer(name, layer, batch)
+                    if isinstance(item, PredictBatch):
+                        self._step.infer(name, layer, item)
+                        continue
+                    assert isinstance(item, TrainBatch)
+                    self._step.forward(name, layer, item)
+                    with self._step.span(name, item.number, "backward"):
+                        layer.backward_and_update()
+                # A GeneratorExit that a layer raises must not pass for the end of this generator.
                 except (Exception, GeneratorExit) as error:
-                    raise StageError(name, batch.number, error) from error
-            if batch.train:
-                self._usage.busy += time.perf_counter() - start
-                self._usage.batches += 1
-            yield batch
-
-
-def _awaited(batches: Iterator[Batch | Snapshot], usage: Usage) -> Iterator[Batch | Snapshot]:
-    """Iterate over the batches and add the time that making them takes to `usage`."""
-    start = time.perf_counter()
-    for batch in batches:
-        if isinstance(batch, Batch) and batch.train:
-            usage.wait_input += time.perf_counter() - start
-        yield batch
-        start = time.perf_counter()
+                    raise StageError(name, item.number, error) from error
+                trained = time.perf_counter()
+                usage.layer_busy[name] += trained - start
+                start = trained
+            if isinstance(item, TrainBatch):
+                usage.batches += 1
+                usage.wait_input += begun - waiting
+                usage.busy += trained - begun
+            yield item
+            waiting = time.perf_counter()

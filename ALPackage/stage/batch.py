@@ -1,7 +1,9 @@
-"""What travels from layer to layer."""
+"""What travels from layer to layer: a batch to train on, or one to predict on, and a guard over its tensors."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +16,19 @@ from ..nested import tensors, versions
 LocalLosses = list[dict[str, Tensor]]
 
 
-class Seal:
-    """The state of the tensors that a layer, or the loader, has handed on."""
+class InPlaceGuard:
+    """Remembers the versions of the tensors that were handed on, to find out whether one was changed in place since.
+
+    `giver`: the layer that handed them on, or "loader".
+    """
 
     def __init__(self, giver: str, tree: Any) -> None:
         self._giver = giver
         self._tensors = tensors(tree)
         self._versions = versions(self._tensors)
 
-    def verify(self) -> None:
-        """Raise RuntimeError if a tensor has been changed since."""
+    def check(self) -> None:
+        """Raise RuntimeError if a tensor has been changed in place since it was handed on."""
         if versions(self._tensors) != self._versions:
             who = "the loader" if self._giver == "loader" else f"layer {self._giver!r}"
             raise RuntimeError(
@@ -33,29 +38,85 @@ class Seal:
 
 
 @dataclass(eq=False)
-class Batch:
-    """What travels from layer to layer: the batch's number and learning rate go with its tensors.
+class Batch(ABC):
+    """What training and predicting have in common.
 
-    `train`: False for a batch that is only predicted on; `codes` then gets b's output of every layer. `event`: on a
-    GPU, what a reader of the tensors waits for.
+    `events`: on GPUs, what a reader of the tensors waits for. `guard`: watches over the tensors that the next layer
+    reads.
     """
 
     number: int
+    events: list[Any] = field(init=False, default_factory=list)
+    guard: InPlaceGuard | None = field(init=False, default=None)
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Any:
+        """What the next layer reads."""
+
+    @property
+    @abstractmethod
+    def results(self) -> Any:
+        """What the layers so far have left for the caller."""
+
+    @abstractmethod
+    def map_inputs(self, function: Callable[[Any], Any]) -> None:
+        """Replace what the next layer reads by what `function` makes of it."""
+
+    @abstractmethod
+    def map_results(self, function: Callable[[Any], Any]) -> None:
+        """Replace the results by what `function` makes of them."""
+
+
+@dataclass(eq=False)
+class TrainBatch(Batch):
+    """A batch to train on. Its number and learning rate travel with it, so that no layer asks a clock for them."""
+
     x: Any
-    y: Any = None
+    y: Any
     lr: LearningRate | None = None
-    train: bool = True
     losses: LocalLosses = field(default_factory=list)
+
+    @property
+    def inputs(self) -> Any:
+        """The pair (x, y)."""
+        return self.x, self.y
+
+    @property
+    def results(self) -> Any:
+        """The losses of the layers so far."""
+        return self.losses
+
+    def map_inputs(self, function: Callable[[Any], Any]) -> None:
+        """Replace the pair (x, y)."""
+        self.x, self.y = function((self.x, self.y))
+
+    def map_results(self, function: Callable[[Any], Any]) -> None:
+        """Replace the losses."""
+        self.losses = function(self.losses)
+
+
+@dataclass(eq=False)
+class PredictBatch(Batch):
+    """A batch to predict on. `codes`: what `readout` of every layer so far has returned."""
+
+    x: Any
     codes: list[Any] = field(default_factory=list)
-    event: Any = None
-    sealed: Seal | None = None
 
-    def seal(self, giver: str) -> Batch:
-        """Note the state of the tensors that `giver` hands on; return the batch."""
-        self.sealed = Seal(giver, (self.x, self.y))
-        return self
+    @property
+    def inputs(self) -> Any:
+        """The x."""
+        return self.x
 
-    def verify(self) -> None:
-        """Raise RuntimeError if the tensors were changed after they were handed on."""
-        if self.sealed is not None:
-            self.sealed.verify()
+    @property
+    def results(self) -> Any:
+        """The codes of the layers so far."""
+        return self.codes
+
+    def map_inputs(self, function: Callable[[Any], Any]) -> None:
+        """Replace the x."""
+        self.x = function(self.x)
+
+    def map_results(self, function: Callable[[Any], Any]) -> None:
+        """Replace the codes."""
+        self.codes = function(self.codes)

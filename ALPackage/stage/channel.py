@@ -1,22 +1,45 @@
-"""A bounded first-in, first-out hand-over between two threads that can be closed from anywhere."""
+"""The contract between neighboring workers, and its implementation between two threads of one process."""
 
 from __future__ import annotations
 
 import time
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 CLOSED: Any = object()
-#: Seconds after which a wait is begun anew, so that Ctrl-C is seen.
+#: Seconds after which a wait starts over, so that Ctrl-C is seen.
 BEAT = 0.1
 
 
-def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
-    """Take the oldest item, waiting up to `seconds` or for ever. Raises Empty.
+class Closed(Exception):  # noqa: N818 (a state that a loop ends on, not an error)
+    """The channel was closed: nothing more can be put into it or taken from it."""
 
-    Ctrl-C is seen within a `BEAT`. Python alone may see it at the end of the wait only: a signal that comes between its
-    last look for signals and the wait wakes nobody, and on Windows none does.
+
+class Channel(Protocol[T]):
+    """All that a worker knows of its neighbors: a bounded first-in, first-out queue that anyone may close."""
+
+    def put(self, item: T) -> None:
+        """Append `item`, waiting for space. Raises Closed."""
+
+    def offer(self, item: T) -> bool:
+        """Append `item` if there is space now, and return whether there was. Raises Closed."""
+
+    def get(self) -> T:
+        """Take the oldest item, waiting for one. Raises Closed."""
+
+    def ready(self) -> bool:
+        """Return whether `get` would return or raise at once."""
+
+    def close(self) -> None:
+        """Drop what is held, refuse all further items and wake everyone who waits; safe to call twice."""
+
+
+def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
+    """Take the oldest item, waiting up to `seconds`, or without limit. Raises Empty.
+
+    Ctrl-C is seen within a `BEAT`. Python by itself may see it only after the wait: a signal that arrives between its last
+    look for signals and the wait wakes nobody, and on Windows no signal does.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
@@ -28,14 +51,10 @@ def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
                 raise
 
 
-class Closed(Exception):  # noqa: N818 (a state that a loop ends on, not an error)
-    """The channel was closed: nothing more can be put into it or taken from it."""
+class LocalChannel(Generic[T]):
+    """A `Channel` between two threads.
 
-
-class Channel(Generic[T]):
-    """Like `queue.Queue`, with `close`: it wakes every waiting thread at once.
-
-    `depth`: items held before `put` waits; None is unbounded. Closing drops the items that are held.
+    `depth`: items held before `put` waits; None is unbounded.
 
     Made of two of the interpreter's own C queues, one for items and one for free places: no lock is ever held by
     Python code, so that Ctrl-C, which can strike between any two instructions, never leaves one locked.
@@ -46,7 +65,7 @@ class Channel(Generic[T]):
         self._places: SimpleQueue[None] | None = None if depth is None else SimpleQueue()
         self._closed = False
         for _ in range(depth or 0):
-            self._give_place()
+            self._free_place()
 
     def put(self, item: T) -> None:
         """Append `item`, waiting for space. Raises Closed."""
@@ -55,7 +74,7 @@ class Channel(Generic[T]):
         self._append(item)
 
     def offer(self, item: T) -> bool:
-        """Append `item` if there is space now, and tell whether there was. Raises Closed."""
+        """Append `item` if there is space now, and return whether there was. Raises Closed."""
         if self._places is not None:
             try:
                 self._take(self._places, block=False)
@@ -67,15 +86,15 @@ class Channel(Generic[T]):
     def get(self) -> T:
         """Take the oldest item, waiting for one. Raises Closed."""
         item: T = self._take(self._items)
-        self._give_place()
+        self._free_place()
         return item
 
     def ready(self) -> bool:
-        """Tell whether `get` would return at once or raise."""
+        """Return whether `get` would return or raise at once."""
         return self._closed or not self._items.empty()
 
     def close(self) -> None:
-        """Refuse all further items and wake every thread that waits here."""
+        """Drop what is held, refuse all further items and wake everyone who waits; safe to call twice."""
         self._closed = True
         for queue in (self._items, self._places):
             if queue is not None:
@@ -86,21 +105,21 @@ class Channel(Generic[T]):
         if self._closed:
             raise Closed
         self._items.put(item)
-        if self._closed:  # in between: what came after the closing would be held for good
+        if self._closed:  # meanwhile: an item that arrives after the closing would be held for good
             self.close()
 
-    def _give_place(self) -> None:
+    def _free_place(self) -> None:
         if self._places is not None:
             self._places.put(None)
 
     def _take(self, queue: SimpleQueue[Any], block: bool = True) -> Any:
         if self._closed:
             raise Closed
-        taken = take(queue) if block else queue.get_nowait()
+        item = take(queue) if block else queue.get_nowait()
         if self._closed:
             queue.put(CLOSED)  # for the next one who waits here
             raise Closed
-        return taken
+        return item
 
 
 def _empty(queue: SimpleQueue[Any]) -> None:

@@ -6,8 +6,8 @@ this file keeps (PyTorch's CUDA semantics, "CUDA Graphs"): warm up on the stage'
 a time and no other work meanwhile, inputs in fixed memory, learning rates in tensors, generators registered.
 
 A graph is used only where it has been seen to compute the same as the eager step, bit for bit, and to be faster; and
-only as long as what it was recorded with is still there. Python code inside the step runs while the graph is made and
-not when it is replayed, so a layer with hooks gets none.
+only as long as everything it was recorded with is unchanged. Python code inside the step runs while the graph is made
+and not when it is replayed, so a layer with hooks gets none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..errors import StageError
 from ..layer import LocalLayer
 from ..nested import tensors
 from ..randomness import dropouts, streams
-from .batch import Batch
+from .batch import InPlaceGuard, TrainBatch
 from .state import copy_state, fingerprint, hooked, restore_state
 from .step import Step
 
@@ -33,8 +33,8 @@ WARM_UP = 3
 TIMED = 10
 #: A graph must be this much faster than the eager step to be worth its memory.
 GAIN = 1.03
-#: Optimizers that can read rate and step count from the device, and whose moments start at zero, so that the steps of
-#: the trial can be taken back.
+#: Optimizers that can read rate and step count from the device, and whose moments start at zero, so that the trial's
+#: steps can be undone.
 CAPTURABLE = (torch.optim.Adam, torch.optim.AdamW)
 
 Layers = Sequence[tuple[str, LocalLayer]]
@@ -45,7 +45,7 @@ def capture(body: Callable[[], None], stream: Any, generators: list[torch.Genera
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
-    # Another thread, such as a loader's, may go on with work of its own.
+    # thread_local: another thread, such as a loader's, may go on with work of its own.
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         body()
     return graph.replay
@@ -61,12 +61,12 @@ class StepGraph:
         self,
         layers: Layers,
         step: Step,
-        example: Batch,
+        example: TrainBatch,
         stream: Any,
         record: Callable[[Callable[[], None], Any, list[torch.Generator]], Callable[[], None]] = capture,
     ) -> None:
         self._layers, self._step = layers, step
-        self._inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (example.x, example.y))
+        self._inputs = _cloned((example.x, example.y))
         self._outputs: tuple[Any, Any, list[dict[str, Tensor]]] = None, None, []
         before = copy_state(layers)
         for _ in range(WARM_UP):
@@ -75,40 +75,39 @@ class StepGraph:
         generators = [generator for _, layer in layers for generator in streams(layer)]
         self._replay = record(self._body, stream, generators)
         restore_state(layers, before)
-        self._made_with = self._settings()
+        self._recorded_with = self._settings()
 
-    def fits(self, batch: Batch) -> bool:
-        """Tell whether `batch` has the structure, shapes, dtypes and memory formats that were captured."""
+    def fits(self, batch: TrainBatch) -> bool:
+        """Return whether `batch` has the structure, shapes, dtypes and memory formats that were captured."""
         return _signature((batch.x, batch.y)) == _signature(self._inputs)
 
     def stale(self) -> bool:
-        """Tell whether a replay is the layers' step no more: a state was loaded, a mode or an option changed."""
-        return self._settings() != self._made_with
+        """Return whether a replay is no longer the layers' step: a state was loaded, a mode or an option changed."""
+        return self._settings() != self._recorded_with
 
     def _settings(self) -> tuple[Hashable, list[Any]]:
         return fingerprint(self._layers), self._step.autocast.settings
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: TrainBatch) -> None:
         """Take `batch` through the step; it then holds the last layer's outputs and every layer's losses."""
-        for fixed, given in zip(tensors(self._inputs), tensors((batch.x, batch.y)), strict=True):
-            fixed.copy_(given)
+        for fixed, source in zip(tensors(self._inputs), tensors((batch.x, batch.y)), strict=True):
+            fixed.copy_(source)
         self._seed(batch)
         self._replay()
-        # The next replay writes to the same memory.
-        x, y, losses = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, self._outputs)
-        batch.x, batch.y = x, y
+        # Copies, because the next replay writes to the same memory.
+        batch.x, batch.y, losses = _cloned(self._outputs)
         batch.losses += losses
-        batch.seal(self._layers[-1][0])
+        batch.guard = InPlaceGuard(self._layers[-1][0], (batch.x, batch.y))
 
-    def _seed(self, batch: Batch) -> None:
+    def _seed(self, batch: TrainBatch) -> None:
         for name, layer in self._layers:
-            self._step.enter(name, layer, batch)
+            self._step.prepare(name, layer, batch)
 
     def _body(self) -> None:
         x, y = self._inputs
         losses = []
         for _, layer in self._layers:
-            with torch.enable_grad(), self._step.autocast.entered():
+            with torch.enable_grad(), self._step.autocast.context():
                 x, y = layer(x, y)
             losses.append(layer.losses())
             layer.backward_and_update()
@@ -116,34 +115,35 @@ class StepGraph:
 
 
 def make_graph(
-    layers: Layers, step: Step, example: Batch, stream: Any, *, force: bool, record: Any = capture
+    layers: Layers, step: Step, example: TrainBatch, stream: Any, *, force: bool, record: Any = capture
 ) -> StepGraph | None:
     """Return the graph of a stage's step if it computes what the eager step computes and is faster, else None.
 
-    `force`: do not ask whether it is faster, and warn where there is no graph. The layers' state is as before. To be
-    called on `stream`, while nothing else uses the device.
+    `force`: do not ask whether it is faster, and warn where there is no graph. The layers' state is as before. Call it
+    on `stream`, while nothing else uses the device.
     """
     graph, reason = None, _refusal(layers)
     if reason is None:
         try:
             before = copy_state(layers)
             try:
-                graph, reason = _tried(layers, step, example, stream, force, record, before)
+                graph, reason = _attempt(layers, step, example, stream, force, record, before)
             finally:
                 for _, layer in layers:
                     layer.discard()
                 restore_state(layers, before)
         except Exception as error:  # the eager step goes on, and if it fails too, it says where
             reason = f"{type(error).__name__}: {error}"
+            # A capture that broke off may have left the generators unusable; without them the step makes new ones.
             for drop in (drop for _, layer in layers for drop in dropouts(layer)):
-                drop.stream = None  # a capture that broke off may have left the generator in a state of its own
+                drop.stream = None
     if force and graph is None:
         warnings.warn(f"no CUDA graph for {', '.join(name for name, _ in layers)}: {reason}", stacklevel=2)
     return graph
 
 
 def _refusal(layers: Layers) -> str | None:
-    """Return why the step of these layers cannot be captured; None where nothing speaks against trying."""
+    """Return why the step of these layers cannot be captured; None where it is worth trying."""
     for name, layer in layers:
         if type(layer.optimizer) not in CAPTURABLE:
             return f"the optimizer of {name} is {type(layer.optimizer).__name__}, not Adam or AdamW"
@@ -155,14 +155,20 @@ def _refusal(layers: Layers) -> str | None:
     return None
 
 
-def _tried(
-    layers: Layers, step: Step, example: Batch, stream: Any, force: bool, record: Any, before: dict[str, Tensor]
+def _attempt(
+    layers: Layers, step: Step, example: TrainBatch, stream: Any, force: bool, record: Any, before: dict[str, Tensor]
 ) -> tuple[StepGraph | None, str | None]:
     """Capture, compare and time; return the graph, or None and the reason."""
-    quiet = Step(step.seed, None)  # the trial is no part of the run's trace
-    quiet.autocast = step.autocast
-    graph, eager = StepGraph(layers, step, example, stream, record), _Eager(layers, quiet)
-    if not _same(_trial(eager, layers, example, before), _trial(graph, layers, example, before)):
+    untraced = Step(step.seed, None)  # the trial is no part of the run
+    untraced.autocast = step.autocast
+    graph, eager = StepGraph(layers, step, example, stream, record), _Eager(layers, untraced)
+    expected = _trial(eager, layers, example, before)
+    if not _equal(expected, _trial(graph, layers, example, before)):
+        if not _equal(expected, _trial(eager, layers, example, before)):
+            return None, (
+                "the eager step does not compute the same twice, so there is nothing to compare a graph with; "
+                "call torch.use_deterministic_algorithms(True) before training"
+            )
         return None, "it does not compute what the eager step computes"
     if not force and _seconds(eager, example, stream) <= GAIN * _seconds(graph, example, stream):
         return None, "it is not faster"
@@ -170,43 +176,46 @@ def _tried(
 
 
 class _Eager:
-    """The step without a graph, to be compared with."""
+    """The step without a graph, to compare with."""
 
     def __init__(self, layers: Layers, step: Step) -> None:
         self._layers, self._step = layers, step
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: TrainBatch) -> None:
         for name, layer in self._layers:
             self._step.forward(name, layer, batch)
-            self._step.backward(name, layer, batch.number)
+            layer.backward_and_update()
 
 
-def _trial(
-    runner: _Eager | StepGraph, layers: Layers, example: Batch, before: dict[str, Tensor]
-) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Run two steps from the same state and return what they hand on and the state that they leave."""
+#: What two steps hand on, and the state that they leave.
+Outcome = tuple[list[Tensor], dict[str, Tensor]]
+
+
+def _trial(runner: _Eager | StepGraph, layers: Layers, example: TrainBatch, before: dict[str, Tensor]) -> Outcome:
+    """Run two steps from the same state."""
     restore_state(layers, before)
     handed_on: list[Tensor] = []
     for _ in range(2):
-        batch = Batch(example.number, example.x, example.y, example.lr)
+        batch = _fresh(example)
         runner.run(batch)
         handed_on += tensors((batch.x, batch.y, batch.losses))
     return handed_on, copy_state(layers)
 
 
-def _same(one: tuple[list[Tensor], dict[str, Tensor]], other: tuple[list[Tensor], dict[str, Tensor]]) -> bool:
+def _equal(expected: Outcome, actual: Outcome) -> bool:
+    (outputs, state), (other_outputs, other_state) = expected, actual
     return (
-        one[1].keys() == other[1].keys()
-        and all(torch.equal(a, b) for a, b in zip(one[0], other[0], strict=True))
-        and all(torch.equal(one[1][name], other[1][name]) for name in one[1])
+        state.keys() == other_state.keys()
+        and all(torch.equal(a, b) for a, b in zip(outputs, other_outputs, strict=True))
+        and all(torch.equal(state[name], other_state[name]) for name in state)
     )
 
 
-def _seconds(runner: _Eager | StepGraph, example: Batch, stream: Any) -> float:
+def _seconds(runner: _Eager | StepGraph, example: TrainBatch, stream: Any) -> float:
     stream.synchronize()
     start = time.perf_counter()
     for _ in range(TIMED):
-        runner.run(Batch(example.number, example.x, example.y, example.lr))
+        runner.run(_fresh(example))
     stream.synchronize()
     return time.perf_counter() - start
 
@@ -214,32 +223,40 @@ def _seconds(runner: _Eager | StepGraph, example: Batch, stream: Any) -> float:
 def make_capturable(layer: LocalLayer) -> None:
     """Keep the optimizer's learning rates and step count on the device, where a graph can read them.
 
-    A learning rate in a tensor is rounded to float32, so every schedule does this, or they would differ by that.
+    A learning rate in a tensor is rounded to float32, so every schedule does this; otherwise they would differ by that.
     """
     if type(layer.optimizer) not in CAPTURABLE:
         return
     for group in layer.optimizer.param_groups:
         group["capturable"] = True
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=layer.device)
-    if layer.optimizer.state:  # which has its step counts where they were kept before
+    if layer.optimizer.state:  # loading it again moves the step counts to the device
         layer.optimizer.load_state_dict(layer.optimizer.state_dict())
 
 
-def preview(layers: Layers, step: Step, example: Batch) -> Batch:
+def preview(layers: Layers, step: Step, example: TrainBatch) -> TrainBatch:
     """Return what `layers` would hand on for `example`; their state is as before. Raises StageError."""
     before = copy_state(layers)
     x, y = example.x, example.y
     try:
         for name, layer in layers:
             try:
-                step.enter(name, layer, example)
-                with torch.no_grad(), step.autocast.entered():
+                step.prepare(name, layer, example)
+                with torch.no_grad(), step.autocast.context():
                     x, y = layer(x, y)
             except Exception as error:
                 raise StageError(name, example.number, error) from error
     finally:
         restore_state(layers, before)
-    return Batch(example.number, x, y, example.lr)
+    return TrainBatch(example.number, x, y, example.lr)
+
+
+def _fresh(example: TrainBatch) -> TrainBatch:
+    return TrainBatch(example.number, example.x, example.y, example.lr)
+
+
+def _cloned(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def _signature(tree: Any) -> tuple[Any, list[Any]]:

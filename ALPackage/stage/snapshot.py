@@ -1,4 +1,4 @@
-"""A marker among the batches that takes every layer's state as it passes: what a checkpoint needs, without a drain."""
+"""A marker among the batches that takes every layer's state as it passes: a checkpoint without a drain."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..layer import LocalLayer
 class Snapshot:
     """Put it between two batches of a run: it takes the state that training on the batches before it has left.
 
-    In the pipeline the layers reach it one after another, each between the same two batches, so what it holds is the
-    state of one moment, though no layer has waited for another. `ready`: called with it on the caller's thread once the
-    last layer has been passed, before the losses of the next batch are yielded.
+    In the pipeline the layers reach it one after another, each between the same two batches, so it holds the state of
+    one moment of training although no layer has waited for another. `ready`: called with the snapshot on the caller's
+    thread once the last layer has passed it, before the losses of the next batch are yielded.
 
     `state`: by layer name, {"layer": .., "optimizer": ..} as `load_state_dict` of both takes them, copied to the CPU.
-    `number`: that of the next batch, with which training goes on from here (`first` of a run).
+    `number`: the number of the next batch, from which training goes on (`first` of a run).
     """
 
     def __init__(self, ready: Callable[[Snapshot], None] | None = None) -> None:
@@ -29,9 +29,9 @@ class Snapshot:
 
     def take(self, name: str, layer: LocalLayer) -> None:
         """Copy the state of one layer; on a GPU this waits for the current stream."""
-        both = {"layer": layer.state_dict(), "optimizer": layer.optimizer.state_dict()}
-        self.state[name] = tree_map(_copied, both)
+        state = {"layer": layer.state_dict(), "optimizer": layer.optimizer.state_dict()}
+        self.state[name] = tree_map(_on_cpu, state)
 
 
-def _copied(leaf: Any) -> Any:
+def _on_cpu(leaf: Any) -> Any:
     return leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from ..errors import StageError
 from ..layer import LocalLayer
 from ..randomness import Dropout, dropouts, seed_dropouts
-from .batch import Batch
+from .batch import InPlaceGuard, PredictBatch, TrainBatch
 from .threads import Autocast
 from .trace import Trace
 
@@ -20,7 +20,10 @@ UNRECORDED = nullcontext()
 
 
 class Step:
-    """One layer's work on one batch. `autocast`: the state of the thread that called the schedule."""
+    """One layer's work on one batch. `seed`: root of the random streams. `autocast`: that of the schedule's caller.
+
+    Backward and update are the layer's own `backward_and_update`, which the schedules call inside a `span`.
+    """
 
     def __init__(self, seed: int, trace: Trace | None) -> None:
         self.seed = seed
@@ -28,22 +31,24 @@ class Step:
         self.begin()
 
     def begin(self) -> None:
-        """Begin a run: take the calling thread's autocast, and look for the layers' `Dropout`s anew, once."""
+        """Begin a run: take the calling thread's autocast, and look for the layers' `Dropout`s again."""
         self.autocast = Autocast()
         self._dropouts: dict[str, list[Dropout]] = {}
 
-    def forward(self, name: str, layer: LocalLayer, batch: Batch) -> None:
+    def forward(self, name: str, layer: LocalLayer, batch: TrainBatch) -> None:
         """Run one layer forward on one batch, which then holds the layer's outputs and losses."""
-        with self.span(name, batch, "forward"):
-            batch.verify()
-            self.enter(name, layer, batch)
-            with torch.enable_grad(), self.autocast.entered():
-                batch.x, batch.y = layer(batch.x, batch.y)
+        with self.span(name, batch.number, "forward"):
+            self.prepare(name, layer, batch)
+            with torch.enable_grad(), self.autocast.context():
+                x, y = layer(batch.x, batch.y)
             batch.losses.append(layer.losses())
-            batch.verify()  # again, for what has happened meanwhile
-            batch.seal(name)
+            # Once, after the layer has read its input: this shows changes made before the reading and during it.
+            if batch.guard is not None:
+                batch.guard.check()
+            batch.x, batch.y = x, y
+            batch.guard = InPlaceGuard(name, (x, y))
 
-    def enter(self, name: str, layer: LocalLayer, batch: Batch) -> None:
+    def prepare(self, name: str, layer: LocalLayer, batch: TrainBatch) -> None:
         """Set the layer's random streams and learning rate for the batch."""
         if (drops := self._dropouts.get(name)) is None:  # walking the modules costs more than all else here
             drops = self._dropouts[name] = dropouts(layer)
@@ -51,25 +56,21 @@ class Step:
         if batch.lr is not None:
             layer.set_lr(batch.lr)
 
-    def backward(self, name: str, layer: LocalLayer, number: int) -> None:
-        """Run one layer's backward pass and update for batch `number`, which may be in the next layer by now."""
-        with self.span(name, number, "backward"):
-            layer.backward_and_update()
+    def infer(self, name: str, layer: LocalLayer, batch: PredictBatch) -> None:
+        """Run one layer's `hidden` and `readout` on one batch, which then holds both outputs."""
+        with self.span(name, batch.number, "inference"), self.autocast.context():
+            x = layer.hidden(batch.x)
+            # A copy, because it is decoded later: the layer may reuse its output's memory for the next batch by then.
+            batch.codes.append(tree_map(_copy, layer.readout(x)))
+            if batch.guard is not None:
+                batch.guard.check()
+            batch.x = x
+            batch.guard = InPlaceGuard(name, x)
 
-    def infer(self, name: str, layer: LocalLayer, batch: Batch) -> None:
-        """Run one layer's f and b on one batch, which then holds both outputs."""
-        with self.span(name, batch, "inference"), self.autocast.entered():
-            batch.verify()
-            batch.x = layer.hidden(batch.x)
-            # Decoded when b may have gone on to the next batch, so it must be no tensor that b uses again.
-            batch.codes.append(tree_map(_copy, layer.readout(batch.x)))
-            batch.verify()
-            batch.seal(name)
-
-    def decode(self, layers: list[tuple[str, LocalLayer]], batch: Batch) -> list[Any]:
-        """Return the prediction of every depth from the bridges' outputs: h_k, .., h_1 of each. Raises StageError."""
+    def decode(self, layers: list[tuple[str, LocalLayer]], batch: PredictBatch) -> list[Any]:
+        """Return the prediction of every depth k: decode_1(.. decode_k(code_k)). Raises StageError."""
         predictions = []
-        with self.autocast.entered():
+        with self.autocast.context():
             for depth, code in enumerate(batch.codes, start=1):
                 for name, layer in reversed(layers[:depth]):
                     try:
@@ -79,11 +80,9 @@ class Step:
                 predictions.append(code)
         return predictions
 
-    def span(self, name: str, batch: Batch | int, phase: str) -> AbstractContextManager[None]:
+    def span(self, name: str, number: int, phase: str) -> AbstractContextManager[None]:
         """Record the time inside the `with` block, if there is a trace."""
-        if self.trace is None:
-            return UNRECORDED
-        return self.trace.span(name, batch if isinstance(batch, int) else batch.number, phase)
+        return UNRECORDED if self.trace is None else self.trace.span(name, number, phase)
 
 
 def _copy(leaf: Any) -> Any:

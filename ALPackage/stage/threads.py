@@ -1,8 +1,7 @@
 """What a new thread does not inherit, and how many threads an operation may use.
 
-Grad mode, autocast, the current device and the number of intra-op threads belong to a thread. A schedule that
-lets layers work on threads of their own establishes them there, so that a layer computes what it would compute
-on the caller's thread.
+Grad mode, autocast, the current device and the number of intra-op threads belong to a thread. A schedule whose layers
+work on threads of their own sets them up there, so that a layer computes what it would compute on the caller's thread.
 """
 
 from __future__ import annotations
@@ -17,13 +16,8 @@ from typing import Any
 
 import torch
 
+from ..devices import available_cores as available_cores  # the `as` lets others import it from here
 from .channel import take
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def default_threads(layers: int) -> int:
@@ -34,58 +28,76 @@ def default_threads(layers: int) -> int:
     return max(1, available_cores() // layers)
 
 
-@contextmanager
-def intra_op_threads(threads: int) -> Iterator[None]:
-    """Use `threads` intra-op threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class IntraOpThreads:
+    """A context in which the calling thread uses `threads` intra-op threads.
+
+    A generator that computes under it leaves it at every yield with `suspended`. So the caller's own work between two
+    items runs with the caller's count, and generators that are resumed in turns, or closed in another order than they
+    were opened in, neither take each other's count nor leave it behind.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._before = threads
+
+    def __enter__(self) -> IntraOpThreads:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Run the block with the count that held before."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
 
 
 @contextmanager
 def worker_settings(device: torch.device, threads: int, stream: Any = None) -> Iterator[None]:
-    """Make this thread a worker for `device`, on `stream` if one is given.
-
-    Backward stays on this thread, so that two stages on one GPU do not queue up in autograd's worker.
-    """
+    """Make this thread a worker for `device`, on `stream` if one is given."""
     torch.set_num_threads(threads)
-    where = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    on = torch.cuda.stream(stream) if stream is not None else nullcontext()
-    with torch.autograd.set_multithreading_enabled(False), where, on:
+    on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    on_stream = torch.cuda.stream(stream) if stream is not None else nullcontext()
+    # Backward stays on this thread, or two stages on one GPU would queue up in autograd's one thread per device.
+    with torch.autograd.set_multithreading_enabled(False), on_device, on_stream:
         yield
 
 
-#: Seconds that a thread whose start was interrupted has to show itself, and that one which is done has to go.
+#: Seconds that a thread whose start was interrupted has to show itself, and that a finished one has to go away.
 MOMENT = 0.1
 
 
 class WorkerThread(threading.Thread):
-    """A daemon thread of which one can tell for certain that its work is over.
+    """A daemon thread that can tell for certain whether its work is over.
 
-    `Thread.join` cannot tell where Ctrl-C matters: in Python before 3.13, a KeyboardInterrupt that strikes while it
-    waits marks the thread as ended, though it runs on, and whoever then touches a layer touches it beside the thread.
+    `Thread.join` cannot where Ctrl-C matters: in Python before 3.13, a KeyboardInterrupt that strikes while it waits
+    marks the thread as ended although it runs on, and whoever then touches a layer does so beside the thread.
     """
 
     def __init__(self, target: Callable[..., None], name: str, args: tuple[Any, ...] = ()) -> None:
         super().__init__(target=target, name=name, args=args, daemon=True)
         self._over = False
-        self._told: SimpleQueue[None] = SimpleQueue()
+        self._signal: SimpleQueue[None] = SimpleQueue()
 
     def run(self) -> None:
-        """Do the work, and say when it is over."""
+        """Do the work, and signal the end of it."""
         try:
             super().run()
         finally:
             self._over = True
-            self._told.put(None)
+            self._signal.put(None)
 
-    def ended(self, seconds: float | None = None) -> bool:
-        """Wait for the end of the work, up to `seconds` or for ever, and tell whether it has come.
+    def finished(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` s, or without limit, for the work to end, and return whether it has.
 
-        A thread that never started has ended; one whose start was interrupted shows itself within a moment, or never.
+        A thread that never started counts as finished; one whose start was interrupted shows itself within a moment,
+        or never.
         """
         shown = time.monotonic() + MOMENT
         while self.ident is None:
@@ -94,7 +106,7 @@ class WorkerThread(threading.Thread):
             time.sleep(0.001)
         if not self._over:
             try:
-                take(self._told, seconds)
+                take(self._signal, timeout)
             except Empty:
                 return self._over
         self.join(MOMENT)
@@ -102,23 +114,21 @@ class WorkerThread(threading.Thread):
 
 
 class Autocast:
-    """The autocast state of the thread that makes this object, to be entered on others.
-
-    Its cache of cast weights stays off: it would outlive an update, and a layer would go on with old weights.
-    """
+    """The autocast state of the thread that makes this object, to be entered on others."""
 
     def __init__(self) -> None:
         #: (device type, dtype) of each that is enabled.
         self.settings = [(kind, dtype) for kind in ("cpu", "cuda") for on, dtype in [_state(kind)] if on]
 
-    def entered(self) -> AbstractContextManager[None]:
-        """Run the block under that state."""
-        return self._entered() if self.settings else nullcontext()
+    def context(self) -> AbstractContextManager[None]:
+        """Return a context that has this state."""
+        return self._context() if self.settings else nullcontext()
 
     @contextmanager
-    def _entered(self) -> Iterator[None]:
+    def _context(self) -> Iterator[None]:
         with ExitStack() as states:
             for kind, dtype in self.settings:
+                # Without the cache of cast weights: it would outlive an update, and the layer go on with old weights.
                 states.enter_context(torch.autocast(kind, dtype=dtype, cache_enabled=False))
             yield
 

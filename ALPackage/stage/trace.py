@@ -1,4 +1,4 @@
-"""What each worker did when: its use of time, spans of work, how much of them overlapped, and a Chrome trace."""
+"""What each worker did when: sums of its time, spans of its work, and a Chrome trace of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: What a worker can be at; the last three are not work.
+#: What a worker can be doing; in the last three no layer is at work.
 PHASES = ("forward", "backward", "inference", "copy", "wait for input", "wait for space")
 
 
 @dataclass(frozen=True)
 class Span:
-    """What a worker did on one batch: `phase` is one of `PHASES`; times in s of a monotonic clock, on the host.
+    """What a worker did with one batch: `phase` is one of `PHASES`; times in s of a monotonic clock, on the host.
 
     `layer` is a layer's name, or that of a stage's first layer for a copy or a wait. `worker` is its thread's name.
     """
@@ -36,9 +36,11 @@ class Span:
 
 @dataclass
 class Usage:
-    """How a worker has spent its time, in s, since it was last asked to start anew.
+    """How a worker has spent its time in training, in s, since its schedule was made.
 
-    `copy` is the hand-over to its device. On a GPU these are the times of the host, which launches the work and waits.
+    `copy` is the transfer to its device. `layer_busy`: the part of `busy` that each layer took, by name; where a CUDA
+    graph runs all layers of the stage at once, each gets an equal share. On a GPU these are times of the host, which
+    launches the work and waits for it.
     """
 
     device: str
@@ -49,13 +51,16 @@ class Usage:
     wait_input: float = 0.0
     wait_space: float = 0.0
     layer_busy: dict[str, float] = field(default_factory=dict)
-    """Seconds of work by layer."""
+
+    def __post_init__(self) -> None:
+        for name in self.layers:
+            self.layer_busy.setdefault(name, 0.0)
 
 
 class Trace:
     """A recorder of spans that any thread may write to (a list append is atomic in CPython).
 
-    It keeps the first `limit` spans and counts the others in `dropped`, so that a long run does not fill the memory.
+    It keeps the first `limit` spans and counts the rest in `dropped`, so that a long run does not fill the memory.
     """
 
     def __init__(self, limit: int = 200_000) -> None:
@@ -78,28 +83,6 @@ class Trace:
             self.dropped += 1
             return
         self.spans.append(Span(layer, batch, phase, start, stop, threading.current_thread().name))
-
-    def busy(self) -> dict[str, float]:
-        """Return the seconds of work per layer."""
-        total: dict[str, float] = {}
-        for span in filter(lambda span: span.work, self.spans):
-            total[span.layer] = total.get(span.layer, 0.0) + span.stop - span.start
-        return total
-
-    def overlap(self) -> float:
-        """Return the seconds during which at least two different layers were at work."""
-        spans = [span for span in self.spans if span.work]
-        edges = sorted([(s.start, 1, s.layer) for s in spans] + [(s.stop, -1, s.layer) for s in spans])
-        active: dict[str, int] = {}
-        total, last = 0.0, 0.0
-        for when, change, layer in edges:
-            if len(active) >= 2:
-                total += when - last
-            last = when
-            active[layer] = active.get(layer, 0) + change
-            if active[layer] == 0:
-                del active[layer]
-        return total
 
     def write_chrome(self, path: Path) -> None:
         """Write the spans in Chrome's trace format (microseconds), a track per worker, which Perfetto opens."""

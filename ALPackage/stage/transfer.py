@@ -4,7 +4,7 @@ On the CPU a reference is handed on. A stage on a GPU computes on a stream of it
 which a second stream fills while the stage computes on another slot:
 
     before  ..x_t]--event--.                                     [1] the copy waits for the tensor's event
-    copy stream             `[1][2] x_t -> slot t mod 2 ]-.      [2] into a slot that the stage has done with
+    copy stream             `[1][2] x_t -> slot t mod 2 ]-.      [2] into a slot that the stage is done with
     compute stream   [ F B of x_{t-1} ]                    `[3] F B of x_t ]--done    [3] waits for the copy
 
 The host waits for `done` before it fills that slot again, so it is never more than two batches ahead of the device,
@@ -23,14 +23,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..nested import tensors, to_device
-from .batch import Batch, Seal
+from .batch import Batch, InPlaceGuard
 
 #: One slot to compute on and one to fill.
 SLOTS = 2
 
 
-class Intake:
-    """The intake of a stage on the CPU: it takes tensors as they are, and fetches those that are on a GPU."""
+class StageInput:
+    """The input side of a stage on the CPU: it takes tensors as they are, and fetches those that are on a GPU."""
 
     #: Whether receiving a batch copies it.
     copies = False
@@ -42,30 +42,32 @@ class Intake:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Be in the state in which the stage computes."""
+        """Enter the stage's CUDA stream (nothing on the CPU)."""
         yield
 
     def receive(self, batch: Batch) -> None:
         """Bring the tensors of `batch` to the stage's device."""
-        if batch.event is not None:
-            batch.event.synchronize()
-            batch.event = None
-            batch.verify()
-            batch.x, batch.y = to_device((batch.x, batch.y), self.device)
-            batch.sealed = None  # these are copies
+        if batch.events:
+            for event in batch.events:
+                event.synchronize()
+            batch.events = []
+            batch.map_inputs(lambda tree: to_device(tree, self.device))
 
-    def mark(self, batch: Batch) -> None:
+    def record_output(self, batch: Batch) -> None:
         """Note on `batch` that the stage has produced its tensors."""
 
-    def release(self) -> None:
-        """Note that the stage has done with the batch that it received."""
+    def record_done(self) -> None:
+        """Note that the stage is done with the batch that it received."""
 
-    def join(self, entering: bool) -> None:
+    def order_with_caller(self, *, entering: bool) -> None:
         """Order the stage's stream after the caller's (`entering`), or the caller's after the stage's."""
 
 
-class Ring(Intake):
-    """The intake of a stage on a GPU. `cuda`: the module that makes streams and events; tests give another."""
+class CudaStageInput(StageInput):
+    """The double-buffered input side of a stage on a GPU.
+
+    `cuda`: the module that makes streams and events; tests give another.
+    """
 
     copies = True
 
@@ -75,48 +77,51 @@ class Ring(Intake):
         self.stream = cuda.Stream(device)
         self._copy = cuda.Stream(device)
         self._slots = [_Slot(device, cuda) for _ in range(SLOTS)]
-        self._turn = 0
+        self._current = 0
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Be on the stage's stream."""
+        """Enter the stage's stream, and wait for it at the end."""
         with self.cuda.stream(self.stream):
             try:
                 yield
             finally:
-                # Who gets the memory of the slots next, or reads the weights, must not find the stream at work on them.
+                # Whoever gets the slots' memory next, or reads the weights, must not find the stream still using them.
                 self.stream.synchronize()
                 for slot in self._slots:
-                    slot.sources, slot.sealed = [], None
+                    slot.sources, slot.guard = [], None
 
     def receive(self, batch: Batch) -> None:
-        """Fill the next slot with the tensors of `batch`; the host waits until the stage has done with the slot."""
-        self._turn = (self._turn + 1) % len(self._slots)
-        slot = self._slots[self._turn]
+        """Fill the next slot with the tensors of `batch`; the host waits until the stage is done with the slot."""
+        self._current = (self._current + 1) % len(self._slots)
+        slot = self._slots[self._current]
         slot.wait()
-        batch.verify()
-        slot.sources, slot.sealed, batch.sealed = tensors((batch.x, batch.y)), batch.sealed, None
+        # Here for changes that the host has seen, and in `_Slot.wait` for those that it makes while the copy runs.
+        if batch.guard is not None:
+            batch.guard.check()
+        slot.sources, slot.guard, batch.guard = tensors(batch.inputs), batch.guard, None
         with self.cuda.stream(self._copy):
-            if batch.event is not None:
-                self._copy.wait_event(batch.event)
-            batch.x, batch.y = slot.fill((batch.x, batch.y))
+            for event in batch.events:
+                self._copy.wait_event(event)
+            batch.map_inputs(slot.fill)
             slot.filled.record(self._copy)
         self.stream.wait_event(slot.filled)
 
-    def mark(self, batch: Batch) -> None:
-        """Record the event that a reader of the tensors waits for; what is still the slot's memory is copied out."""
-        slot = self._slots[self._turn]
-        outputs = batch.x, batch.y, batch.codes, batch.losses
-        batch.x, batch.y, batch.codes, batch.losses = tree_map(slot.out, outputs)
-        batch.event = self.cuda.Event()
-        batch.event.record(self.stream)
+    def record_output(self, batch: Batch) -> None:
+        """Record the event that a reader of the tensors waits for; copy out what still lies in the slot's memory."""
+        slot = self._slots[self._current]
+        batch.map_inputs(slot.copy_out)
+        batch.map_results(slot.copy_out)
+        event = self.cuda.Event()
+        event.record(self.stream)
+        batch.events = [event]
 
-    def release(self) -> None:
-        """Record that the stage has done with the slot."""
-        self._slots[self._turn].done.record(self.stream)
+    def record_done(self) -> None:
+        """Record that the stage is done with the slot."""
+        self._slots[self._current].done.record(self.stream)
 
-    def join(self, entering: bool) -> None:
-        """Order the stage's stream after the caller's current one, or the other way round."""
+    def order_with_caller(self, *, entering: bool) -> None:
+        """Order the stage's stream after the caller's current one (`entering`), or the caller's after the stage's."""
         caller = self.cuda.current_stream(self.device)
         first, second = (caller, self.stream) if entering else (self.stream, caller)
         second.wait_stream(first)
@@ -130,32 +135,33 @@ class _Slot:
         self.filled = cuda.Event()
         self.done = cuda.Event()
         self.sources: list[Tensor] = []
-        self.sealed: Seal | None = None
+        self.guard: InPlaceGuard | None = None
         self._flat: list[Tensor] = []
         self._pinned: list[Tensor] = []
         self._pin = device.type == "cuda"
 
     def wait(self) -> None:
-        """Have the host wait until the stage has done with what was in the slot.
+        """Have the host wait until the stage is done with what was in the slot.
 
-        Raises RuntimeError if its sources have been changed in place, which the copy may have met half-way.
+        Raises RuntimeError if the slot's sources were changed in place, possibly in the middle of the copy.
         """
         self.done.synchronize()
-        if self.sealed is not None:
-            self.sealed.verify()
+        if self.guard is not None:
+            self.guard.check()
 
     def fill(self, tree: Any) -> Any:
         """Copy the tensors of `tree` into the slot and return the same structure of the copies."""
-        places = iter(range(len(self.sources)))
-        return tree_map(lambda leaf: self._place(next(places), leaf) if isinstance(leaf, Tensor) else leaf, tree)
+        numbers = iter(range(len(self.sources)))
+        return tree_map(lambda leaf: self._put(next(numbers), leaf) if isinstance(leaf, Tensor) else leaf, tree)
 
-    def out(self, leaf: Any) -> Any:
-        """Return a copy of a tensor that lies in the slot's memory, as the slot is filled anew; others as they are."""
-        if isinstance(leaf, Tensor) and any(_storage(leaf) == _storage(flat) for flat in self._flat):
-            return leaf.clone()
-        return leaf
+    def copy_out(self, tree: Any) -> Any:
+        """Return `tree` with copies of the tensors that lie in the slot's memory, which the next batch overwrites."""
+        return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) and self._holds(leaf) else leaf, tree)
 
-    def _place(self, number: int, source: Tensor) -> Tensor:
+    def _holds(self, tensor: Tensor) -> bool:
+        return any(_storage(tensor) == _storage(flat) for flat in self._flat)
+
+    def _put(self, number: int, source: Tensor) -> Tensor:
         if self._pin and source.device.type == "cpu" and not source.is_pinned():
             # From pageable memory the host would wait for the copy; the staging buffer is pinned once.
             staging = _room(self._pinned, number, source, torch.device("cpu"), pin=True)
@@ -181,30 +187,33 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def intake_for(device: torch.device) -> Intake:
-    """Return the intake of a stage on `device`."""
-    return Ring(device) if device.type == "cuda" else Intake(device)
+def stage_input_for(device: torch.device) -> StageInput:
+    """Return the input side of a stage on `device`."""
+    return CudaStageInput(device) if device.type == "cuda" else StageInput(device)
 
 
-def join_streams(intakes: Sequence[Intake], *, entering: bool) -> None:
+def order_streams(inputs: Sequence[StageInput], *, entering: bool) -> None:
     """Order every stage's stream after the caller's (`entering`: before a run), or the caller's after theirs."""
-    for intake in intakes:
-        intake.join(entering)
+    for stage_input in inputs:
+        stage_input.order_with_caller(entering=entering)
 
 
-def entry_event(tree: Any) -> Any:
-    """Return the event after which the caller's GPU tensors are there; None where all are on the CPU."""
-    on_gpu = next((tensor for tensor in tensors(tree) if tensor.is_cuda), None)
-    return None if on_gpu is None else torch.cuda.current_stream(on_gpu.device).record_event()
+def entry_events(tree: Any, cuda: Any = torch.cuda) -> list[Any]:
+    """Return the events after which the caller's GPU tensors are there: one per GPU that holds some of them."""
+    # Almost every batch is on the CPU or on one GPU, but x and y may come from a loader that uses two.
+    devices = dict.fromkeys(tensor.device for tensor in tensors(tree) if tensor.is_cuda)
+    return [cuda.current_stream(device).record_event() for device in devices]
 
 
-def lend(batch: Batch) -> Batch:
-    """Make the losses and codes of `batch` safe to use on the caller's current streams."""
-    for tensor in tensors((batch.losses, batch.codes)):
-        if tensor.is_cuda:
-            stream = torch.cuda.current_stream(tensor.device)
-            if batch.event is not None:
-                stream.wait_event(batch.event)
-            # Small tensors that go to the caller for good: no stage could keep them alive long enough.
-            tensor.record_stream(stream)
-    return batch
+def sync_with_caller(batch: Batch, cuda: Any = torch.cuda) -> None:
+    """Order the caller's streams after the last stage, and record the results, which the caller gets, on them."""
+    streams: dict[torch.device, Any] = {}
+    for tensor in tensors(batch.results):
+        if not tensor.is_cuda:
+            continue
+        if (stream := streams.get(tensor.device)) is None:
+            stream = streams[tensor.device] = cuda.current_stream(tensor.device)
+            for event in batch.events:
+                stream.wait_event(event)
+        # Small tensors that go to the caller for good: no stage could keep them alive long enough.
+        tensor.record_stream(stream)

@@ -2,99 +2,80 @@
 
     inlet --[1] take--> [2] move to the device --[3] F B F B .. F--> [4] hand on --> [5] last B --> inlet
 
-The pair (x, y) is handed on before the last layer's backward pass, as the next stage needs nothing of that; where it
-has no place for it yet, and in the last stage, [5] comes before [4]. So a batch may leave the pipeline while an earlier
-stage still updates on it, and a run ends with a marker, which a worker takes when it has done with everything before.
+The pair (x, y) is handed on before the last layer's backward pass, because the next stage does not need that; where the
+channel is full, and in the last stage, [5] comes before [4]. So a batch may leave the pipeline while an earlier stage
+still updates on it, and a run ends with a marker, which a worker takes once it is done with everything before.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 
 from ..errors import StageError
 from ..layer import LocalLayer
 from ..nested import to_device
-from .batch import Batch
+from .batch import PredictBatch, TrainBatch
 from .channel import Channel, Closed
 from .cuda_graph import StepGraph, make_graph, preview
+from .links import FirstFailure, Item
 from .snapshot import Snapshot
 from .step import Step
 from .threads import WorkerThread, worker_settings
 from .trace import Usage
-from .transfer import Intake
-
-
-class Line:
-    """What the workers of one pipeline share: the channels between them and the first failure.
-
-    The workers know the line and not the schedule, so that a schedule that nobody closed can still be collected.
-    """
-
-    def __init__(self, stages: int, depth: int) -> None:
-        # What passes: batches, the snapshots between them, and None at the end of a run.
-        self.channels: list[Channel[Batch | Snapshot | None]] = [Channel(depth) for _ in range(stages)]
-        # Unbounded, so that the last stage never waits for the caller; the inlet bounds what is under way.
-        self.channels.append(Channel())
-        self.failure: StageError | None = None
-        self.began = 0.0
-        self._failing = threading.Lock()
-
-    def fail(self, failure: StageError) -> None:
-        """Keep the first failure and wake everybody."""
-        with self._failing:
-            if self.failure is None:
-                self.failure = failure
-        self.close()
-
-    def close(self) -> None:
-        """End every worker after the step that it is in."""
-        for channel in self.channels:
-            channel.close()
+from .transfer import StageInput
 
 
 class Worker:
-    """The thread `al-stage-<number>`, which takes batches, trains `layers` on them and hands them on."""
+    """The thread `al-stage-<number>`, which takes batches from `inlet`, trains `layers` on them and hands them on.
+
+    It knows its channels and not the schedule, so that a schedule that nobody closed can still be collected.
+    `last`: whether `outlet` leads back to the caller.
+    """
 
     def __init__(
         self,
         number: int,
         layers: Sequence[tuple[str, LocalLayer]],
-        line: Line,
+        inlet: Channel[Item],
+        outlet: Channel[Item],
+        failure: FirstFailure,
         step: Step,
-        intake: Intake,
+        stage_input: StageInput,
+        *,
         threads: int,
+        last: bool,
     ) -> None:
         self.layers = layers
-        device = layers[0][1].device
-        # On the CPU a worker is a device.
-        self.usage = Usage(f"cpu:{number}" if device.type == "cpu" else str(device), [name for name, _ in layers])
-        self._line = line
-        self._inlet, self._outlet = line.channels[number], line.channels[number + 1]
+        self.stage_input = stage_input
+        self.device = layers[0][1].device
+        # On the CPU a worker counts as a device of its own.
+        device = f"cpu:{number}" if self.device.type == "cpu" else str(self.device)
+        self.usage = Usage(device, [name for name, _ in layers])
+        self._inlet, self._outlet, self._last = inlet, outlet, last
+        self._failure = failure
         self._step = step
-        self._last = number + 2 == len(line.channels)
-        self.intake = intake
         self._threads = threads
         self._graph: StepGraph | None = None
+        self._run_began = 0.0
         # Where the worker is, for a failure: the layer's name and the batch's number.
         self._at: tuple[str, int | None] = layers[0][0], None
         self.thread = WorkerThread(self._work, f"al-stage-{number}")
 
-    def capture(self, example: Batch, force: bool) -> Batch:
+    def capture(self, example: TrainBatch, force: bool) -> TrainBatch:
         """Try to put the stage's step into a CUDA graph, and return what the next stage would get for `example`.
 
-        To be called before the first batch, while every worker waits: nothing else may use a GPU during a capture.
+        Call it before the first batch, while every worker waits: nothing else may use a GPU during a capture.
         """
-        device = self.layers[0][1].device
-        with worker_settings(device, self._threads), self.intake.computing():
-            example.x, example.y = to_device((example.x, example.y), device)
-            if self.intake.copies:
-                self._graph = make_graph(self.layers, self._step, example, self.intake.stream, force=force)
+        with worker_settings(self.device, self._threads), self.stage_input.computing():
+            example.x, example.y = to_device((example.x, example.y), self.device)
+            if self.stage_input.copies:
+                self._graph = make_graph(self.layers, self._step, example, self.stage_input.stream, force=force)
             return preview(self.layers, self._step, example)
 
-    def drop_stale_graph(self) -> bool:
-        """Forget the graph if it no longer is the stage's step, and tell whether it was; to be called between runs."""
+    def begin_run(self) -> bool:
+        """Note that a run begins; forget a graph that no longer is the stage's step, and return whether it was one."""
+        self._run_began = time.perf_counter()
         stale = self._graph is not None and self._graph.stale()
         if stale:
             self._graph = None
@@ -102,40 +83,42 @@ class Worker:
 
     def _work(self) -> None:
         try:
-            with worker_settings(self.layers[0][1].device, self._threads), self.intake.computing():
+            with worker_settings(self.device, self._threads), self.stage_input.computing():
                 while True:
-                    self._one()
+                    self._take_next()
         except Closed:
             pass
-        except BaseException as error:
-            self._line.fail(StageError(*self._at, error))
+        except BaseException as error:  # whatever it is, the caller must hear of it, or it would wait for ever
+            self._failure.report(StageError(*self._at, error))
         for _, layer in self.layers:
             layer.discard()
 
-    def _one(self) -> None:
-        """Take one batch, or a marker, through the stage."""
+    def _take_next(self) -> None:
+        """Take the next item through the stage: a batch, a snapshot, or the marker of a run's end."""
         waiting = time.perf_counter()
-        batch = self._inlet.get()
-        if batch is None:
+        item = self._inlet.get()
+        if item is None:
             self._outlet.put(None)
             return
-        if isinstance(batch, Snapshot):
+        if isinstance(item, Snapshot):
             for name, layer in self.layers:
-                self._at = name, batch.number
-                batch.take(name, layer)
-            self._outlet.put(batch)
+                self._at = name, item.number
+                item.take(name, layer)
+            self._outlet.put(item)
             return
         taken = time.perf_counter()
-        self._at = self.layers[0][0], batch.number
-        self.intake.receive(batch)
-        moved = time.perf_counter()
-        if not batch.train:
-            self._infer(batch)
+        self._at = self.layers[0][0], item.number
+        self.stage_input.receive(item)
+        if isinstance(item, PredictBatch):
+            self._infer(item)
             return
-        # The time before the run began, when nobody had anything to train, is no wait.
-        waiting = min(taken, max(waiting, self._line.began))
-        spaced = self._train(batch)
+        assert isinstance(item, TrainBatch)
+        moved = time.perf_counter()
+        number = item.number  # by the end the batch may be in the next stage, or with the caller
+        spaced = self._train(item)
         done = time.perf_counter()
+        # The time before the run began, when there was nothing to train on, is not waiting for input.
+        waiting = min(taken, max(waiting, self._run_began))
         usage = self.usage
         usage.batches += 1
         usage.wait_input += taken - waiting
@@ -143,15 +126,17 @@ class Worker:
         usage.wait_space += spaced
         usage.busy += done - moved - spaced
         if self._step.trace is not None:
-            self._step.trace.add(self.layers[0][0], self._at[1] or 0, "wait for input", waiting, taken)
-            if self.intake.copies:
-                self._step.trace.add(self.layers[0][0], self._at[1] or 0, "copy", taken, moved)
+            self._step.trace.add(self.layers[0][0], number, "wait for input", waiting, taken)
+            if self.stage_input.copies:
+                self._step.trace.add(self.layers[0][0], number, "copy", taken, moved)
 
-    def _train(self, batch: Batch) -> float:
+    def _train(self, batch: TrainBatch) -> float:
         """Train the layers on `batch`, hand it on, and return the seconds spent waiting for the next stage's space."""
         number = batch.number
-        handed_on = self._eager(batch) if self._graph is None or not self._graph.fits(batch) else self._graphed(batch)
-        self.intake.release()
+        # A smaller last batch does not fit the graph that the others run as.
+        graphed = self._graph is not None and self._graph.fits(batch)
+        handed_on = self._replay(batch) if graphed else self._train_eagerly(batch)
+        self.stage_input.record_done()
         if handed_on:
             return 0.0
         start = time.perf_counter()
@@ -161,34 +146,47 @@ class Worker:
             self._step.trace.add(self.layers[0][0], number, "wait for space", start, start + spaced)
         return spaced
 
-    def _eager(self, batch: Batch) -> bool:
-        """Run the layers' steps one after another; tell whether the batch has been handed on."""
-        number, handed_on, sealed = batch.number, False, None
+    def _train_eagerly(self, batch: TrainBatch) -> bool:
+        """Run the layers' steps one after another; return whether the batch has been handed on."""
+        number, handed_on = batch.number, False
+        last = self.layers[-1][0]
+        guard = None
+        start = time.perf_counter()
         for name, layer in self.layers:
             self._at = name, number
             self._step.forward(name, layer, batch)
-            if name == self.layers[-1][0]:
-                sealed = batch.sealed
-                self.intake.mark(batch)
+            if name == last:
+                guard = batch.guard  # after the offer the next stage puts its own there
+                self.stage_input.record_output(batch)
                 handed_on = not self._last and self._outlet.offer(batch)
-            self._step.backward(name, layer, number)
-        if sealed is not None:
-            sealed.verify()  # such as g's own parameter, which the update has just changed
+            with self._step.span(name, number, "backward"):
+                layer.backward_and_update()
+            stop = time.perf_counter()
+            self.usage.layer_busy[name] += stop - start
+            start = stop
+        if handed_on and guard is not None:
+            # The next stage may have read its input already, and would not see what the update has just changed, such
+            # as a parameter of g that was handed on as it is.
+            guard.check()
         return handed_on
 
-    def _graphed(self, batch: Batch) -> bool:
+    def _replay(self, batch: TrainBatch) -> bool:
         """Replay the graph of the stage's step; the batch is handed on after all of it."""
         assert self._graph is not None
+        start = time.perf_counter()
         with self._step.span(self.layers[0][0], batch.number, "forward"):
             self._graph.run(batch)
-        self.intake.mark(batch)
+        self.stage_input.record_output(batch)
+        share = (time.perf_counter() - start) / len(self.layers)
+        for name, _ in self.layers:
+            self.usage.layer_busy[name] += share
         return False
 
-    def _infer(self, batch: Batch) -> None:
-        """Run the layers' f and b on `batch` and hand it on."""
+    def _infer(self, batch: PredictBatch) -> None:
+        """Run the layers' inference on `batch` and hand it on."""
         for name, layer in self.layers:
             self._at = name, batch.number
             self._step.infer(name, layer, batch)
-        self.intake.mark(batch)
-        self.intake.release()
+        self.stage_input.record_output(batch)
+        self.stage_input.record_done()
         self._outlet.put(batch)

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.storage.files import atomic_write_text
-from data.storage.locks import locked
+from data.storage.files import atomic_write_text, exclusive_lock
 from training.config.schema import SAME_NUMBERS
 from training.errors import UsageError, reason
 
@@ -102,7 +101,7 @@ def sole_runner(results: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             lock.touch()
-            held.enter_context(locked(lock, wait=False))
+            held.enter_context(exclusive_lock(lock, wait=False))
         except BlockingIOError:
             raise UsageError(f"{results}: another command is adding to it; wait for its end") from None
         except OSError as error:

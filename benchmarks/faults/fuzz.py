@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from training import experiment
 from training.config.spec import RunSpec
-from training.runs.provenance import collect
 from training.runs.make_trainer import training_batches
+from training.runs.provenance import collect
 from training.runs.session import Session
 
 from .cases import Case, cases

@@ -1,1 +1,1 @@
-"""Files, archives and caches."""
+"""Files, archives and caches on disk."""

@@ -1,22 +1,20 @@
 """Arrays kept on disk under the data root, found again by what they were made from.
 
-The key is a digest of file contents and settings, so there is nothing to invalidate: other input has another
-name. A cache may only ever save time, so a file that is damaged is made anew, and a folder that cannot be
-written is done without.
+The key is a digest of file contents and settings, so there is nothing to invalidate: other input gets another name.
+A cache may only save time: a damaged file is built again, and where the folder cannot be written there is no cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
+from .files import atomic_write
 
 _DIGEST_SIZE = 32
 _CHUNK = 1 << 20
@@ -25,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def content_key(parts: Iterable[Path | str | int]) -> str:
-    """Return a digest of the parts in order, a path standing for its file's content (read whole, about 1 GB/s).
+    """Return a digest of the parts in order; a path stands for its file's content (read whole, about 1 GB/s).
 
     Raises DataError for a file that cannot be read.
     """
@@ -38,7 +36,7 @@ def content_key(parts: Iterable[Path | str | int]) -> str:
                     while chunk := file.read(_CHUNK):
                         one.update(chunk)
             except OSError as error:
-                raise DataError(f"{part}: cannot be read ({error.strerror}); check the file and its rights") from error
+                raise DataError(f"{part}: cannot be read ({error.strerror}); check its permissions") from error
         else:
             one.update(str(part).encode())
         digest.update(one.digest())
@@ -46,9 +44,9 @@ def content_key(parts: Iterable[Path | str | int]) -> str:
 
 
 def cached(root: Path, name: str, key: str, build: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays kept as `root/.cache/name-key.npz`, or build them and keep them.
+    """Return the arrays kept as `root/.cache/name-key.npz`, or build them and keep them there.
 
-    Arrays must be of numbers: nothing is pickled. The write is atomic, so a reader never sees half a file.
+    The arrays must hold numbers: nothing is pickled. The write is atomic, so a reader never sees half a file.
     """
     path = root / ".cache" / f"{name}-{key}.npz"
     arrays = _load(path)
@@ -74,15 +72,10 @@ def _save(path: Path, arrays: Arrays) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take any name for a flag
     payload = buffer.getbuffer()
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(hashlib.blake2b(payload, digest_size=_DIGEST_SIZE).digest())
-                file.write(payload)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_write(path) as file:
+            file.write(hashlib.blake2b(payload, digest_size=_DIGEST_SIZE).digest())
+            file.write(payload)
     except OSError:
         return  # a read-only or full disk costs the next run some time, nothing else

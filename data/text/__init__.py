@@ -1,1 +1,1 @@
-"""The text data sets, and word vectors."""
+"""The text data sets, one file each, and what turns text into ids and vectors."""

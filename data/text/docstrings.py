@@ -1,7 +1,7 @@
-"""A text data set that every installation has: docstrings of installed packages, labeled by package.
+"""A text data set that every installation has: the docstrings of installed packages, labeled by package.
 
-The files are parsed, never imported. Names that would give a package away are taken out of every text, so what
-is left to learn is what the package is about.
+The files are parsed, never imported. Names that would give a package away are removed from every text, so that what is
+left to learn is what the package is about.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch
 from ALPackage.randomness import generator
 
 from ..errors import DataError
-from .readers import Corpus, Document, Source
+from .source import Corpus, Document, Source
 
-#: Name under which a package is imported -> name under which it is installed. All come with requirements.txt.
+#: Import name of a package -> name under which it is installed. requirements.txt installs them all.
 PACKAGES = {
     "matplotlib": "matplotlib",
     "numpy": "numpy",
@@ -32,35 +32,35 @@ PACKAGES = {
     "sklearn": "scikit-learn",
     "torch": "torch",
 }
-PER_CLASS = 600  # documents of a package at most
-PER_FILE = 15  # of one file at most: its docstrings repeat each other
-MAX_BYTES = 40_000  # of one file: a longer one takes long to parse, for the few documents it may give
+PER_CLASS = 600  # documents per package, at most
+PER_FILE = 15  # documents per file, at most: the docstrings of one file repeat each other
+MAX_BYTES = 40_000  # larger files are skipped: they take long to parse for the few documents they may give
 MIN_WORDS = 12
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0
 
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-_FORMAT = 1  # part of the identity: raise it when the same packages give other texts
+_FORMAT = 1  # part of the identity: increase it when the same packages give other texts
 _NAMES = re.compile(
-    # The leading \b keeps the search linear: without it each letter of a word is tried as its beginning.
+    # The leading \b keeps the search linear: without it every letter of a word is tried as a beginning.
     r"\b\w*(?:torch|numpy|pandas|matplotlib|scipy|sklearn|scikit(?:-learn)?)\w*|\b(?:np|pd|plt|mpl|sp|aten)\b",
     re.IGNORECASE,
 )
 
 
-def docstrings() -> Source:
-    """Find the packages; `DataError` with fewer than two of them.
+def load(_root: Path) -> Source:
+    """Find the installed packages; `DataError` if there are fewer than two.
 
-    A document is the docstring of a module, class or function, of at least `MIN_WORDS` words, with the names of
-    all the packages removed (`torch`, `np`, `numpydoc`, ...). Files are taken by a hash of their path, tests left
-    out, until a package has `PER_CLASS`. A text stands once; one that two packages share is left out altogether.
-    One fifth of each class, drawn with a constant seed, is test. The result depends on the versions alone.
+    A document is the docstring of a module, class or function, of at least `MIN_WORDS` words, without the names of all
+    the packages (`torch`, `np`, `numpydoc`, ...). Files are taken in the order of a hash of their path, without tests,
+    until a package has `PER_CLASS` documents. Each text is kept once, and not at all if two packages share it. One
+    fifth of each class, drawn with a constant seed, is test. The result depends on the packages' versions alone.
     """
     folders = {name: folder for name in PACKAGES if (folder := _folder(name)) is not None}
     absent = [PACKAGES[name] for name in PACKAGES if name not in folders]
     if len(folders) < 2:
         raise DataError(
-            f"docstrings: of {', '.join(PACKAGES.values())} fewer than 2 are installed here; "
+            f"docstrings: of {', '.join(PACKAGES.values())} fewer than 2 are installed; "
             "run `pip install -r requirements.txt`"
         )
     versions = [f"{PACKAGES[name]} {_version(name)}" for name in folders]
@@ -71,7 +71,7 @@ def docstrings() -> Source:
 
 
 def _folder(package: str) -> Path | None:
-    spec = importlib.util.find_spec(package)  # of a top-level name: nothing is imported
+    spec = importlib.util.find_spec(package)  # for a top-level name this imports nothing
     places = spec.submodule_search_locations if spec else None
     return Path(next(iter(places))) if places else None
 
@@ -101,7 +101,7 @@ def _read(folders: dict[str, Path], notes: list[str]) -> Corpus:
 
 
 def _texts(folder: Path) -> list[str]:
-    """Return the distinct texts of a package, `PER_CLASS` at most, in an order that depends on paths alone."""
+    """Return at most `PER_CLASS` distinct texts of a package, in an order that depends on paths alone."""
     found: dict[str, None] = {}
     for file in _files(folder):
         fresh = (text for text in _docstrings_of(file) if text not in found)
@@ -115,19 +115,19 @@ def _files(folder: Path) -> list[Path]:
     paths = [path.relative_to(folder) for path in folder.rglob("*.py")]
     paths = [path for path in paths if not any("test" in part for part in path.parts)]
     paths = [path for path in paths if (file := folder / path).is_file() and file.stat().st_size <= MAX_BYTES]
-    return [folder / path for path in sorted(paths, key=_shuffled)]
+    return [folder / path for path in sorted(paths, key=_path_hash)]
 
 
-def _shuffled(path: Path) -> bytes:
+def _path_hash(path: Path) -> bytes:
     return hashlib.blake2b(path.as_posix().encode(), digest_size=8).digest()
 
 
 def _docstrings_of(file: Path) -> Iterator[str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what another package's strings escape is no concern of the user
+        warnings.simplefilter("ignore")  # invalid escapes in another package's strings are not the user's concern
         try:
             tree = ast.parse(file.read_bytes())
-        except (OSError, SyntaxError, ValueError):  # a template, or for another Python: no source of text
+        except (OSError, SyntaxError, ValueError):  # a template, or code for another Python version
             return
     for node in _definitions(tree):
         words = _NAMES.sub(" ", ast.get_docstring(node) or "").split()
@@ -136,7 +136,7 @@ def _docstrings_of(file: Path) -> Iterator[str]:
 
 
 def _definitions(node: _Documented) -> Iterator[_Documented]:
-    """Yield a module, class or function and those defined in it, in the order of the file."""
+    """Yield a module, class or function and everything defined in it, in the order of the file."""
     yield node
     for child in node.body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

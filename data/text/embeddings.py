@@ -1,7 +1,7 @@
 """Word vectors in the GloVe text format, one row per id of a vocabulary.
 
-The row of an id is looked up by the token that the vocabulary lists under that id, specials included, so rows
-cannot shift against ids. Only the lines of wanted words are turned into numbers: 400,000 lines take seconds.
+The row of an id is looked up by the token that the vocabulary lists under that id, specials included, so rows cannot
+be shifted against ids. Only the lines of wanted words are converted to numbers: 400,000 lines take seconds.
 """
 
 from __future__ import annotations
@@ -20,11 +20,21 @@ from torch import Tensor
 from ALPackage.randomness import generator
 
 from ..errors import DataError
+from ..resource import archive
 from ..storage.cache import cached, content_key
 from .tokenization import PAD, SPECIALS, import_torchtext, resolve_backend
 
-_FORMAT = 2  # part of the cache key: raise it when the stored arrays change their meaning
-_DEFAULT_STD = 0.4  # about that of GloVe 6B 300d, for when there are no vectors to measure
+GLOVE = archive(
+    "glove",
+    ".",
+    "glove.6B.zip",
+    "https://nlp.stanford.edu/data/glove.6B.zip",
+    "056ea991adb4740ac6bf1b6d9b50408b",
+    *(f"glove.6B.{width}d.txt" for width in (50, 100, 200, 300)),
+)
+
+_FORMAT = 2  # part of the cache key: increase it when the stored arrays change their meaning
+_DEFAULT_STD = 0.4  # about that of GloVe 6B 300d; used when there are no vectors to measure
 _NUMERIC = b"0123456789+-.eE "
 
 
@@ -33,15 +43,15 @@ def load_vectors(
 ) -> tuple[Tensor, list[str]]:
     """Return (vectors float32 (len(vocabulary), dim), notes); row i belongs to `vocabulary[i]`, <pad> is zero.
 
-    Words of `glove.6B.{dim}d.txt`, in `root` or `root/glove.6B`, get their vectors; the others, and all of them
-    without the file, are drawn from N(0, s) by `seed`, where s is the standard deviation of the vectors found.
-    The notes state the share of words found, or which file to put where. DataError for a damaged file.
+    Words of `glove.6B.{dim}d.txt`, in `root` or `root/glove.6B`, get their vectors. The others, or all words if there
+    is no such file, are drawn from N(0, s) with `seed`, where s is the standard deviation of the vectors found. The
+    notes say what share of the words was found, or which file to put where. Raises DataError for a damaged file.
     """
     path = find_file(dim, root)
     if path is None:
         rows = random_vectors(vocabulary, dim, seed=seed)
         note = (
-            f"word vectors: no glove.6B.{dim}d.txt in {root}, so they start at random (seed {seed}); put the file "
+            f"word vectors: no glove.6B.{dim}d.txt in {root}, so all words start at random (seed {seed}); put the file "
             f"there, or run `python -m data.download glove --data-root {root}` (dimensions 50, 100, 200, 300)"
         )
     else:
@@ -59,13 +69,13 @@ def load_vectors(
             f"{path}; the others are drawn from N(0, {std:.3f}), seed {seed}"
         )
         if twice := int(stored["twice"]):
-            again = f"word vectors: {twice} lines of {path} repeat a word; the last one of each word counts"
+            again = f"word vectors: {twice} lines of {path} repeat a word; the last line of each word counts"
             return rows, [note, again]
     return rows, [note]
 
 
 def random_vectors(vocabulary: list[str], dim: int, *, seed: int, std: float = _DEFAULT_STD) -> Tensor:
-    """Return vectors float32 (len(vocabulary), dim) from N(0, std) by `seed`; <pad> is zero."""
+    """Return vectors float32 (len(vocabulary), dim) drawn from N(0, std) with `seed`; <pad> is zero."""
     rows = torch.empty(len(vocabulary), dim).normal_(0.0, std, generator=generator("vectors", seed))
     rows[[i for i, word in enumerate(vocabulary) if word == PAD]] = 0.0
     return rows
@@ -82,7 +92,7 @@ def get_vectors(
 
 
 def find_file(dim: int, root: Path) -> Path | None:
-    """Return the vector file of this dimension under `root`, None if it is not there."""
+    """Return the vector file of this dimension under `root`, or None if it is not there."""
     name = f"glove.6B.{dim}d.txt"
     return next((path for path in (root / name, root / "glove.6B" / name) if path.is_file()), None)
 
@@ -102,7 +112,7 @@ def _look_up(
     lines: dict[bytes, bytes] = {}
     table: dict[bytes, np.ndarray] = {}
     twice = 0
-    for word, line, vector in _scan(path, dim, wanted):  # of a word that stands twice the last one counts
+    for word, line, vector in _scan(path, dim, wanted):  # if a word is repeated, its last line counts
         twice += word in table
         lines[word], table[word] = line, vector
 
@@ -111,7 +121,7 @@ def _look_up(
         return token.lower().encode() if lower_case_backup and exact not in table else exact
 
     found = np.array([key(token) in table for token in tokens], dtype=bool)
-    if backend == "torchtext" and lines and dim > 2:  # it takes two numbers or fewer for a header
+    if backend == "torchtext" and lines and dim > 2:  # it takes a line of two numbers or fewer for a header
         return _torchtext_vectors(tokens, list(lines.values()), lower_case_backup), found, twice
     vectors = np.zeros((len(tokens), dim), dtype=np.float32)
     for row in np.flatnonzero(found):
@@ -120,7 +130,7 @@ def _look_up(
 
 
 def _scan(path: Path, dim: int, wanted: set[bytes]) -> Iterator[tuple[bytes, bytes, np.ndarray]]:
-    """Yield (word, line, vector float32 (dim,)) of the wanted words; every line is checked."""
+    """Yield (word, line, vector float32 (dim,)) of each wanted word; every line is checked."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -139,7 +149,7 @@ def _scan(path: Path, dim: int, wanted: set[bytes]) -> Iterator[tuple[bytes, byt
                 if word in wanted:
                     yield word, line, _vector(values, path, number)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and its rights") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _vector(values: bytes, path: Path, number: int) -> np.ndarray:
@@ -154,14 +164,14 @@ def _vector(values: bytes, path: Path, number: int) -> np.ndarray:
 
 
 def _not_finite(path: Path, number: int) -> DataError:
-    return DataError(f"{path} line {number}: holds what is no finite number; get the file again, or mend that line")
+    return DataError(f"{path} line {number}: not all values are finite numbers; get the file again, or fix that line")
 
 
 def _torchtext_vectors(tokens: list[str], lines: list[bytes], lower_case_backup: bool) -> Tensor:
     torchtext = import_torchtext()
     checked_https = ssl._create_default_https_context
     try:
-        # A small file of the wanted lines, since torchtext reads all it is given and caches by file name only.
+        # A small file with the wanted lines: torchtext reads the whole file, and caches by file name only.
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # its progress bar
             chosen = Path(folder, "vectors.txt")
             chosen.write_bytes(b"\n".join(lines) + b"\n")

@@ -1,7 +1,7 @@
 """Text data sets as token ids with lengths: read once, tokenized once, kept on disk, then only cut and padded.
 
-What is kept is the whole text as ids of every distinct token, so that vocabulary size, length, seed and
-validation share can change without tokenizing again, and no Python loop over words is left for training.
+What is kept is the whole text as ids of all distinct tokens, so that vocabulary size, length, seed and validation share
+can change without tokenizing again, and training never loops over words in Python.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,12 @@ from torch import Tensor
 
 from ..dataset import Dataset, divide, make_dataset
 from ..errors import DataError
-from ..registry import canonical
+from ..registry import entry, resolve
 from ..storage.cache import cached, content_key
-from .docstrings import docstrings
-from .readers import CLASS_CSV, Corpus, Document, Source, class_csv, imdb
+from .source import Corpus, Document, Source
 from .tokenization import PAD, SPECIALS, UNK, TextBackend, Vocabulary, resolve_backend
 
-_FORMAT = 1  # part of every cache key: raise it when the stored arrays or the readers change their meaning
+_FORMAT = 1  # part of every cache key: increase it when the stored arrays or the readers change their meaning
 _PAD_ID, _UNK_ID = SPECIALS.index(PAD), SPECIALS.index(UNK)
 
 
@@ -43,19 +42,24 @@ def load_text(
     limit_train: int | None = None,
     backend: str = "auto",
 ) -> Dataset:
-    """Load agnews, dbpedia, imdb or docstrings (any case) from `root`, fetching it where it has an address.
+    """Load a text data set by name (any case) from `root`, downloading it if it is not there and has an address.
 
-    Inputs are (token ids int32 (rows, max_len) padded with 0, lengths int64 (rows,)): the first `max_len` tokens
-    of each document; an empty one is the single token <unk>, so that each length is at least 1. Training
-    documents (those of validation among them) of fewer than `min_len` tokens are left out, test ones never.
-    The vocabulary, of at most `vocab_size` entries with <pad> = 0 and <unk> = 1, counts the train split alone:
-    neither validation nor test documents are seen. Raises DataError for data that is missing or unusable.
+    Inputs are (token ids int32 (rows, max_len) padded with 0, lengths int64 (rows,)): the first `max_len` tokens of
+    each document. An empty document becomes the single token <unk>, so that each length is at least 1. Training
+    documents (including those of validation) of fewer than `min_len` tokens are left out, test documents never. The
+    vocabulary has at most `vocab_size` entries, with <pad> = 0 and <unk> = 1, and counts the train split alone:
+    neither validation nor test documents are seen.
+
+    Raises:
+        DataError: an unknown name, or data that is missing or unusable; the message names the file and the line.
     """
-    key = canonical(name, "text")
+    found = entry(name, "text")
+    key = found.name
     if max_len < 1:
         raise DataError(f"max_len: got {max_len}; expected at least 1 token")
     tools = resolve_backend(backend)
-    corpus = _tokenized(key, root, tools)
+    source = resolve(found.load, key)(root)
+    corpus = _tokenized(key, source, root, tools)
     long_enough = corpus.train.counts >= min_len
     train = corpus.train.select(long_enough)
     if not len(train.labels):
@@ -64,9 +68,9 @@ def load_text(
     vocabulary = tools.build_vocabulary(train.documents(train_rows.tolist(), corpus.words), max_tokens=vocab_size)
     notes = [tools.note, *corpus.notes]
     if left_out := int((~long_enough).sum()):
-        notes.append(f"{key}: {left_out} training documents of fewer than min_len={min_len} tokens left out")
+        notes.append(f"{key}: {left_out} training documents of fewer than min_len={min_len} tokens were left out")
     if empty := int((train.counts == 0).sum() + (corpus.test.counts == 0).sum()):
-        notes.append(f"{key}: {empty} documents without any token stand as a single {UNK}")
+        notes.append(f"{key}: {empty} documents without any token became a single {UNK}")
     cut = float((train.counts > max_len).mean())
     notes.append(f"{key}: {100 * cut:.1f} % of the training documents are longer than max_len={max_len} and are cut")
     ids = _final_ids(corpus.words, vocabulary)
@@ -83,18 +87,30 @@ def load_text(
     )
 
 
-def trim(inputs: tuple[Tensor, Tensor], generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Cut a batch to its longest document: (tokens (B, max_len), lengths (B,)) -> (int64 (B, longest), int64 (B,)).
+class Trim:
+    """Batch transform: cut a batch of texts to its longest document, and turn it into int64.
 
-    A batch transform: it draws nothing, so `generator` is not used. Waits for the device that holds `lengths`.
+    (tokens (B, max_len), lengths (B,)) -> (int64 (B, longest), int64 (B,)). It draws nothing. The cut happens on the
+    CPU, where reading the longest length does not wait for a GPU, and fewer tokens have to be copied.
     """
-    tokens, lengths = inputs
-    return tokens[:, : int(lengths.max())].long(), lengths.long()
+
+    def before_transfer(self, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the batch cut to its longest document; the tensors are on the CPU."""
+        tokens, lengths = inputs
+        return tokens[:, : int(lengths.max())], lengths
+
+    def __call__(self, inputs: tuple[Tensor, Tensor], generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return the batch, cut before, as int64; reads nothing from the device."""
+        tokens, lengths = inputs
+        return tokens.long(), lengths.long()
+
+
+trim = Trim()
 
 
 @dataclass(frozen=True)
 class _Documents:
-    """Documents end to end in `flat` (int32 ids of the distinct tokens); one starts at `starts`, int64 (rows,)."""
+    """Documents end to end in `flat` (int32 ids of distinct tokens); each begins at its `starts`, int64 (rows,)."""
 
     flat: np.ndarray
     starts: np.ndarray
@@ -123,7 +139,7 @@ class _Documents:
 
 @dataclass(frozen=True)
 class _Tokenized:
-    """A corpus as ids; `words` holds the token of each."""
+    """A corpus as ids of distinct tokens; `words` has the token of each id."""
 
     classes: list[str]
     words: list[str]
@@ -138,8 +154,12 @@ def _final_ids(words: list[str], vocabulary: Vocabulary) -> np.ndarray:
     return ids
 
 
-def _tokenized(name: str, root: Path, tools: TextBackend) -> _Tokenized:
-    source = _find(name, root)
+def _tokenized(name: str, source: Any, root: Path, tools: TextBackend) -> _Tokenized:
+    """Return the tokenized text from the cache, or read and tokenize it now."""
+    if not isinstance(source, Source):
+        raise DataError(f"{name}: its load function returned {type(source).__name__}; expected data.Source")
+    if not source.identity:
+        raise DataError(f"{name}: its source has an empty identity; list what its text depends on")
     key = content_key([_FORMAT, tools.name, *source.identity])
     arrays = cached(root, name, key, lambda: _tokenize(name, source.read(), tools.tokenize))
     facts = json.loads(arrays["facts"].tobytes())
@@ -163,7 +183,9 @@ def _tokenize(name: str, corpus: Corpus, tokenize: Callable[[str], list[str]]) -
             counts.append(len(tokens))
             labels.append(label)
         if not labels:
-            raise DataError(f"{name}: the {part} set holds no document; get its files again")
+            raise DataError(f"{name}: the {part} set has no documents; get its files again")
+        if not 0 <= min(labels) <= max(labels) < len(corpus.classes):
+            raise DataError(f"{name}: a label of the {part} set is outside 0..{len(corpus.classes) - 1}; correct it")
         arrays[f"{part}_flat"] = np.array(flat, dtype=np.int32)
         arrays[f"{part}_counts"] = np.array(counts, dtype=np.int64)
         arrays[f"{part}_labels"] = np.array(labels, dtype=np.int64)
@@ -173,18 +195,3 @@ def _tokenize(name: str, corpus: Corpus, tokenize: Callable[[str], list[str]]) -
     facts = {"classes": corpus.classes, "words": list(numbers), "notes": corpus.notes}
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
     return arrays
-
-
-def _find(name: str, root: Path) -> Source:
-    if name == "docstrings":
-        return docstrings()
-    look = partial(imdb, root) if name == "imdb" else partial(class_csv, name, root)
-    source = look()
-    if source is None:
-        from ..download import RESOURCES, fetch  # needed only here, and slow to import
-
-        fetch(RESOURCES[name], root)
-        source = look()
-    if source is None:
-        raise DataError(f"{name}: {CLASS_CSV[name][0]}/ in {root} lacks train.csv and test.csv; put them there")
-    return source

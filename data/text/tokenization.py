@@ -1,7 +1,7 @@
-"""The one seam between text and ids: a tokenizer and a vocabulary, built in or torchtext's.
+"""From text to ids: a tokenizer and a vocabulary, built in or torchtext's.
 
-torchtext is archived: its last release loads with torch 2.3.x only. So the same rules live here, and tests hold
-both paths to facts that torchtext 0.18.0 returned; where torchtext does load, it can do the work itself.
+torchtext is archived: its last release loads with torch 2.3.x only. So the same rules are implemented here, and tests
+compare both implementations with what torchtext 0.18.0 returned. Where torchtext loads, it can do the work itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RULES = str.maketrans({**_SPACED, ord(";"): " ", ord(":"): " "})
 
 
 class Vocabulary(Protocol):
-    """What both backends offer: ids for tokens (an unknown one is `<unk>`), and the token of each id."""
+    """What both backends offer: the id of each token (that of `<unk>` for others), and the token of each id."""
 
     def __call__(self, tokens: list[str], /) -> list[int]:
         """Return the id of each token."""
@@ -32,17 +32,17 @@ class Vocabulary(Protocol):
 
 
 class BuildVocabulary(Protocol):
-    """Build a vocabulary: specials first, then by falling frequency, equal ones in lexicographic order."""
+    """Build a vocabulary: specials first, then tokens by falling frequency, ties in lexicographic order."""
 
     def __call__(
         self, documents: Iterable[Sequence[str]], *, max_tokens: int | None = None, min_freq: int = 1
     ) -> Vocabulary:
-        """Return at most `max_tokens` entries, the specials among them, each seen `min_freq` times or more."""
+        """Return at most `max_tokens` entries, specials included; every other one occurs at least `min_freq` times."""
 
 
 @dataclass(frozen=True)
 class TextBackend:
-    """One way of making tokens and vocabularies; `note` tells the user which one it is, and why."""
+    """A tokenizer and a vocabulary builder; `note` tells the user which backend it is, and why."""
 
     name: str
     note: str
@@ -51,13 +51,13 @@ class TextBackend:
 
 
 def basic_english(text: str) -> list[str]:
-    """Return the tokens of `text`: lower case, marks set apart, quotes dropped, `<br />` a space; may be empty."""
-    # Quotes go before the break is looked for: torchtext reads `<br" />` as a break too.
+    """Return the tokens of `text`: lower case, punctuation apart, no quotes, `<br />` as a space; may be empty."""
+    # Quotes are removed before breaks are replaced: torchtext takes `<br" />` for a break too.
     return text.lower().replace('"', "").replace("<br />", " ").translate(_RULES).split()
 
 
 class BuiltinVocabulary:
-    """A list of tokens and its inverse; a token that is not in it gets the id of `<unk>`."""
+    """A list of tokens and its inverse; a token outside it gets the id of `<unk>`."""
 
     def __init__(self, itos: list[str]) -> None:
         self.itos = itos
@@ -81,13 +81,13 @@ def _build_builtin(
         counts.update(tokens)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     if max_tokens is not None:
-        ranked = ranked[: _room(max_tokens)]
-    # A special that occurs in a text takes a place among the ranked and loses it again, as in torchtext.
+        ranked = ranked[: _tokens_beside_specials(max_tokens)]
+    # As in torchtext, a special that occurs in a text uses up one of the `max_tokens` and is then dropped.
     words = [token for token, count in ranked if count >= min_freq and token not in SPECIALS]
     return BuiltinVocabulary([*SPECIALS, *words])
 
 
-def _room(max_tokens: int) -> int:
+def _tokens_beside_specials(max_tokens: int) -> int:
     if max_tokens <= len(SPECIALS):
         raise DataError(
             f"vocab_size: got {max_tokens}; expected at least {len(SPECIALS) + 1}, {PAD} and {UNK} included"
@@ -96,7 +96,7 @@ def _room(max_tokens: int) -> int:
 
 
 def import_torchtext() -> Any:
-    """Import torchtext, its deprecation banner silenced; ImportError or OSError where it does not load."""
+    """Import torchtext without its deprecation banner; ImportError or OSError if it does not load."""
     import torchtext
 
     torchtext.disable_torchtext_deprecation_warning()  # before the submodules, which print it
@@ -111,7 +111,7 @@ def _torchtext_backend() -> TextBackend:
 
     def build(documents: Iterable[Sequence[str]], *, max_tokens: int | None = None, min_freq: int = 1) -> Any:
         if max_tokens is not None:
-            _room(max_tokens)
+            _tokens_beside_specials(max_tokens)
         vocabulary = torchtext.vocab.build_vocab_from_iterator(
             documents, min_freq=min_freq, specials=SPECIALS, max_tokens=max_tokens
         )
@@ -124,13 +124,13 @@ def _torchtext_backend() -> TextBackend:
 
 
 def resolve_backend(name: str = "auto") -> TextBackend:
-    """Return the backend `auto` (torchtext where it loads, else built-in), `builtin` or `torchtext`.
+    """Return the backend `builtin`, `torchtext`, or for `auto` torchtext if it loads and else the built-in one.
 
-    Raises DataError for another name, and for `torchtext` where it does not load.
+    Raises DataError for another name, and for `torchtext` if it does not load.
     """
     if name not in BACKENDS:
         raise DataError(f"text_backend: got {name!r}; expected one of {', '.join(BACKENDS)}")
-    reason = "as asked"
+    reason = "as requested"
     if name != "builtin":
         try:
             return _torchtext_backend()
@@ -140,7 +140,7 @@ def resolve_backend(name: str = "auto") -> TextBackend:
             reason = "torchtext does not load with this torch"
         if name == "torchtext":
             raise DataError(
-                f"text_backend torchtext: {reason}; make an environment from requirements-torchtext.txt, "
+                f"text_backend torchtext: {reason}; create an environment from requirements-torchtext.txt, "
                 "or set text_backend to auto or builtin"
             )
     note = f"text backend: built-in, with torchtext's basic_english rules and vocabulary order ({reason})"

@@ -1,1 +1,1 @@
-"""The vision data sets."""
+"""The vision data sets, one file each, and what brings their images into a network."""

@@ -1,10 +1,13 @@
-"""From stored images to a network's input: scaled, augmented per sample, normalized, all as batched tensor ops.
+"""From stored images to a network's input: augmented per sample, scaled and normalized, all as batched tensor ops.
 
-B batch, C channels, H and W height and width. Every random number comes from the generator that is handed in,
-one draw per sample, so a batch is a function of (images, generator) on whatever device the images are.
+B batch, C channels, H height, W width. Every random number comes from the generator that is passed in, one draw per
+sample, so a batch is a function of (images, generator) on whatever device the images are. Nothing here waits for the
+GPU after the first batch on a device.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,22 +15,17 @@ from torch import Tensor
 
 from ..dataset import Split
 from ..errors import DataError
-
-#: What can be asked for; "auto" stands for `default_augmentation` of the data set.
-AUGMENTATIONS = ("none", "basic", "strong")
+from ..registry import AUGMENTATIONS, entry
 
 PAD_SHARE = 8  # the crop moves by up to a side over this: 4 pixels of 32
 JITTER = 0.4  # factors are uniform in 1 - JITTER .. 1 + JITTER
-GREY = 0.2  # probability
+GRAY = 0.2  # probability
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in every image library
 
 
 def default_augmentation(name: str) -> str:
-    """Return the augmentation that suits a data set, by its canonical name.
-
-    Digits get none (a mirrored digit is another sign, or none), fashionMNIST has no color to jitter.
-    """
-    return {"digits": "none", "fashionMNIST": "basic"}.get(name, "strong")
+    """Return what `augmentation="auto"` means for a vision data set (see `DatasetEntry`). Raises DataError."""
+    return entry(name, "vision").augmentation
 
 
 def channel_stats(split: Split, sample: int = 10_000) -> tuple[Tensor, Tensor]:
@@ -45,15 +43,15 @@ def channel_stats(split: Split, sample: int = 10_000) -> tuple[Tensor, Tensor]:
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = share @ values
     variance = share @ values**2 - mean**2
-    # A channel that never changes must not be divided by 0; one step of the 256 is the least that is seen.
+    # A constant channel must not be divided by 0; one step of the 256 is the least that can be seen.
     return mean.float(), variance.clamp(min=0).sqrt().clamp(min=1 / 255).float()
 
 
 def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
-    """Move each image within its zero-padded self and mirror it where `flip` says so; (B, C, H, W), any dtype.
+    """Crop each image from its zero-padded self and mirror it where `flip` is true; (B, C, H, W), any dtype.
 
-    `down`, `right`: int64 (B,), the upper left corner of the window in the image padded by `PAD_SHARE`, so from 0
-    to twice the padding. `flip`: bool (B,).
+    `down`, `right`: int64 (B,), the upper left corner of the crop in the padded image, from 0 to twice the padding,
+    which is H or W over `PAD_SHARE`. `flip`: bool (B,).
     """
     B, C, H, W = images.shape
     tall, wide = H // PAD_SHARE, W // PAD_SHARE
@@ -61,40 +59,54 @@ def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tens
     rows = down[:, None] + torch.arange(H, device=images.device)  # (B, H)
     across = torch.arange(W, device=images.device)
     columns = right[:, None] + torch.where(flip[:, None], W - 1 - across, across)  # (B, W)
-    # One look-up moves and mirrors: the mirror is only another order of the columns.
+    # One look-up does both: a mirrored image is only another order of the columns.
     pixels = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(B, 1, H * W)
     return padded.flatten(2).gather(2, pixels.expand(B, C, H * W)).view(B, C, H, W)
+
+
+class _Constants(NamedTuple):
+    mean: Tensor
+    std: Tensor
+    luma: Tensor
 
 
 class VisionTransform:
     """Turn uint8 images (B, C, H, W) into normalized float32 ones, augmented if a generator is given.
 
-    `mean`, `std`: float32 (C,), as `channel_stats` gives them. `augmentation`: "none"; "basic", a random crop of
-    the image padded by an eighth of its side, and a mirror in half of the samples; "strong", besides these
-    brightness, contrast and saturation jitter, and gray in a fifth of the samples. Each sample draws for
-    itself. One channel has no saturation, so there those two do nothing.
+    `mean`, `std`: float32 (C,), as `channel_stats` returns them. `augmentation`: "none"; "basic", a random crop of the
+    image padded by an eighth of its side, and a mirror for half of the samples; "strong", which adds jitter of
+    brightness, contrast and saturation, and turns a fifth of the samples gray. Each sample draws for itself. With one
+    channel there is no saturation and no gray.
     """
 
     def __init__(self, mean: Tensor, std: Tensor, augmentation: str) -> None:
         if augmentation not in AUGMENTATIONS:
             raise ValueError(f"augmentation: got {augmentation!r}; expected one of {', '.join(AUGMENTATIONS)}")
-        self.mean, self.std, self.augmentation = mean.view(-1, 1, 1), std.view(-1, 1, 1), augmentation
+        self.augmentation = augmentation
+        luma = torch.tensor(LUMA, dtype=torch.float32, device=mean.device)
+        self._constants = {mean.device: _Constants(*(values.view(-1, 1, 1) for values in (mean, std, luma)))}
 
     def __call__(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return float32 (B, C, H, W) on the images' device; without a generator nothing is random."""
+        constants = self._constants_on(images.device)
         if generator is not None and self.augmentation != "none":
-            images = self._moved(images, generator)
+            images = self._crop_flip(images, generator)
         scaled = images.float().div_(255)
         if generator is not None and self.augmentation == "strong":
-            scaled = self._colored(scaled, generator)
-        if self.mean.device != images.device:
-            self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        return scaled.sub_(self.mean).div_(self.std)
+            scaled = self._jitter_colors(scaled, generator, constants.luma)
+        return scaled.sub_(constants.mean).div_(constants.std)
+
+    def _constants_on(self, device: torch.device) -> _Constants:
+        # A copy from the host waits for the GPU, so each device gets its copy once and not at every batch.
+        if device not in self._constants:
+            first = next(iter(self._constants.values()))
+            self._constants[device] = _Constants(*(values.to(device) for values in first))
+        return self._constants[device]
 
     @staticmethod
-    def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
+    def _crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
         H, W = images.shape[2:]
-        # Whole numbers are drawn as such: a fraction times their count would, once in millions, round up to it.
+        # Drawn as integers: a float in [0, 1) times `count` would, once in millions, round up to `count`.
         down, right, flip = (
             torch.randint(count, (len(images),), generator=generator, device=generator.device).to(images.device)
             for count in (2 * (H // PAD_SHARE) + 1, 2 * (W // PAD_SHARE) + 1, 2)
@@ -102,23 +114,23 @@ class VisionTransform:
         return crop_flip(images, down, right, flip.bool())
 
     @staticmethod
-    def _colored(images: Tensor, generator: torch.Generator) -> Tensor:
-        """Jitter and gray float32 images in [0, 1], in place; they stay in [0, 1]."""
+    def _jitter_colors(images: Tensor, generator: torch.Generator, luma: Tensor) -> Tensor:
+        """Jitter the colors of float32 images in [0, 1], in place; they stay in [0, 1]."""
         drawn = torch.rand(4, len(images), 1, 1, 1, generator=generator, device=generator.device).to(images.device)
         brightness, contrast, saturation = 1 + JITTER * (2 * drawn[:3] - 1)
         images.mul_(brightness).clamp_(max=1)
-        middle = _gray(images).mean((1, 2, 3), keepdim=True)
+        middle = _gray(images, luma).mean((1, 2, 3), keepdim=True)
         images.sub_(middle).mul_(contrast).add_(middle).clamp_(0, 1)
         if images.shape[1] == 1:
             return images
         # Gray is saturation 0, so one blend does both.
-        saturation = torch.where(drawn[3] < GREY, torch.zeros_like(saturation), saturation)
-        gray = _gray(images)
+        saturation = torch.where(drawn[3] < GRAY, torch.zeros_like(saturation), saturation)
+        gray = _gray(images, luma)
         return images.sub_(gray).mul_(saturation).add_(gray).clamp_(0, 1)
 
 
-def _gray(images: Tensor) -> Tensor:
-    """Return the luma of RGB images, the mean of any other number of channels, (B, 1, H, W)."""
+def _gray(images: Tensor, luma: Tensor) -> Tensor:
+    """Return the luma of RGB images, or the mean of any other number of channels, (B, 1, H, W)."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    return (images * luma).sum(1, keepdim=True)

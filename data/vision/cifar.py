@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100, in both official layouts: Python pickles and plain binary.
 
-A pickle can run any code when it is loaded, and a data file comes from anywhere. So these are read by an
-unpickler that knows nothing but containers, numbers, text and arrays of bytes or integers; not even numpy's
-own reconstruction is called, only the stand-ins below.
+A pickle can run any code when it is loaded, and a data file can come from anywhere. So these pickles are read by an
+unpickler that knows nothing but containers, numbers, text and arrays of bytes or integers. It does not even call
+numpy's own reconstruction, only the stand-ins below.
 """
 
 from __future__ import annotations
@@ -15,21 +15,53 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ..download import fetch
 from ..errors import DataError
+from ..resource import Resource, archive
+from .images import Images, Labeled
+
+_ADDRESS = "https://www.cs.toronto.edu/~kriz"
+
+CIFAR10 = archive(
+    "cifar10",
+    "cifar-10-batches-py",
+    "cifar-10-python.tar.gz",
+    f"{_ADDRESS}/cifar-10-python.tar.gz",
+    "c58f30108f718f92721af3b95e74349a",
+)
+CIFAR100 = archive(
+    "cifar100",
+    "cifar-100-python",
+    "cifar-100-python.tar.gz",
+    f"{_ADDRESS}/cifar-100-python.tar.gz",
+    "eb9058c3a382ffc7106e4002c42a8d85",
+)
 
 PIXELS = 3 * 32 * 32
-ADMITTED_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
-
-Found = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+ALLOWED_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 
 
-def read_cifar(folder: Path) -> Found:
-    """Return (classes, train, test) from an official folder, each set as (uint8 (rows, 3, 32, 32), int64 (rows,)).
+def load_cifar10(root: Path, _image_size: int) -> Images:
+    """Read CIFAR-10: the binary layout where its folder is there, else the pickles, which are downloaded if missing."""
+    return _load(root, "cifar-10-batches-bin", CIFAR10)
 
-    The folder's name says which data set and layout it is. CIFAR-10 may have any of its five training files;
-    CIFAR-100 has its 100 fine labels. `DataError` names the file that is missing or does not hold what it should.
+
+def load_cifar100(root: Path, _image_size: int) -> Images:
+    """Read CIFAR-100 in the same way."""
+    return _load(root, "cifar-100-binary", CIFAR100)
+
+
+def _load(root: Path, binary: str, resource: Resource) -> Images:
+    folder = root / binary
+    return read_cifar(folder if folder.is_dir() else fetch(resource, root))
+
+
+def read_cifar(folder: Path) -> Images:
+    """Read an official folder, whose name tells the data set and the layout; images are uint8 (rows, 3, 32, 32).
+
+    CIFAR-10 may have any of its five training files. CIFAR-100 gets its 100 fine labels. `DataError` names the file
+    that is missing or does not hold what it should.
     """
     fine = folder.name.startswith("cifar-100")
     if folder.name.endswith(("bin", "binary")):
@@ -46,7 +78,7 @@ def read_cifar(folder: Path) -> Found:
             raise DataError(f"{folder / meta}: has no list {names!r}; fetch it again")
         classes = [name.decode("latin1") if isinstance(name, bytes) else str(name) for name in entry]
     parts = [_read_pickle(path, labels) for path in _present(folder, train)]
-    return classes, _joined(parts), _read_pickle(_present(folder, [test])[0], labels)
+    return Images(classes, _join(parts), _read_pickle(_present(folder, [test])[0], labels))
 
 
 def _present(folder: Path, names: list[str]) -> list[Path]:
@@ -56,11 +88,11 @@ def _present(folder: Path, names: list[str]) -> list[Path]:
     return paths
 
 
-def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _join(parts: list[Labeled]) -> Labeled:
     return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
-def _read_pickle(path: Path, key: str) -> tuple[Tensor, Tensor]:
+def _read_pickle(path: Path, key: str) -> Labeled:
     content = load_restricted(path)
     images = content.get("data")
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.size % PIXELS:
@@ -74,65 +106,65 @@ def _read_pickle(path: Path, key: str) -> tuple[Tensor, Tensor]:
     return torch.tensor(images.reshape(-1, 3, 32, 32)), labels
 
 
-def _read_binary(folder: Path, fine: bool) -> Found:
+def _read_binary(folder: Path, fine: bool) -> Images:
     train, test, names, width = (
         (["train.bin"], "test.bin", "fine_label_names.txt", 2)
         if fine
         else ([f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", "batches.meta.txt", 1)
     )
 
-    def read(path: Path) -> tuple[Tensor, Tensor]:
+    def read(path: Path) -> Labeled:
         rows = np.fromfile(path, np.uint8)
         if rows.size % (width + PIXELS):
             raise DataError(f"{path}: is not rows of {width + PIXELS} bytes; fetch it again")
         table = torch.from_numpy(rows.reshape(-1, width + PIXELS))
-        # Of the two labels of CIFAR-100 the second is the fine one.
+        # CIFAR-100 has two labels per image, and the second is the fine one.
         return table[:, width:].reshape(-1, 3, 32, 32), table[:, width - 1].long()
 
     classes = [str(number) for number in range(100 if fine else 10)]
     if (folder / names).is_file():
         classes = (folder / names).read_text("latin1").split()
-    return classes, _joined([read(path) for path in _present(folder, train)]), read(_present(folder, [test])[0])
+    return Images(classes, _join([read(path) for path in _present(folder, train)]), read(_present(folder, [test])[0]))
 
 
 def load_restricted(path: Path) -> dict[str, Any]:
-    """Load the pickled dict at `path`, its keys as str; `DataError` if it holds anything but plain data."""
+    """Return the pickled dict at `path` with str keys; `DataError` if it holds anything but plain data."""
     try:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it holds no dict")
         return {
-            key.decode("latin1") if isinstance(key, bytes) else str(key): _built(value)
+            key.decode("latin1") if isinstance(key, bytes) else str(key): _build(value)
             for key, value in content.items()
         }
     except Exception as error:
-        # A hostile or damaged pickle can make the machine inside fail in almost any way; none is let through.
+        # A hostile or damaged pickle can make the unpickler raise almost any exception.
         raise DataError(f"{path}: is not a pickle of plain data ({error}); fetch it again") from error
 
 
-def _built(value: Any) -> Any:
+def _build(value: Any) -> Any:
     return value.array() if isinstance(value, _Array) else value
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype`: keeps a name and a byte order, both checked."""
+    """Stand-in for `numpy.dtype`: keeps a name and a byte order, both checked."""
 
     def __init__(self, name: bytes | str, *_: object) -> None:
         self.name = name.decode("latin1") if isinstance(name, bytes) else name
-        if self.name not in ADMITTED_DTYPES:
-            raise pickle.UnpicklingError(f"an array of {self.name!r} is not admitted")
+        if self.name not in ALLOWED_DTYPES:
+            raise pickle.UnpicklingError(f"an array of type {self.name!r} is not allowed")
         self.order: Any = "|"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if order not in ("|", "<", ">", "="):
-            raise pickle.UnpicklingError("a byte order is not admitted")
+            raise pickle.UnpicklingError("this byte order is not allowed")
         self.order = order
 
 
 class _Array:
-    """Stands in for `numpy.ndarray`: keeps what the pickle states until `array` checks and builds it."""
+    """Stand-in for `numpy.ndarray`: keeps what the pickle says until `array` checks and builds it."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] | None = None
@@ -142,7 +174,7 @@ class _Array:
         self.state = (raw, dtype, shape, "F" if fortran else "C")
 
     def array(self) -> np.ndarray:
-        """Return the array; `UnpicklingError` if the bytes are not those of an array of that shape."""
+        """Return the array; `UnpicklingError` if the number of bytes does not fit its shape and type."""
         if self.state is None:
             raise pickle.UnpicklingError("an array without content")
         raw, dtype, shape, order = self.state
@@ -167,16 +199,16 @@ def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand in for the call by which Python 3 writes bytes in the old protocols."""
+    """Stand-in for `_codecs.encode`, which is how Python 3 writes bytes in the old protocols."""
     if encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError("a codec other than latin1 is not admitted")
+        raise pickle.UnpicklingError("a codec other than latin1 is not allowed")
     return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Resolves the few names that a pickled array needs, and to the stand-ins above."""
+    """Resolves only the few names that a pickled array needs, to the stand-ins above."""
 
-    admitted: dict[tuple[str, str], Callable[..., Any]] = {  # noqa: RUF012
+    allowed: dict[tuple[str, str], Callable[..., Any]] = {  # noqa: RUF012
         ("numpy", "dtype"): _Dtype,
         ("numpy", "ndarray"): _Array,
         ("_codecs", "encode"): _encode,
@@ -186,6 +218,6 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         """Return the stand-in for a global name; refuse every other name."""
-        if (module, name) not in self.admitted:
+        if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no data file needs")
-        return self.admitted[module, name]
+        return self.allowed[module, name]

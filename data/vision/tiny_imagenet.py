@@ -1,7 +1,7 @@
-"""tinyImageNet: from the JPEG files of the official zip to two memory-mapped arrays, decoded once.
+"""tinyImageNet: the JPEG files of the official zip, decoded once into two memory-mapped arrays.
 
-The official `val` set keeps all its images in one folder and their classes in `val_annotations.txt`; reading
-it as folders of classes gives one class and wrong labels, so that file decides where it exists.
+The official `val` set has all its images in one folder and their classes in `val_annotations.txt`. Reading it as a
+folder per class would give one class and wrong labels, so where that file exists it decides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -19,37 +19,52 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..download import alone
+from ..download import fetch
 from ..errors import DataError
+from ..resource import archive
+from ..storage.files import atomic_write, exclusive_lock, remove_stale
+from .images import Images
+
+RESOURCE = archive(
+    "tinyImageNet",
+    "tiny-imagenet-200",
+    "tiny-imagenet-200.zip",
+    "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    "90528d7ca1a48142e341f4ef8d21d0de",
+)
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
-CHUNK = 512  # images that are decoded before they are written
-VERSION = 1  # of the cache: raise it when the same files would decode to other pixels
+CHUNK = 512  # images that are decoded between two writes
+VERSION = 1  # of the cache: increase it when the same files decode to other pixels
 
 Listing = tuple[list[Path], list[int]]  # image files, their class numbers
-Found = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor], list[str]]
 
 
-def read_tiny_imagenet(folder: Path, size: int, *, cache: Path) -> Found:
-    """Return (classes, train, test, notes); a set is (uint8 (rows, 3, size, size), int64 (rows,)).
+def load(root: Path, image_size: int) -> Images:
+    """Read tinyImageNet; the decoded images are cached in `root/.cache`."""
+    return read_tiny_imagenet(fetch(RESOURCE, root), image_size, cache=root / ".cache")
 
-    `folder` is `tiny-imagenet-200`; the classes are those of its `wnids.txt`, in that order. The official val
-    set is the test set. Gray images become RGB. The decoded images are kept in `cache` and mapped into memory;
-    where that cannot be written they are held in memory and a note says so. `DataError` names the file, and
-    the line, of a missing or damaged image, a missing annotation, or a class that wnids.txt does not list.
+
+def read_tiny_imagenet(folder: Path, size: int, *, cache: Path) -> Images:
+    """Read the folder `tiny-imagenet-200`; images are uint8 (rows, 3, size, size).
+
+    The classes are those of `wnids.txt`, in its order. The official val set is the test set. Gray images become RGB.
+    The decoded images are kept in `cache` and mapped into memory; where it cannot be written they are held in memory
+    and a note says so. `DataError` names the file, and the line, of a missing or damaged image, a missing annotation,
+    or a class that wnids.txt does not list.
     """
     wnids = _wnids(folder / "wnids.txt")
     notes: list[str] = []
     train = _by_folder(folder / "train", wnids)
     extra = sum(1 for entry in (folder / "train").iterdir() if entry.is_dir() and entry.name not in wnids)
     if extra:
-        notes.append(f"tinyImageNet: {extra} folders in {folder / 'train'} are left out: wnids.txt has no such class")
+        notes.append(f"tinyImageNet: {extra} folders in {folder / 'train'} are left out: not listed in wnids.txt")
     test = _test(folder / "val", wnids)
     sets = [
-        (_decoded(files, size, cache, part, folder, notes), torch.tensor(labels))
+        (_load_or_decode(files, size, cache, part, folder, notes), torch.tensor(labels))
         for part, (files, labels) in (("train", train), ("val", test))
     ]
-    return _class_names(folder / "words.txt", wnids), sets[0], sets[1], notes
+    return Images(_class_names(folder / "words.txt", wnids), sets[0], sets[1], notes)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -108,7 +123,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _test(folder: Path, wnids: dict[str, int]) -> Listing:
-    """List the official val set, or one that was sorted into a folder per class."""
+    """List the official val set, or one that has been sorted into a folder per class."""
     annotations, images = folder / "val_annotations.txt", folder / "images"
     if annotations.is_file() and images.is_dir():
         return _annotated(annotations, images, wnids)
@@ -138,28 +153,29 @@ def _annotated(annotations: Path, images: Path, wnids: dict[str, int]) -> Listin
     return [present[name] for name in labels], list(labels.values())
 
 
-def _decoded(files: list[Path], size: int, cache: Path, part: str, folder: Path, notes: list[str]) -> Tensor:
-    """Return the images, uint8 (rows, 3, size, size), from the cache if it holds these very files."""
+def _load_or_decode(files: list[Path], size: int, cache: Path, part: str, folder: Path, notes: list[str]) -> Tensor:
+    """Return the images, uint8 (rows, 3, size, size), from the cache if it holds exactly these files."""
     shape = (len(files), 3, size, size)
     path = cache / f"tinyImageNet-{part}-{size}-{_key(files, size, folder)}.npy"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with alone(cache):
+        with exclusive_lock(cache / ".lock"):  # of several runs that start together, one decodes
             images = _mapped(path, shape)
             if images is None:
+                remove_stale(cache, path.name)  # a killed run may have left a gigabyte
                 _write(path, shape, files, size, part)
                 images = _mapped(path, shape)
         if images is not None:
             return images
-        reason = "what was written does not read back"
+        reason = "the file just written cannot be read back"
     except OSError as error:
         reason = error.strerror or str(error)
-    notes.append(f"tinyImageNet: no cache in {cache} ({reason}): the images are decoded anew in every run")
+    notes.append(f"tinyImageNet: no cache in {cache} ({reason}): every run decodes the images again")
     return torch.from_numpy(np.concatenate(list(_chunks(files, size, part))))
 
 
 def _key(files: list[Path], size: int, folder: Path) -> str:
-    """Return a digest of what the decoded images depend on: names, sizes and times of the files, and `size`."""
+    """Return a digest of what the pixels depend on: `size`, and the files' names, sizes and modification times."""
     digest = hashlib.blake2b(f"{VERSION} {size}".encode(), digest_size=8)
     for file in files:
         try:
@@ -171,9 +187,9 @@ def _key(files: list[Path], size: int, folder: Path) -> str:
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """Map the array at `path` into memory; None if it is absent or damaged."""
+    """Map the array at `path` into memory; return None if it is missing or damaged."""
     try:
-        # Copy on write: torch wants memory that could be written, and the file must not change.
+        # Copy on write: torch wants writable memory, and the file must not change.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
         return None
@@ -181,25 +197,20 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _write(path: Path, shape: tuple[int, ...], files: list[Path], size: int, part: str) -> None:
-    # Written in sequence rather than through a map: on a full disk that is an error, and not a fatal signal.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            _header(file, shape)
-            for chunk in _chunks(files, size, part):
-                file.write(chunk.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Written in sequence rather than through a memory map: there a full disk is a fatal signal, here it is an error.
+    with atomic_write(path) as file:
+        _write_header(file, shape)
+        for chunk in _chunks(files, size, part):
+            file.write(chunk.tobytes())
 
 
-def _header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _chunks(files: list[Path], size: int, part: str) -> Iterator[np.ndarray]:
     """Yield the images in order, uint8 (at most CHUNK, 3, size, size)."""
-    workers = min(8, os.cpu_count() or 1)  # decoding leaves Python's lock, so threads are enough
+    workers = min(8, os.cpu_count() or 1)  # Pillow releases the GIL while it decodes, so threads are enough
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(files), desc=f"decoding {part}", unit="image", leave=False, disable=None) as bar,
@@ -211,7 +222,7 @@ def _chunks(files: list[Path], size: int, part: str) -> Iterator[np.ndarray]:
 
 
 def _decode(path: Path, size: int) -> np.ndarray:
-    """Return the image as RGB, uint8 (3, size, size), resized (bilinear, antialiased) if it is of another size."""
+    """Return the image as RGB, uint8 (3, size, size), resized (bilinear, antialiased) if it has another size."""
     try:
         with Image.open(path) as image:
             square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)

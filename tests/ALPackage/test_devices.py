@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -140,6 +142,30 @@ def test_a_stack_places_its_layers() -> None:
     assert [device.type for device in stack.devices] == ["cpu", "meta"]
     with pytest.raises(PlacementError, match=r"3 entries.*2 layers"):
         stack.set_device(["cpu"] * 3)
+
+
+def test_a_stack_remembers_its_workers() -> None:
+    """Half of fault 5 of the review: the K of "cpu:K" was dropped, so that every layer got a worker of its own."""
+    stack = ALStack([layer() for _ in range(4)])
+    assert [str(place) for place in stack.placement] == ["cpu"] * 4
+    where = stack.set_device(["cpu:0", "cpu:0", "cpu", "cpu:7"])
+    assert stack.placement == where
+    assert [str(place) for place in stack.placement] == ["cpu:0", "cpu:0", "cpu", "cpu:7"]
+    assert {str(device) for device in stack.devices} == {"cpu"}
+    assert [str(one.placement) for one in copy.deepcopy(stack)] == ["cpu:0", "cpu:0", "cpu", "cpu:7"]
+    stack.set_device(["cpu:1"] * 4)
+    assert [str(place) for place in stack.placement] == ["cpu:1"] * 4
+
+
+def test_a_layer_that_moves_on_its_own_forgets_its_worker() -> None:
+    one = layer()
+    one.assign(torch.device("cpu", 3))
+    assert str(one.placement) == "cpu:3"
+    assert str(one.device) == "cpu"
+    one.to("meta")
+    assert one.placement == one.device == torch.device("meta")
+    one.assign(torch.device("meta"))
+    assert one.placement.type == "meta"
 
 
 def test_a_module_without_al_layers_is_refused() -> None:

@@ -93,6 +93,35 @@ def test_a_copy_of_a_layer_has_a_guard_of_its_own() -> None:
     assert copy.deepcopy(layer).guard is not layer.guard
 
 
+class OnGPU(Tensor):
+    """A loss that says it is on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_optimizer_that_is_not_fused_is_warned_of_once_where_the_host_would_wait() -> None:
+    """Guards fault 23 of the review: the wait at every step was only documented."""
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    adam = torch.optim.Adam([weight])
+    guard = Guard()
+    guard.step(adam, torch.tensor(1.0))  # on the CPU nothing waits
+    loss = torch.tensor(1.0).as_subclass(OnGPU)
+    with pytest.warns(UserWarning, match=r"Adam is not fused.*waits for the GPU.*fused=True"):
+        guard.step(adam, loss)
+    guard.step(adam, loss)
+    copy.deepcopy(guard).step(adam, loss)
+    assert adam.state[weight]["step"] == 4
+    fused = torch.optim.SGD([weight], fused=True)
+    monkeypatched: list[float] = []
+    fused.step = lambda: monkeypatched.append(float(fused.found_inf))  # type: ignore[assignment,attr-defined,method-assign,misc,return-value]
+    for value in (1.0, float("nan")):
+        Guard().step(fused, torch.tensor(value).as_subclass(OnGPU))
+    assert monkeypatched == [0.0, 1.0]
+    assert not hasattr(fused, "found_inf")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("fused", [True, False])

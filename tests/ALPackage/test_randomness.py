@@ -1,4 +1,4 @@
-"""Derived random streams: golden seeds, dropout's numbers, and modules that would share a stream."""
+"""Derived random streams: golden seeds, dropout's numbers, and what `replace_dropout` replaces."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from itertools import product
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ALPackage.randomness import Dropout, derive_seed, enter_stream, generator, refuse_shared_randomness
+from ALPackage.randomness import (
+    Dropout,
+    SliceDropout,
+    derive_seed,
+    enter_stream,
+    generator,
+    replace_dropout,
+)
 
 
 @pytest.mark.parametrize(
@@ -139,39 +147,123 @@ def test_a_module_in_a_stream_can_be_copied(way: str) -> None:
     assert twin[0].p == 0.5
 
 
-RANDOM = {
-    "Dropout": nn.Dropout(0.1),
-    "Dropout2d": nn.Dropout2d(0.1),
-    "AlphaDropout": nn.AlphaDropout(0.1),
-    "LSTM": nn.LSTM(2, 2, num_layers=2, dropout=0.1),
-    "GRU": nn.GRU(2, 2, num_layers=2, dropout=0.1),
-    "MultiheadAttention": nn.MultiheadAttention(2, 1, dropout=0.1),
-    "TransformerEncoderLayer": nn.TransformerEncoderLayer(4, 1, dropout=0.1),
-    "RReLU": nn.RReLU(),
-    "FractionalMaxPool2d": nn.FractionalMaxPool2d(2, output_ratio=0.5),
+# --- replace_dropout ------------------------------------------------------------------------------------------------
+
+
+REPLACED: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "Dropout": (nn.Dropout(0.3), (6, 5)),
+    "Dropout, channels last": (nn.Dropout(0.3), (6, 5, 4, 4)),
+    "Dropout1d": (nn.Dropout1d(0.3), (6, 5, 4)),
+    "Dropout1d, one sample": (nn.Dropout1d(0.3), (6, 5)),
+    "Dropout2d": (nn.Dropout2d(0.3), (6, 5, 4, 4)),
+    "Dropout3d": (nn.Dropout3d(0.3), (6, 5, 4, 4, 4)),
+    "Dropout3d, one sample": (nn.Dropout3d(0.3), (6, 4, 4, 4)),
+    "StochasticDepth of rows": (torchvision.ops.StochasticDepth(0.3, "row"), (6, 5, 4)),
+    "StochasticDepth of the batch": (torchvision.ops.StochasticDepth(0.3, "batch"), (6, 5, 4)),
 }
 
 
-@pytest.mark.parametrize("module", RANDOM.values(), ids=RANDOM.keys())
-def test_modules_that_draw_from_the_process_wide_generator_are_refused(module: nn.Module) -> None:
-    model = nn.ModuleDict({"deep": nn.Sequential(nn.Linear(2, 2), module)})
-    with pytest.raises(ValueError, match=r"deep\.1.*schedule=\"sequential\"") as caught:
-        refuse_shared_randomness(model, "continuous")
-    assert "\n" not in str(caught.value)
-    if "Dropout" in type(module).__name__:
-        assert "ALPackage.randomness.Dropout" in str(caught.value)
+@pytest.mark.parametrize("kind", REPLACED)
+def test_a_replacement_computes_the_same_bit_for_bit(kind: str) -> None:
+    module, shape = REPLACED[kind]
+    new = replace_dropout(nn.Sequential(module))[0]
+    assert isinstance(new, Dropout)
+    x = torch.randn(shape)
+    if "channels last" in kind:
+        x = x.contiguous(memory_format=torch.channels_last)
+    results = []
+    for one in (module, new):
+        torch.manual_seed(11)
+        grads = x.clone().requires_grad_()
+        out = one(grads)
+        out.backward(torch.ones_like(out))
+        results.append((out.detach(), grads.grad, torch.get_rng_state()))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))  # type: ignore[arg-type]
+    assert torch.equal(new.eval()(x), x)
 
 
-def test_modules_that_draw_nothing_pass() -> None:
-    refuse_shared_randomness(
-        nn.Sequential(
-            Dropout(0.5),
-            nn.Dropout(0.0),
-            nn.LSTM(2, 2),
-            nn.MultiheadAttention(2, 1),
-            nn.TransformerEncoderLayer(4, 1, dropout=0.0),
-            nn.RReLU(0.2, 0.2),
-            nn.BatchNorm1d(2),
-        ),
-        "continuous",
-    )
+def test_a_replacement_draws_from_its_own_stream() -> None:
+    net = replace_dropout(nn.Sequential(nn.Dropout2d(0.5), nn.Linear(4, 4), nn.Dropout(0.5)))
+    before = torch.get_rng_state()
+    found = []
+    for _ in range(2):
+        enter_stream(net, 3, "layer", 1)
+        found.append(net(torch.ones(6, 5, 4, 4)))
+    assert torch.equal(*found)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_everything_is_replaced_in_place_wherever_it_stands(caplog: pytest.LogCaptureFixture) -> None:
+    shared = nn.Dropout(0.2)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = shared
+            self.again = shared
+            self.deep = nn.ModuleDict(
+                {"blocks": nn.ModuleList([nn.Linear(2, 2), nn.Dropout(0.4, inplace=True).eval()])}
+            )
+            self.off = nn.Dropout(0.0)
+            self.nothing = None
+            self.register_module("none", None)
+
+    net = Net()
+    with caplog.at_level("INFO", logger="ALPackage.randomness"):
+        assert replace_dropout(net) is net
+    inner = net.deep["blocks"][1]  # type: ignore[index]
+    assert [type(one) for one in (net.first, net.again, inner, net.off)] == [Dropout] * 4
+    assert [one.p for one in (net.first, net.again, inner, net.off)] == [0.2, 0.2, 0.4, 0.0]
+    assert net.first is not net.again, "two layers that shared it could not be trained apart"
+    assert net.first.training
+    assert not inner.training
+    assert "replaced first (Dropout), again (Dropout), off (Dropout), deep.blocks.1 (Dropout)" in caplog.text
+    assert type(replace_dropout(nn.Dropout(0.1))) is Dropout
+
+
+def test_what_cannot_be_replaced_exactly_is_left_and_named() -> None:
+    class Own(nn.Dropout):
+        pass
+
+    left = {
+        "alpha": nn.AlphaDropout(0.1),
+        "own": Own(0.1),
+        "lstm": nn.LSTM(2, 2, num_layers=2, dropout=0.1),
+        "attention": nn.MultiheadAttention(2, 1, dropout=0.1),
+    }
+    quiet = {"one": nn.LSTM(2, 2), "calm": nn.MultiheadAttention(2, 1), "all": nn.Dropout(1.0)}
+    model = nn.ModuleDict({**left, **quiet})
+    with pytest.warns(UserWarning, match='schedule="sequential"') as caught:
+        replace_dropout(model)
+    assert len(caught) == 1
+    words = str(caught[0].message)
+    assert all(f"{name} ({type(module).__name__})" in words for name, module in left.items())
+    assert not any(f"{name} (" in words for name in quiet)
+    assert all(model[name] is module for name, module in [*left.items(), *quiet.items()])
+
+
+def test_timms_drop_path_is_known_by_its_name() -> None:
+    def made(keeps_scale: bool) -> nn.Module:
+        kind = type("DropPath", (nn.Module,), {"__module__": "timm.layers.drop"})
+        one = kind()
+        one.drop_prob, one.scale_by_keep = 0.25, keeps_scale
+        return one
+
+    new = replace_dropout(nn.Sequential(made(True)))[0]
+    assert isinstance(new, SliceDropout)
+    assert (new.p, new.leading) == (0.25, 1)
+    torch.manual_seed(4)
+    x, keep = torch.randn(6, 5, 4), torch.empty(6, 1, 1)
+    torch.manual_seed(5)
+    out = new(x)
+    torch.manual_seed(5)
+    assert torch.equal(out, x * keep.bernoulli_(0.75).div_(0.75))
+    assert not isinstance(replace_dropout(nn.Sequential(made(False)))[0], Dropout)
+
+
+def test_slices_are_dropped_as_a_whole() -> None:
+    out = SliceDropout(0.5, 2)(torch.ones(50, 40, 3, 3))
+    share = (out.flatten(2) != 0).float().mean(2)
+    assert share.unique().tolist() == [0.0, 1.0]
+    assert share.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert repr(SliceDropout(0.5, 1)) == "SliceDropout(p=0.5, leading=1)"

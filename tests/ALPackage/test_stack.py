@@ -203,6 +203,49 @@ def test_a_shared_dropout_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "slice"])
+def test_memory_shared_under_two_names_is_refused_and_both_are_named(kind: str) -> None:
+    """Guards fault 4 of the review: only the objects were compared, and two Parameters over one memory passed."""
+    one, two = nn.Linear(5, 5), nn.Linear(5, 5)
+    if kind == "parameter":
+        two.weight = nn.Parameter(one.weight.data)
+    elif kind == "slice":
+        two.bias = nn.Parameter(one.weight.data[0])
+    else:
+        one.register_buffer("mean", torch.zeros(5))
+        two.register_buffer("average", one.mean[:3])  # type: ignore[index]
+    its, other = {"parameter": ("weight", "weight"), "slice": ("weight", "bias"), "buffer": ("mean", "average")}[kind]
+    match = rf"'below' and 'above' share 'enc\.f\.{its}' of the one and 'enc\.f\.{other}' of the other"
+    with pytest.raises(ValueError, match=match) as caught:
+        ALStack({"below": layer(5, 5, 3, 4, f=one), "above": layer(5, 5, 4, 4, f=two)})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_has_no_memory_shares_none() -> None:
+    def one(y: int) -> AL:
+        f = nn.Linear(5, 5)
+        f.register_buffer("empty", torch.empty(0))
+        f.register_buffer("sparse", torch.eye(2).to_sparse())
+        return layer(5, 5, y, 4, f=f)
+
+    assert len(ALStack([one(3), one(4)])) == 2
+    assert len(ALStack([one(3).to("meta"), one(4).to("meta")])) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "remedy"),
+    [
+        (nn.Linear(5, 5), "Linear", r"AL\(ENC\(f, b\), AE\(g, h\)\)"),
+        (nn.DataParallel(layer(5, 5, 3, 4)), "DataParallel", r"give the layer inside it, its \.module"),
+        ("layer", "str", "AL"),
+    ],
+)
+def test_what_has_no_local_losses_is_refused_with_the_remedy(wrong: Any, kind: str, remedy: str) -> None:
+    with pytest.raises(TypeError, match=rf"layer 'layer_2' is a {kind}, .*{remedy}") as caught:
+        ALStack([layer(5, 5, 3, 4), wrong])
+    assert "\n" not in str(caught.value)
+
+
 def test_modules_without_state_may_be_shared_and_parameters_within_a_layer_too() -> None:
     act = nn.ReLU()
     assert len(ALStack([layer(5, 5, 3, 4, f=nn.Sequential(nn.Linear(5, 5), act)) for _ in range(2)])) == 2

@@ -1,8 +1,8 @@
-"""The division of train, and batches that depend on seed, epoch and batch number alone. No GPU."""
+"""The division of train, and batches that depend on seed, epoch and batch number alone."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from data.batches import Batches
 from data.dataset import Dataset, Split, digest, divide, make_dataset
 from data.errors import DataError
+from data.text.load import trim
 from data.vision.augment import VisionTransform
 
 
@@ -51,7 +52,7 @@ def test_train_and_val_are_disjoint_reproducible_and_limited(
     assert len(train) == min(rows - len(val), limit or rows)
 
 
-def test_another_seed_divides_otherwise() -> None:
+def test_another_seed_gives_another_division() -> None:
     assert not torch.equal(*(divide(100, val_fraction=0.1, seed=seed)[1] for seed in (0, 1)))
 
 
@@ -68,7 +69,7 @@ def test_probe_lies_in_train_and_is_as_large_as_val() -> None:
     assert len(made.test) == 50
 
 
-def test_the_digest_is_of_samples_labels_and_division_and_of_nothing_else() -> None:
+def test_the_digest_covers_samples_labels_and_division_and_nothing_else() -> None:
     def made(seed: int = 1, **changes: Any) -> Dataset:
         given = {"train": (torch.arange(50), torch.arange(50) % 2), "test": (torch.arange(9), torch.zeros(9))}
         return make_dataset("sample", ["a", "b"], **{**given, **changes}, val_fraction=0.2, seed=seed)
@@ -110,7 +111,7 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert visited(Batches(split, 8, plain, seed=4, epoch=1)) != first
 
 
-def test_without_a_seed_the_order_is_the_split_s_and_nothing_is_random() -> None:
+def test_without_a_seed_the_order_is_that_of_the_split_and_nothing_is_random() -> None:
     drawn: list[object] = []
 
     def transform(inputs: Tensor, draw: torch.Generator | None) -> Tensor:
@@ -134,7 +135,7 @@ def test_text_inputs_come_as_a_tuple() -> None:
     assert lengths.tolist() == labels.tolist() == [5, 3, 1]
 
 
-def test_augmentation_has_a_stream_per_batch_that_nothing_else_moves() -> None:
+def test_augmentation_has_a_stream_per_batch_that_nothing_else_advances() -> None:
     images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8).expand(8, -1, -1, -1).contiguous()
     split = Split(images, torch.zeros(8, dtype=torch.long), torch.arange(8))
     transform = VisionTransform(torch.zeros(3), torch.ones(3), "strong")
@@ -153,7 +154,7 @@ def test_augmentation_has_a_stream_per_batch_that_nothing_else_moves() -> None:
     assert not torch.equal(first[0], batches(1)[0])
 
 
-def test_who_goes_on_with_an_epoch_gets_the_rest_of_it() -> None:
+def test_a_resumed_epoch_gets_the_rest_of_its_batches() -> None:
     def noisy(inputs: Tensor, draw: torch.Generator | None) -> Tensor:
         return inputs + torch.rand(len(inputs), generator=draw)
 
@@ -168,7 +169,7 @@ def test_who_goes_on_with_an_epoch_gets_the_rest_of_it() -> None:
             assert torch.equal(labels, expected_labels)
 
 
-def test_classes_without_a_training_sample_are_told() -> None:
+def test_classes_without_a_training_sample_are_noted() -> None:
     def made(limit: int | None) -> list[str]:
         rows, labels = torch.arange(40), torch.arange(40) % 2
         return make_dataset(
@@ -177,3 +178,62 @@ def test_classes_without_a_training_sample_are_told() -> None:
 
     assert made(None) == ["some: 1 of 3 classes have no training sample: c"]
     assert made(1)[0].startswith("some: 2 of 3 classes have no training sample: ")
+
+
+class Watched(Tensor):
+    """A tensor that notes how it is moved, and stays where it is: there need not be a GPU."""
+
+    events: ClassVar[list[object]] = []
+
+    def pin_memory(self, *_: object) -> Watched:  # type: ignore[override]
+        self.events.append("pin")
+        return self
+
+    def to(self, *target: object, **options: object) -> Watched:  # type: ignore[override]
+        self.events.append((*target, options))
+        return self
+
+
+def watched(values: Tensor) -> Tensor:
+    Watched.events.clear()
+    return values.as_subclass(Watched)
+
+
+def test_a_gpu_gets_its_batches_from_pinned_memory_without_waiting() -> None:
+    split = Split((watched(torch.arange(6)), watched(torch.arange(6))), watched(torch.arange(6)), torch.arange(6))
+    batches = list(Batches(split, 4, lambda inputs, _: inputs, device="cuda"))
+    assert [labels.tolist() for _, labels in batches] == [[0, 1, 2, 3], [4, 5]]
+    assert Watched.events == ["pin", (torch.device("cuda"), {"non_blocking": True})] * 6
+
+
+def test_on_the_cpu_nothing_is_pinned() -> None:
+    split = Split(watched(torch.arange(6)), watched(torch.arange(6)), torch.arange(6))
+    list(Batches(split, 6, plain))
+    assert Watched.events == [(torch.device("cpu"), {})] * 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("kind", ["none", "basic", "strong", "text"])
+def test_a_batch_never_waits_for_the_gpu_and_equals_the_one_of_the_cpu(kind: str) -> None:
+    rows, labels = torch.arange(40), torch.arange(40) % 3
+    draw = torch.Generator().manual_seed(0)
+    transform: Any = trim
+    if kind == "text":
+        lengths = torch.randint(1, 20, (40,), generator=draw)
+        split = Split((torch.randint(1, 9, (40, 20), generator=draw, dtype=torch.int32), lengths), labels, rows)
+    else:
+        split = Split(torch.randint(0, 256, (40, 3, 16, 16), generator=draw, dtype=torch.uint8), labels, rows)
+        transform = VisionTransform(torch.full((3,), 0.5), torch.full((3,), 0.3), kind)
+    expected = list(Batches(split, 16, transform))
+    list(Batches(split, 16, transform, device="cuda", seed=1))  # the constants get to the device with the first batch
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        list(Batches(split, 16, transform, device="cuda", seed=2))
+        found = list(Batches(split, 16, transform, device="cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    for (x, y), (wanted_x, wanted_y) in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, wanted_x, check_device=False)
+        torch.testing.assert_close(y, wanted_y, check_device=False)

@@ -1,4 +1,4 @@
-"""Downloads resume, are checked, and fail in one line. The server is a thread on this host; no GPU."""
+"""Downloads resume, are checked, and fail with one line. The server is a thread on this host; no GPU."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from pathlib import Path
 import pytest
 
 from data import DataError, download
-from data.download import RESOURCES, RemoteFile, Resource, fetch
+from data.download import fetch, find_resource, resource_names
+from data.resource import RemoteFile, Resource
 
 CONTENT = bytes((i * i + i // 7) % 251 for i in range(300_000))
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Host(ThreadingHTTPServer):
-    """Serves `content` at every path, as the test tells it to; `ranges` lists the Range headers it was sent."""
+    """Serves `content` at every path, as the test sets it up; `ranges` lists the Range headers of the requests."""
 
     daemon_threads = True
 
@@ -80,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "PAUSE", 0.0)
-    monkeypatch.setattr(download, "PIECE", 1250)  # bytes: what was cut within a piece is asked for again
+    monkeypatch.setattr(download, "CHUNK", 1250)  # bytes: a chunk that is cut is requested again
     server = Host()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -92,6 +93,12 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 def resource(url: str, md5: str = MD5) -> Resource:
     return Resource("sample", "folder/file.bin", (RemoteFile("folder/file.bin", url, md5),))
+
+
+def by_name(name: str) -> Resource:
+    found = find_resource(name)
+    assert found is not None
+    return found
 
 
 def names(root: Path) -> list[str]:
@@ -107,7 +114,7 @@ def test_downloads_checks_and_leaves_only_the_file(
     assert capfd.readouterr() == ("", "")  # no progress bar where there is no terminal
 
 
-def test_what_is_there_is_used_as_it_is_and_nothing_is_asked(host: Host, tmp_path: Path) -> None:
+def test_an_existing_file_is_used_as_it_is_and_nothing_is_requested(host: Host, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file.bin").write_bytes(b"the user's own")
     assert fetch(resource(host.url), tmp_path).read_bytes() == b"the user's own"
@@ -171,7 +178,7 @@ def test_a_web_page_is_not_taken_for_the_file(host: Host, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (503, 4), (429, 4)])
-def test_an_error_answer_is_told_and_retried_only_if_it_may_pass(
+def test_an_error_answer_is_reported_and_retried_only_if_it_may_pass(
     host: Host, tmp_path: Path, status: int, asked: int
 ) -> None:
     host.status = status
@@ -194,7 +201,7 @@ def test_a_host_that_does_not_answer_fails_at_once(tmp_path: Path, monkeypatch: 
     assert f"put it at {tmp_path / 'folder/file.bin'}" in str(caught.value)
 
 
-def test_a_host_that_goes_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_host_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUTS", (1.0, 0.2))
     with (
@@ -240,7 +247,6 @@ def test_an_archive_without_the_data_is_an_error(host: Host, tmp_path: Path) -> 
 
 
 def test_several_that_start_together_download_once(host: Host, tmp_path: Path) -> None:
-    pytest.importorskip("fcntl", reason="this system has no file locks")
     threads = [threading.Thread(target=fetch, args=(resource(host.url), tmp_path)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -250,7 +256,7 @@ def test_several_that_start_together_download_once(host: Host, tmp_path: Path) -
     assert names(tmp_path) == ["file.bin"]
 
 
-def test_a_root_that_cannot_be_written_is_told(host: Host, tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_written_is_reported(host: Host, tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file where a folder should be")
     with pytest.raises(DataError, match=r"cannot write to .*--data-root"):
         fetch(resource(host.url), tmp_path / "root")
@@ -258,13 +264,14 @@ def test_a_root_that_cannot_be_written_is_told(host: Host, tmp_path: Path) -> No
 
 def test_imdb_says_what_to_put_where(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"IMDB_Dataset\.csv") as caught:
-        fetch(RESOURCES["imdb"], tmp_path)
+        fetch(by_name("imdb"), tmp_path)
     assert "aclImdb/" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_every_resource_is_complete() -> None:
-    for name, entry in RESOURCES.items():
+    for name in resource_names():
+        entry = by_name(name.upper())
         assert entry.name == name
         assert bool(entry.files) != bool(entry.by_hand)
         for file in entry.files:

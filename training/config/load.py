@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ALPackage.stage.threads import available_cores, default_threads
+from data.registry import entry
 
 from ..errors import ConfigError, reason, remedy
 from .recipes import apply_recipe
@@ -80,7 +81,7 @@ def resolve_heads(n_heads: int | Literal["auto"], width: int) -> tuple[int, str 
 
 def length_limit(config: TextConfig, dataset: str) -> int:
     """Return how many tokens of a document of `dataset` are read."""
-    limit = config.max_len if config.max_len != "auto" else 256 if dataset == "imdb" else 128
+    limit = config.max_len if config.max_len != "auto" else entry(dataset, "text").max_len
     if config.min_len > limit:
         raise ConfigError(f"min_len: got {config.min_len}; expected at most max_len, which is {limit} for {dataset}")
     return limit

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.storage.files import atomic_write_text, check_writable, remove_stale
-from data.storage.locks import locked
+from data.storage.files import atomic_write_text, check_writable, exclusive_lock, remove_stale
 
 from ..config.paths import user_path
 from ..errors import UsageError, reason
@@ -47,7 +46,7 @@ def lock_results(out: Path, dataset: str, model: str, method: str) -> Iterator[N
     with contextlib.ExitStack() as held:
         with write_errors(path):
             try:
-                held.enter_context(locked(path.with_name(f".{path.stem}.lock"), wait=False))
+                held.enter_context(exclusive_lock(path.with_name(f".{path.stem}.lock"), wait=False))
             except BlockingIOError:
                 raise UsageError(
                     f"{out}: another command is at work on {dataset} {model} with {display_name(method)} there; wait "

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ALPackage import ALStack
-from ALPackage.stage.threads import Autocast, intra_op_threads
+from ALPackage.stage.threads import Autocast, IntraOpThreads
 from models import BPModel
 
 from ..errors import ConfigError
@@ -43,8 +43,8 @@ def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor
             part.compile(dynamic=False)
         for x, labels in shapes:
             if isinstance(model, ALStack):
-                with intra_op_threads(threads):
-                    with Autocast().entered():
+                with IntraOpThreads(threads):
+                    with Autocast().context():
                         model(x, labels)
                     model.backward()
             else:

@@ -13,7 +13,7 @@ from ALPackage import ALStack
 from ALPackage.devices import candidates, capacities, resolve, stage_sizes
 from ALPackage.errors import PlacementError
 from ALPackage.placement import plan
-from ALPackage.placement.cost import measure
+from ALPackage.placement.cost import LayerCost, measure
 from ALPackage.placement.plan import Plan
 from ALPackage.stage.threads import available_cores
 
@@ -39,9 +39,9 @@ class Placement:
 def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec) -> Placement:
     """Return where the layers of a stack go; their costs are measured with `batch`, in the precision of the run.
 
-    A list in the config is obeyed, and the plan only says what to expect of it: `stack` is moved there, so that every
-    layer is measured on its own device. The sequential schedule has one worker and needs no plan: with "auto" it gets
-    one device. Raises ConfigError where the layers do not fit the devices.
+    A list in the config is obeyed, every layer is measured on its own device, and the plan only says what to expect.
+    The sequential schedule has one worker and needs no plan: with "auto" it gets one device. Raises ConfigError where
+    the layers do not fit the devices.
     """
     config, given = spec.config, spec.devices
     if config.schedule == "sequential":
@@ -52,15 +52,15 @@ def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec) -> Placement:
         # CPU workers are alike, and so are the GPUs of a machine as far as "auto" goes: one measures for all.
         choice = candidates(config.workers, len(stack))
         try:
-            costs = _measure(stack, batch, spec, choice, choice[0])
+            costs = _measure(stack, batch, spec, choice[:1] * len(stack))
             made = plan(costs, choice, capacities(choice), _at_once(choice, spec.threads))
         except PlacementError as error:
             raise ConfigError(f"al_gpu_list: {error}") from None
         return Placement(made.per_layer_devices, list(made.sizes), made)
-    devices = stack.set_device(list(given))
+    devices = resolve(list(given), len(stack))
     sizes = stage_sizes(devices)
     firsts = [devices[sum(sizes[:stage])] for stage in range(len(sizes))]
-    costs = _measure(stack, batch, spec, devices, None)
+    costs = _measure(stack, batch, spec, devices)
     return Placement(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts), _at_once(firsts, spec.threads)))
 
 
@@ -71,17 +71,11 @@ def set_layout(model: nn.Module, devices: Sequence[torch.device] = ()) -> None:
         model.to(memory_format=torch.channels_last)  # on the CPU it is slower: benchmarks/NOTES.md
 
 
-def _measure(
-    stack: ALStack,
-    batch: tuple[Any, Any],
-    spec: RunSpec,
-    devices: Sequence[torch.device],
-    device: torch.device | None,
-) -> Any:
-    """Measure the layers on `device`, or each where it is, as the run will compute: same precision, same layout."""
+def _measure(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, devices: list[torch.device]) -> list[LayerCost]:
+    """Measure each layer on its device, as the run will compute: in the same precision and memory layout."""
     set_layout(stack, devices)
     with mixed_precision(devices, spec.config.precision):
-        return measure(stack, batch, threads=spec.threads, device=device)
+        return measure(stack, batch, threads=spec.threads, devices=devices)
 
 
 def _at_once(devices: list[torch.device], threads: int) -> float:

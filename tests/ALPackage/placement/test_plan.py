@@ -37,7 +37,7 @@ def test_the_text_says_cost_cut_ceiling_and_what_one_more_device_would_bring() -
     lines = plan(VGG, CPUS[:2]).text().splitlines()
     assert len(lines) == 1 + 4 + 2
     assert lines[1].split() == ["a", "50.0", "ms", "100.0", "ms", "1", "MiB", "cpu:0"]
-    assert lines[-2] == "ceiling 1.94x over one device; the busiest stage is b, c, d"
+    assert lines[-2] == "estimated ceiling 1.94x over one device; the busiest stage is b, c, d"
     assert lines[-1] == "one more device would bring 2.07x"
     assert plan(VGG, CPUS).text().splitlines()[-1] == "one more device would bring nothing: a alone sets the pace"
     alone = plan(VGG[:1], CPUS).text().splitlines()[-1]
@@ -111,7 +111,7 @@ def test_candidates(
     assert [str(device) for device in candidates(workers, layers)] == expected
 
 
-def test_an_explicit_cut_is_told_as_it_is() -> None:
+def test_an_explicit_cut_is_reported_as_it_is() -> None:
     made = Plan(tuple(VGG), (2, 2), tuple(CPUS[:2]))
     assert made.ceiling == pytest.approx(310 / 270)
     assert made.text().splitlines()[-1] == "one more device would bring 2.07x"

@@ -31,6 +31,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "two stages": ("continuous", {"stages": [1, 2]}),
     "a stage per layer": ("continuous", {"depth": 1}),
 }
+pytestmark = pytest.mark.usefixtures("unchecked")
 PHASES = ["f", "b", "g", "h", "loss", "backward", "gradient", "optimizer", "update", "forward hook", "step hook"]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from ALPackage import Schedule, make_schedule
 from ALPackage.schedules.continuous import Continuous
-from ALPackage.stage.channel import Channel
+from ALPackage.stage.channel import LocalChannel
 
 from ..hooked import SEED, ALStack, assert_equal, hooked, nothing, pairs, plain, rate, snapshot, workers
 
@@ -115,12 +115,12 @@ def once(function: Callable[..., Any], at: int, before: bool) -> tuple[Callable[
 
 #: What the engine calls on the caller's thread, and up to which of its calls in `whole` Ctrl-C is tried.
 PLACES: list[tuple[Any, str, int]] = [
-    (Channel, "put", 3),
-    (Channel, "get", 3),
-    (Channel, "ready", 3),
-    (Channel, "close", 3),
-    (Channel, "_take", 3),
-    (Channel, "_append", 3),
+    (LocalChannel, "put", 3),
+    (LocalChannel, "get", 3),
+    (LocalChannel, "ready", 3),
+    (LocalChannel, "close", 3),
+    (LocalChannel, "_take", 3),
+    (LocalChannel, "_append", 3),
     (Continuous, "_join", 1),
     (Continuous, "_drain", 3),
     (Continuous, "close", 1),

@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
-from ALPackage import make_schedule
+from ALPackage import make_schedule, set_device
 from ALPackage.schedules.continuous import QUEUE_DEPTH
 from ALPackage.stage.trace import Span, Trace
 
@@ -23,6 +24,16 @@ from ..hooked import ALL, SEED, assert_equal, delay, hooked, nothing, pairs, pla
 def work(trace: Trace, layer: str, batch: int) -> list[Span]:
     """Return the spans of a layer on a batch, in order."""
     return sorted((s for s in trace.spans if (s.layer, s.batch) == (layer, batch)), key=lambda s: s.start)
+
+
+def overlap(spans: list[Span]) -> float:
+    """Return the seconds during which at least two different layers were at work."""
+    times = sorted({time for span in spans for time in (span.start, span.stop)})
+    return sum(
+        stop - start
+        for start, stop in pairwise(times)
+        if len({span.layer for span in spans if span.start <= start and stop <= span.stop}) >= 2
+    )
 
 
 def meet(one: Span, other: Span) -> bool:
@@ -51,14 +62,14 @@ def test_with_delays_the_numbers_are_equal_and_the_work_overlaps_as_it_should(sc
         if one.layer != other.layer and one.batch + 1 == other.batch and meet(one, other)
     ]
     if schedule == "sequential":
-        assert trace.overlap() == 0.0
+        assert overlap(trace.spans) == 0.0
         assert all(barriers)
     elif schedule == "al-fm":
-        assert trace.overlap() > 0.01
+        assert overlap(trace.spans) > 0.01
         assert all(barriers), "al-fm joins every layer at the end of a batch"
         assert not neighbors
     else:
-        assert trace.overlap() > 0.01
+        assert overlap(trace.spans) > 0.01
         assert neighbors, "no layer was ever at work on a batch while another was on the next"
         early = [work(trace, first, t + 1)[0].start < work(trace, last, t)[-1].stop for t in range(count - 1)]
         assert sum(early) > count // 2, "layer 1 waited for the last layer at the end of a batch"
@@ -144,6 +155,26 @@ def test_the_loader_is_read_only_a_bounded_number_of_batches_ahead() -> None:
     # Each of three workers holds one batch and has QUEUE_DEPTH waiting; the caller holds one more.
     assert 3 < seen[0] <= 3 * (1 + QUEUE_DEPTH) + 1
     assert_equal(snapshot(stack), plain(30))
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        (["cpu:0", "cpu:0", "cpu:1"], [["layer_1", "layer_2"], ["layer_3"]]),
+        (["cpu:0", "cpu:1", "cpu:0"], [["layer_1"], ["layer_2"], ["layer_3"]]),
+        (["cpu:2"] * 3, [["layer_1", "layer_2", "layer_3"]]),
+        (["cpu"] * 3, [["layer_1"], ["layer_2"], ["layer_3"]]),
+    ],
+)
+def test_neighbors_that_were_placed_on_one_cpu_worker_share_it(devices: list[str], expected: list[list[str]]) -> None:
+    """Guards fault 5: "cpu:K" meant nothing after `set_device`; every layer got a worker of its own."""
+    stack = hooked(nothing)
+    set_device(stack, devices)
+    with make_schedule("continuous", stack, threads=1, seed=SEED) as one:
+        assert [usage.layers for usage in one.usage()] == expected
+        assert len(workers()) == len(expected)
+        list(one.run(pairs(4), lr=rate))
+    assert_equal(snapshot(stack), plain(4))
 
 
 def test_cpu_layers_are_stages_of_their_own_and_neighbors_on_one_device_share_one() -> None:

@@ -97,7 +97,7 @@ def _watched() -> Iterator[None]:
     faulthandler.cancel_dump_traceback_later()
 
 
-@pytest.mark.usefixtures("_watched")
+@pytest.mark.usefixtures("_watched", "unchecked")
 @pytest.mark.parametrize("part", range(5))
 def test_random_delays_and_faults(part: int) -> None:
     expected: dict[tuple[int, int], Any] = {}

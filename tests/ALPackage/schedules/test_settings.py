@@ -127,27 +127,36 @@ def with_f(f: nn.Module) -> ALStack:
     return ALStack([first, AL(ENC(f, nn.Linear(4, 3)), AE(nn.Linear(3, 3), nn.Linear(3, 3)))])
 
 
+class Functional(nn.Module):
+    """A dropout as f that no list of module types would find."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
 @pytest.mark.parametrize(
-    ("make", "where"),
-    [
-        (lambda p: nn.Sequential(nn.Linear(4, 4), nn.Dropout(p)), r"layers\.layer_2\.enc\.f\.1 \(Dropout\)"),
-        (LastOf, r"layers\.layer_2\.enc\.f\.rnn \(LSTM\)"),
-        (SelfAttention, r"layers\.layer_2\.enc\.f\.attention \(MultiheadAttention\)"),
-    ],
+    "make", [lambda p: nn.Sequential(nn.Linear(4, 4), nn.Dropout(p)), LastOf, SelfAttention, Functional]
 )
-def test_shared_randomness_is_refused_where_layers_train_at_once(
-    make: Callable[[float], nn.Module], where: str
-) -> None:
+def test_shared_randomness_is_refused_where_layers_train_at_once(make: Callable[[float], nn.Module]) -> None:
+    """Guards fault 2: what draws from the process-wide generator is found by its draws, before anything trains."""
     for schedule in CONCURRENT:
-        with pytest.raises(ValueError, match=where) as caught:
-            make_schedule(schedule, with_f(make(0.1)))
-        assert "\n" not in str(caught.value)
-        assert "ALPackage.randomness.Dropout" in str(caught.value)
-        assert 'schedule="sequential"' in str(caught.value)
-        assert not workers()
+        for call in (lambda one: one.prepare(pairs(1)[0]), lambda one: list(one.run(pairs(2)))):
+            stack = with_f(make(0.1))
+            before = snapshot(stack)
+            with make_schedule(schedule, stack, threads=1) as one, pytest.raises(ValueError, match="layer_2") as caught:
+                call(one)
+            assert "\n" not in str(caught.value)
+            assert 'schedule="sequential"' in str(caught.value)
+            assert not workers()
+            assert_equal(snapshot(stack), before)
         with make_schedule(schedule, with_f(make(0.0)), threads=1) as one:
             assert len(list(one.run(pairs(2)))) == 2
     with make_schedule("sequential", with_f(make(0.1)), threads=1) as one:
+        one.prepare(pairs(1)[0])
         assert len(list(one.run(pairs(2)))) == 2
 
 
@@ -210,6 +219,42 @@ def test_the_callers_thread_count_is_restored(schedule: str, end: str) -> None:
         except (StageError, TypeError):
             assert end in ("failure", "loader")
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_the_caller_keeps_its_thread_count_between_batches(schedule: str) -> None:
+    """Guards fault 19: a suspended run had changed the count for everyone else."""
+    torch.set_num_threads(1)
+    with make_schedule(schedule, hooked(nothing), threads=2) as one:
+        for _ in one.run(pairs(3)):
+            assert torch.get_num_threads() == 1
+            torch.set_num_threads(3)
+            break
+        assert torch.get_num_threads() == 3, "what the caller sets meanwhile is its own"
+        torch.set_num_threads(1)
+        assert [torch.get_num_threads() for _ in one.predict([x for x, _ in pairs(2)])] == [1, 1]
+
+
+@pytest.mark.parametrize("first_closed", [0, 1])
+def test_runs_that_overlap_leave_the_thread_count_as_it_was(first_closed: int) -> None:
+    """Guards fault 19: two runs, the first closed before the second, left one thread for good."""
+    seen: list[set[int]] = [set(), set()]
+    torch.set_num_threads(4)
+    try:
+        runs: list[Any] = []
+        for number, threads in enumerate((1, 2)):
+            stack = hooked(lambda *_, number=number: seen[number].add(torch.get_num_threads()))
+            runs.append(make_schedule("sequential", stack, threads=threads).run(pairs(4)))
+        for _ in range(2):
+            for run in runs:
+                next(run)
+        runs[first_closed].close()
+        next(runs[1 - first_closed])
+        runs[1 - first_closed].close()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [{1}, {2}], "a run computed with the other's count, so its sums had another order"
 
 
 @pytest.mark.parametrize("threads", [0, -1])

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from ALPackage.stage.channel import BEAT, Channel, Closed, take
+from ALPackage.stage.channel import BEAT, Channel, Closed, LocalChannel, take
 
 
 def in_thread(work: Callable[[], None]) -> threading.Thread:
@@ -20,14 +20,14 @@ def in_thread(work: Callable[[], None]) -> threading.Thread:
 
 
 def test_first_in_first_out() -> None:
-    channel: Channel[int] = Channel()
+    channel: Channel[int] = LocalChannel()
     for item in range(5):
         channel.put(item)
     assert [channel.get() for _ in range(5)] == list(range(5))
 
 
 def test_every_item_crosses_threads_once_and_in_order() -> None:
-    channel: Channel[int] = Channel(depth=2)
+    channel: Channel[int] = LocalChannel(depth=2)
     taken: list[int] = []
     taker = in_thread(lambda: taken.extend(channel.get() for _ in range(2000)))
     for item in range(2000):
@@ -37,7 +37,7 @@ def test_every_item_crosses_threads_once_and_in_order() -> None:
 
 
 def test_put_waits_while_the_channel_is_full() -> None:
-    channel: Channel[int] = Channel(depth=2)
+    channel: Channel[int] = LocalChannel(depth=2)
     put: list[int] = []
 
     def work() -> None:
@@ -59,7 +59,7 @@ def test_put_waits_while_the_channel_is_full() -> None:
 @pytest.mark.parametrize("waiters", [1, 4])
 @pytest.mark.parametrize("side", ["get", "put"])
 def test_close_wakes_everyone_who_waits(side: str, waiters: int) -> None:
-    channel: Channel[int] = Channel(depth=1)
+    channel: Channel[int] = LocalChannel(depth=1)
     if side == "put":
         channel.put(0)
     woken: list[float] = []
@@ -85,7 +85,7 @@ def test_close_wakes_everyone_who_waits(side: str, waiters: int) -> None:
 
 
 def test_a_closed_channel_drops_what_it_holds_and_refuses_more() -> None:
-    channel: Channel[int] = Channel()
+    channel: Channel[int] = LocalChannel()
     channel.put(1)
     channel.close()
     channel.close()
@@ -96,7 +96,7 @@ def test_a_closed_channel_drops_what_it_holds_and_refuses_more() -> None:
 
 
 def test_ready_tells_whether_get_would_wait() -> None:
-    channel: Channel[int] = Channel()
+    channel: Channel[int] = LocalChannel()
     assert not channel.ready()
     channel.put(1)
     assert channel.ready()
@@ -108,7 +108,7 @@ def test_ready_tells_whether_get_would_wait() -> None:
 
 def test_what_arrives_while_the_channel_is_closed_is_not_kept() -> None:
     """A batch in a channel that nobody reads any more would keep its tensors."""
-    channel: Channel[object] = Channel()
+    channel: Channel[object] = LocalChannel()
     items = channel._items
 
     class Late:

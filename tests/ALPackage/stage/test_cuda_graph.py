@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from ALPackage import AE, AL, ENC, ALStack, StageError, make_schedule
+from ALPackage import AE, AL, ENC, ALStack, Guard, StageError, make_schedule
 from ALPackage.randomness import Dropout
-from ALPackage.stage.batch import Batch
+from ALPackage.stage.batch import TrainBatch
 from ALPackage.stage.cuda_graph import StepGraph, make_capturable, make_graph, preview
 from ALPackage.stage.step import Step
 from ALPackage.stage.threads import Autocast
-from ALPackage.stage.transfer import Intake
+from ALPackage.stage.transfer import StageInput
 from models import adamw
 from models.lstm import BiLSTM
 
@@ -53,13 +53,15 @@ class Recorder:
         return replay
 
 
-def stack(layers: int = 3) -> ALStack:
+def stack(layers: int = 3, criteria: tuple[Any, Any] = (None, None)) -> ALStack:
     """Return layers with batch normalization and dropout, and the optimizer that the shipped models use."""
     torch.manual_seed(3)
     return ALStack(
         AL(
-            ENC(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh(), Dropout(0.3)), nn.Linear(6, 4)),
-            AE(nn.Linear(4, 4), nn.Linear(4, 4)),
+            ENC(
+                nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh(), Dropout(0.3)), nn.Linear(6, 4), criteria[0]
+            ),
+            AE(nn.Linear(4, 4), nn.Linear(4, 4), criteria[1]),
             optimizer=adamw,
         )
         for _ in range(layers)
@@ -77,17 +79,17 @@ def eager(one: ALStack, batches: Batches) -> list[list[tuple[float, float]]]:
     """Train step by step without a graph."""
     step, losses = Step(SEED, None), []
     for number, (x, y) in enumerate(batches):
-        batch = Batch(number, x, y, rate(number))
+        batch = TrainBatch(number, x, y, rate(number))
         for name, layer in one.items():
             step.forward(name, layer, batch)
-            step.backward(name, layer, number)
+            layer.backward_and_update()
         losses.append(batch.losses)
     return losses_of(losses)
 
 
-def prepared(layers: int = 3) -> ALStack:
+def prepared(layers: int = 3, criteria: tuple[Any, Any] = (None, None)) -> ALStack:
     """Return a stack whose optimizers keep their rates in tensors, as on a GPU."""
-    made = stack(layers)
+    made = stack(layers, criteria)
     for layer in made:
         make_capturable(layer)
     return made
@@ -99,20 +101,20 @@ def test_a_replayed_step_is_the_eager_step() -> None:
     losses = eager(expected, batches)
     layers, step, recorder = list(one.items()), Step(SEED, None), Recorder()
     start = snapshot(one)
-    graph = make_graph(layers, step, Batch(0, *batches[0], rate(0)), NoStream(), force=True, record=recorder)
+    graph = make_graph(layers, step, TrainBatch(0, *batches[0], rate(0)), NoStream(), force=True, record=recorder)
     assert graph is not None
     assert {name: value for name, value in snapshot(one).items() if name in start}.keys() == start.keys()
     assert all(torch.equal(snapshot(one)[name], value) for name, value in start.items()), "capturing left a trace"
     recorder.replays = 0
     found = []
     for number, (x, y) in enumerate(batches):
-        batch = Batch(number, x, y, rate(number))
+        batch = TrainBatch(number, x, y, rate(number))
         if graph.fits(batch):
             graph.run(batch)
         else:
             for name, layer in layers:
                 step.forward(name, layer, batch)
-                step.backward(name, layer, number)
+                layer.backward_and_update()
         found.append(batch.losses)
     assert recorder.replays == len(batches) - 1, "the smaller batch does not fit the graph"
     assert losses_of(found) == losses
@@ -129,13 +131,13 @@ def test_a_captured_step_follows_a_changing_learning_rate() -> None:
     still = prepared(1)
     batches = [(x, y, 0.0) for x, y in data(3)[:2]]
     layers = list(still.items())
-    graph = make_graph(layers, Step(SEED, None), Batch(0, *batches[0]), NoStream(), force=True, record=Recorder())
+    graph = make_graph(layers, Step(SEED, None), TrainBatch(0, *batches[0]), NoStream(), force=True, record=Recorder())
     assert graph is not None
     before = snapshot(still)
-    graph.run(Batch(0, *batches[0]))
+    graph.run(TrainBatch(0, *batches[0]))
     parameters = [name for name in before if name.startswith("parameter")]
     assert all(torch.equal(snapshot(still)[name], before[name]) for name in parameters), "a rate of 0 moved the weights"
-    graph.run(Batch(1, batches[1][0], batches[1][1], 0.1))
+    graph.run(TrainBatch(1, batches[1][0], batches[1][1], 0.1))
     assert not any(torch.equal(snapshot(still)[name], before[name]) for name in parameters)
 
 
@@ -147,7 +149,7 @@ def test_a_graph_that_computes_something_else_is_refused() -> None:
         with torch.no_grad():
             weight[0, 0] += 1e-6
 
-    example = Batch(0, *data()[0], 1e-3)
+    example = TrainBatch(0, *data()[0], 1e-3)
     before = snapshot(one)
     with pytest.warns(UserWarning, match="no CUDA graph for layer_1: it does not compute what the eager step computes"):
         made = make_graph(list(one.items()), Step(SEED, None), example, NoStream(), force=True, record=Recorder(broken))
@@ -155,10 +157,17 @@ def test_a_graph_that_computes_something_else_is_refused() -> None:
     assert all(torch.equal(snapshot(one)[name], value) for name, value in before.items())
 
 
+def test_an_eager_step_that_does_not_repeat_itself_is_named_as_the_reason() -> None:
+    """As cuDNN's default algorithms on a GPU: there is nothing that a graph could be compared with."""
+    steps = iter(range(1000))
+    one = prepared(1, (lambda found, wanted: nn.functional.mse_loss(found, wanted) * (1 + next(steps)), None))
+    assert refusal(one, TrainBatch(0, *data()[0], 1e-3)).startswith("the eager step does not compute the same twice")
+
+
 def test_a_slower_graph_is_refused_unless_it_is_asked_for() -> None:
     import time
 
-    example = Batch(0, *data()[0], 1e-3)
+    example = TrainBatch(0, *data()[0], 1e-3)
     for force in (False, True):
         layers = list(prepared(1).items())
         slow = Recorder(lambda: time.sleep(0.005))
@@ -170,7 +179,7 @@ def test_what_cannot_be_captured_runs_eagerly() -> None:
     def fail(*_: Any) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    example = Batch(0, *data()[0], 1e-3)
+    example = TrainBatch(0, *data()[0], 1e-3)
     one = prepared(1)
     before = snapshot(one)
     with pytest.warns(UserWarning, match="no CUDA graph for layer_1: RuntimeError: operation not permitted"):
@@ -182,7 +191,7 @@ def test_what_cannot_be_captured_runs_eagerly() -> None:
     assert refusal(plain, example) == "the optimizer of layer_1 is SGD, not Adam or AdamW"
 
 
-def refusal(one: ALStack, example: Batch) -> str:
+def refusal(one: ALStack, example: TrainBatch) -> str:
     """Return why there is no graph for `one`."""
     with pytest.warns(UserWarning, match="no CUDA graph for") as caught:
         assert (
@@ -193,7 +202,7 @@ def refusal(one: ALStack, example: Batch) -> str:
 
 def test_a_layer_that_needs_the_host_gets_no_graph_and_is_not_even_tried() -> None:
     """Guards two bugs: hooks were skipped by replays, and every LSTM block broke a capture off half-way."""
-    example = Batch(0, *data()[0], 1e-3)
+    example = TrainBatch(0, *data()[0], 1e-3)
     hooked = prepared(1)
     hooked[0].enc.f.register_forward_hook(lambda *_: None)
     assert refusal(hooked, example) == "layer_1 has hooks, which a replay would not call"
@@ -209,44 +218,80 @@ def test_an_optimizer_whose_state_does_not_start_at_zero_is_left_alone() -> None
         [AL(ENC(nn.Linear(6, 6), nn.Linear(6, 4)), AE(nn.Linear(4, 4), nn.Linear(4, 4)), optimizer=torch.optim.NAdam)]
     )
     make_capturable(one[0])
-    assert "not Adam or AdamW" in refusal(one, Batch(0, *data()[0], 1e-3))
+    assert "not Adam or AdamW" in refusal(one, TrainBatch(0, *data()[0], 1e-3))
     assert not one[0].optimizer.state
     assert isinstance(one[0].optimizer.param_groups[0]["lr"], float)
 
 
-@pytest.mark.parametrize("change", ["state", "mode", "frozen", "decay", "autocast", "dropout"])
-def test_a_graph_whose_layers_have_changed_is_stale(change: str) -> None:
-    """Guards a bug: a replay went on with the moments, the rate and the precision that it had been recorded with."""
-    one, step = prepared(1), Step(SEED, None)
+class Scaled(nn.Module):
+    """A criterion with a setting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = 1.0
+
+    def forward(self, found: Any, wanted: Any) -> Any:
+        return nn.functional.mse_loss(found, wanted) / self.temperature
+
+
+class ScaledPlainly:
+    """The same, but no module."""
+
+    def __init__(self) -> None:
+        self.temperature = 1.0
+
+    def __call__(self, found: Any, wanted: Any) -> Any:
+        return nn.functional.mse_loss(found, wanted) / self.temperature
+
+
+#: What may be changed between two runs, and how.
+CHANGES: dict[str, Callable[[AL], Any]] = {
+    "state": lambda layer: layer.optimizer.load_state_dict(layer.optimizer.state_dict()),
+    "mode": lambda layer: layer.enc.eval(),
+    "frozen": lambda layer: layer.enc.b.weight.requires_grad_(False),
+    "decay": lambda layer: layer.optimizer.param_groups[0].update(weight_decay=0.5),
+    "dropout": lambda layer: setattr(layer.enc.f[3], "p", 0.1),
+    "guard": lambda layer: setattr(layer, "guard", Guard()),
+    "momentum": lambda layer: setattr(layer.enc.f[1], "momentum", 0.5),
+    "temperature": lambda layer: setattr(layer.enc.cri, "temperature", 0.5),
+    "temperature of a plain object": lambda layer: setattr(layer.ae.cri, "temperature", 0.5),
+    "another criterion": lambda layer: setattr(layer.ae, "cri", nn.functional.l1_loss),
+    "another activation": lambda layer: layer.enc.f.__setitem__(2, nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("change", [None, "rate", *CHANGES, "autocast"])
+def test_a_graph_whose_layers_have_changed_is_stale(change: str | None) -> None:
+    """Guards fault 6 and earlier ones: a replay went on with the settings that it had been recorded with."""
+    one, step = prepared(1, (Scaled(), ScaledPlainly())), Step(SEED, None)
     layer = one[0]
-    graph = StepGraph(list(one.items()), step, Batch(0, *data()[0], 1e-3), NoStream(), Recorder())
-    layer.set_lr(0.5)
-    graph.run(Batch(1, *data()[1], 1e-3))
-    assert not graph.stale(), "a changed rate is what the graph reads"
-    if change == "state":
-        layer.optimizer.load_state_dict(layer.optimizer.state_dict())
-    elif change == "mode":
-        layer.enc.eval()
-    elif change == "frozen":
-        layer.enc.b.weight.requires_grad_(False)
-    elif change == "decay":
-        layer.optimizer.param_groups[0]["weight_decay"] = 0.5
-    elif change == "dropout":
-        layer.enc.f[3].p = 0.1
-    else:
+    assert isinstance(layer, AL)
+    graph = StepGraph(list(one.items()), step, TrainBatch(0, *data()[0], 1e-3), NoStream(), Recorder())
+    graph.run(TrainBatch(1, *data()[1], 1e-3))
+    eager(one, data()[:2])
+    assert not graph.stale(), "training alone makes it stale"
+    if change is None:
+        return
+    if change == "rate":
+        layer.set_lr(0.5)
+        assert not graph.stale(), "the graph reads the rate anew"
+        return
+    if change == "autocast":
         with torch.autocast("cpu", dtype=torch.bfloat16):
             step.autocast = Autocast()
+    else:
+        CHANGES[change](layer)
     assert graph.stale()
 
 
 def test_the_structure_of_a_batch_is_part_of_what_a_graph_fits() -> None:
     one = prepared(1)
     x, y = data()[0]
-    graph = StepGraph(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3), NoStream(), Recorder())
-    assert graph.fits(Batch(1, x + 1, y))
-    assert not graph.fits(Batch(1, (x, y), ()))
-    assert not graph.fits(Batch(1, x[:5], y[:5]))
-    assert not graph.fits(Batch(1, x.double(), y))
+    graph = StepGraph(list(one.items()), Step(SEED, None), TrainBatch(0, x, y, 1e-3), NoStream(), Recorder())
+    assert graph.fits(TrainBatch(1, x + 1, y))
+    assert not graph.fits(TrainBatch(1, (x, y), ()))
+    assert not graph.fits(TrainBatch(1, x[:5], y[:5]))
+    assert not graph.fits(TrainBatch(1, x.double(), y))
 
 
 def test_an_optimizer_that_has_stepped_can_still_be_made_capturable_and_go_back_to_a_plain_one() -> None:
@@ -271,8 +316,8 @@ def _sgd(groups: Any) -> torch.optim.SGD:
 def test_what_is_handed_on_is_not_the_graph_s_own_memory() -> None:
     one = prepared(1)
     step = Step(SEED, None)
-    graph = StepGraph(list(one.items()), step, Batch(0, *data()[0], 1e-3), NoStream(), Recorder())
-    first, second = (Batch(number, *data()[number], 1e-3) for number in (0, 1))
+    graph = StepGraph(list(one.items()), step, TrainBatch(0, *data()[0], 1e-3), NoStream(), Recorder())
+    first, second = (TrainBatch(number, *data()[number], 1e-3) for number in (0, 1))
     graph.run(first)
     kept = first.x.clone(), first.losses[0]["assoc"].clone()
     graph.run(second)
@@ -282,7 +327,7 @@ def test_what_is_handed_on_is_not_the_graph_s_own_memory() -> None:
 
 def test_the_streams_of_the_layers_are_registered() -> None:
     recorder = Recorder()
-    StepGraph(list(prepared().items()), Step(SEED, None), Batch(0, *data()[0], 1e-3), NoStream(), recorder)
+    StepGraph(list(prepared().items()), Step(SEED, None), TrainBatch(0, *data()[0], 1e-3), NoStream(), recorder)
     assert len(recorder.generators) == 3
 
 
@@ -290,16 +335,16 @@ def test_a_preview_changes_nothing() -> None:
     one, twin = prepared(), prepared()
     x, y = data()[0]
     before = snapshot(one)
-    seen = preview(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3))
+    seen = preview(list(one.items()), Step(SEED, None), TrainBatch(0, x, y, 1e-3))
     generator = torch.get_rng_state()
-    preview(list(one.items()), Step(SEED, None), Batch(0, x, y, 1e-3))
+    preview(list(one.items()), Step(SEED, None), TrainBatch(0, x, y, 1e-3))
     assert torch.equal(torch.get_rng_state(), generator), "it drew from the process-wide generator"
     assert_equal(snapshot(one), before)
     assert [tuple(seen.x.shape), tuple(seen.y.shape)] == [tuple(part.shape) for part in twin(x, y)]
 
 
-class Streamed(Intake):
-    """An intake on the CPU that claims to be on a GPU, so that the engine tries to capture."""
+class Streamed(StageInput):
+    """An input side on the CPU that claims to be on a GPU, so that the engine tries to capture."""
 
     copies = True
     stream = NoStream()
@@ -313,7 +358,7 @@ class Streamed(Intake):
 @pytest.mark.parametrize("stages", [[3], [1, 2], [1, 1, 1]])
 def test_the_engine_trains_the_same_with_graphs(stages: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr("ALPackage.schedules.continuous.intake_for", Streamed)
+    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
     monkeypatch.setattr("ALPackage.stage.worker.make_graph", lambda *a, **k: make_graph(*a, **k, record=recorder))
     expected, one = prepared(), prepared()
     losses = eager(expected, data())
@@ -327,7 +372,7 @@ def test_the_engine_trains_the_same_with_graphs(stages: list[int], monkeypatch: 
 
 
 def test_a_failure_while_a_graph_is_made_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ALPackage.schedules.continuous.intake_for", Streamed)
+    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
     one = prepared()
     monkeypatch.setattr(one[1].enc, "forward", lambda x, code: 1 / 0)
     with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED) as schedule:
@@ -343,7 +388,7 @@ def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch
         recorders.append(Recorder())
         return make_graph(*arguments, **options, record=recorders[-1])
 
-    monkeypatch.setattr("ALPackage.schedules.continuous.intake_for", Streamed)
+    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
     monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
     expected, one = prepared(), prepared()
     losses = eager(expected, data())
@@ -354,6 +399,32 @@ def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch
             layer.optimizer.load_state_dict(layer.optimizer.state_dict())
         found += losses_of(list(schedule.run(data()[3:], lr=rate, first=3)))
     assert len(recorders) == 2
+    assert found == losses
+    assert_equal(snapshot(one), snapshot(expected))
+
+
+def test_preparing_captures_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards fault 12: the capture with its trial steps was part of the first run, and of its training time."""
+    recorders: list[Recorder] = []
+
+    def made(*arguments: Any, **options: Any) -> StepGraph | None:
+        recorders.append(Recorder())
+        return make_graph(*arguments, **options, record=recorders[-1])
+
+    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
+    monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
+    expected, one = prepared(), prepared()
+    losses = eager(expected, data())
+    with make_schedule("continuous", one, stages=[1, 2], threads=1, seed=SEED, cuda_graph="on") as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        start = snapshot(one)
+        schedule.prepare(data()[0])
+        assert len(recorders) == 2
+        assert all(torch.equal(snapshot(one)[name], value) for name, value in start.items())
+        schedule.prepare(data()[0])
+        found = losses_of(list(schedule.run(data(), lr=rate)))
+        assert len(recorders) == 2, "the run captured again"
+        assert all(recorder.replays > 6 for recorder in recorders)
     assert found == losses
     assert_equal(snapshot(one), snapshot(expected))
 
@@ -375,6 +446,29 @@ def test_on_a_gpu_graphs_equal_the_sequential_schedule(stages: list[int]) -> Non
             losses = losses_of(list(trainer.run(data(), lr=rate)))
             if schedule == "continuous":
                 assert all(worker._graph is not None for worker in trainer._workers)  # type: ignore[attr-defined]
+                assert all(min(usage.layer_busy.values()) > 0 for usage in trainer.usage())
         runs.append((losses, snapshot(one)))
     assert runs[0][0] == runs[1][0]
     assert_equal(runs[1][1], runs[0][1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_nothing_is_captured_after_preparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    captures: list[str] = []
+
+    def counted(*arguments: Any, **options: Any) -> StepGraph | None:
+        captures.append("one")
+        return make_graph(*arguments, **options)
+
+    monkeypatch.setattr("ALPackage.stage.worker.make_graph", counted)
+    one = stack()
+    one.set_device(["cuda:0"] * 3)
+    with make_schedule("continuous", one, stages=[1, 2], threads=1, seed=SEED, cuda_graph="on") as trainer:
+        trainer.prepare(data()[0])
+        assert len(captures) == 2
+        list(trainer.run(data(), lr=rate))
+        assert len(captures) == 2
+        one[0].guard = Guard()
+        list(trainer.run(data(), lr=rate, first=7))
+        assert len(captures) == 4, "a guard came, and the old graph was replayed"

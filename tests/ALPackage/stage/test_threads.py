@@ -11,7 +11,7 @@ import pytest
 from ALPackage.stage.threads import WorkerThread
 
 
-def test_ctrl_c_while_it_is_waited_for_does_not_make_it_ended() -> None:
+def test_ctrl_c_while_it_is_waited_for_does_not_make_it_finished() -> None:
     """Guards a bug: Thread.join then took it for ended, and a layer was used by two threads at once."""
     release, main = threading.Event(), threading.main_thread().ident
     assert main is not None
@@ -19,16 +19,16 @@ def test_ctrl_c_while_it_is_waited_for_does_not_make_it_ended() -> None:
     one.start()
     threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        one.ended(5.0)
-    assert not one.ended(0.0)
+        one.finished(5.0)
+    assert not one.finished(0.0)
     release.set()
-    assert one.ended(5.0)
-    assert one.ended(0.0), "it can be asked again"
+    assert one.finished(5.0)
+    assert one.finished(0.0), "it can be asked again"
     assert not one.is_alive()
 
 
-def test_a_thread_that_never_started_has_ended() -> None:
-    assert WorkerThread(lambda: None, "al-test").ended(5.0)
+def test_a_thread_that_never_started_is_finished() -> None:
+    assert WorkerThread(lambda: None, "al-test").finished(5.0)
 
 
 def test_the_wait_is_bounded() -> None:
@@ -36,17 +36,17 @@ def test_the_wait_is_bounded() -> None:
     one = WorkerThread(lambda: release.wait(10.0) and None, "al-test")
     one.start()
     start = time.monotonic()
-    assert not one.ended(0.02)
+    assert not one.finished(0.02)
     assert time.monotonic() - start < 5.0
     release.set()
-    assert one.ended()
+    assert one.finished()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_fails_has_ended() -> None:
+def test_a_thread_that_fails_is_finished() -> None:
     def fail() -> None:
         raise OSError
 
     one = WorkerThread(fail, "al-test")
     one.start()
-    assert one.ended(5.0)
+    assert one.finished(5.0)

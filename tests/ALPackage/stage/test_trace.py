@@ -1,4 +1,4 @@
-"""The recorder: sums by hand, overlap against a slow count, and a file that Chrome's viewer can read."""
+"""The recorder: spans from any thread, and a file that Chrome's viewer can read."""
 
 from __future__ import annotations
 
@@ -8,40 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ALPackage.stage.trace import Span, Trace
+from ALPackage.stage.trace import Trace, Usage
 
 
-def traced(*spans: tuple[str, float, float]) -> Trace:
-    """Return a trace that holds spans of (layer, start, stop)."""
-    trace = Trace()
-    trace.spans += [Span(layer, number, "forward", start, stop) for number, (layer, start, stop) in enumerate(spans)]
-    return trace
-
-
-def test_busy_sums_per_layer() -> None:
-    assert traced(("a", 0, 2), ("b", 1, 4), ("a", 5, 6)).busy() == {"a": 3.0, "b": 3.0}
-    assert Trace().busy() == {}
-
-
-def test_overlap_by_hand() -> None:
-    assert Trace().overlap() == 0.0
-    assert traced(("a", 0, 2), ("b", 2, 4), ("c", 4, 5)).overlap() == 0.0
-    assert traced(("a", 0, 3), ("b", 1, 2)).overlap() == 1.0
-    assert traced(("a", 0, 3), ("b", 1, 4), ("c", 2, 5)).overlap() == 3.0
-    assert traced(("a", 0, 3), ("a", 1, 4)).overlap() == 0.0, "one layer does not overlap with itself"
-    assert traced(("b", 10, 13), ("a", 0, 3), ("a", 12, 20)).overlap() == 1.0
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12), st.integers(0, 5)), max_size=12))
-def test_overlap_equals_a_slow_count(drawn: list[tuple[str, int, int]]) -> None:
-    trace = traced(*((layer, float(start), float(start + length)) for layer, start, length in drawn))
-    slow = sum(
-        len({layer for layer, start, length in drawn if start <= tick < start + length}) >= 2 for tick in range(20)
-    )
-    assert trace.overlap() == slow
+def test_a_usage_knows_the_time_of_every_layer_from_the_start() -> None:
+    assert Usage("cpu:0", ["a", "b"]).layer_busy == {"a": 0.0, "b": 0.0}
 
 
 def test_a_span_is_recorded_even_when_its_work_fails() -> None:

@@ -1,4 +1,4 @@
-"""The intake of a stage on a GPU, on every machine: its streams and events are a fake's that checks the protocol.
+"""The input side of a stage on a GPU, on every machine: its streams and events are a fake's that checks the protocol.
 
 The fake's device is the CPU's memory. It notes which stream knows of which other stream's work, and what is not ordered
 after what it depends on fails the test, as it would be a race on a GPU.
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ALPackage import AE, AL, ENC, ALStack, make_schedule
 from ALPackage.schedules import continuous
 from ALPackage.stage import transfer as handover
-from ALPackage.stage.batch import Batch
-from ALPackage.stage.transfer import SLOTS, Intake, Ring
+from ALPackage.stage.batch import InPlaceGuard, PredictBatch, TrainBatch
+from ALPackage.stage.transfer import SLOTS, CudaStageInput, StageInput
 from tests.ALPackage.schedules.test_predict import same
 from tests.ALPackage.schedules.test_schedules import MODELS, batches, build, reference
 
@@ -85,36 +85,38 @@ class Fake:
 
 
 @pytest.fixture
-def rings(monkeypatch: pytest.MonkeyPatch) -> list[Ring]:
-    """Give every stage of the pipeline an intake as on a GPU; the list fills as schedules are made."""
-    made: list[Ring] = []
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[CudaStageInput]:
+    """Give every stage of the pipeline an input side as on a GPU; the list fills as schedules are made."""
+    made: list[CudaStageInput] = []
 
-    def intake_for(device: torch.device) -> Ring:
-        made.append(Ring(device, Fake()))
+    def stage_input_for(device: torch.device) -> CudaStageInput:
+        made.append(CudaStageInput(device, Fake()))
         return made[-1]
 
-    monkeypatch.setattr(continuous, "intake_for", intake_for)
+    monkeypatch.setattr(continuous, "stage_input_for", stage_input_for)
     return made
 
 
-def run_through(ring: Ring, x: Any, y: Any = None, event: Any = None) -> Batch:
+def run_through(ring: CudaStageInput, x: Any, y: Any = None, event: Any = None) -> TrainBatch:
     """Take one batch through the ring, as a worker whose layer hands on what it got, and return it."""
-    batch = Batch(0, x, y, event=event)
+    batch = TrainBatch(0, x, y)
+    batch.events = [event] if event is not None else []
     ring.receive(batch)
-    ring.mark(batch)
-    ring.release()
+    ring.record_output(batch)
+    ring.record_done()
     return batch
 
 
 def test_the_order_of_the_hand_over() -> None:
     fake = Fake()
-    ring, source, entered = Ring(CPU, fake), fake.Stream(), fake.Event()
+    ring, source, entered = CudaStageInput(CPU, fake), fake.Stream(), fake.Event()
     entered.record(source)
     for turn in range(2 * SLOTS + 1):
         del fake.calls[:]
-        batch = Batch(turn, torch.ones(3), torch.zeros(2), event=entered)
+        batch = TrainBatch(turn, torch.ones(3), torch.zeros(2))
+        batch.events = [entered]
         ring.receive(batch)
-        slot = ring._slots[ring._turn]
+        slot = ring._slots[ring._current]
         done, wait, filled, compute = fake.calls
         assert done == ("synchronize", slot.done), "the slot was filled before the stage had done with it"
         assert wait == ("wait", (ring._copy, entered)), "the copy did not wait for the tensors"
@@ -122,16 +124,17 @@ def test_the_order_of_the_hand_over() -> None:
         assert compute == ("wait", (ring.stream, slot.filled)), "the stage did not wait for the copy"
         assert source in ring.stream.knows
         del fake.calls[:]
-        ring.mark(batch)
-        ring.release()
+        ring.record_output(batch)
+        ring.record_done()
         made, freed = fake.calls
-        assert made == ("record", (batch.event, ring.stream))
+        assert made == ("record", (batch.events[0], ring.stream))
         assert freed == ("record", (slot.done, ring.stream))
-        assert batch.event is not entered
+        assert entered not in batch.events
+        assert len(batch.events) == 1
         assert len({id(one.done) for one in ring._slots}) == SLOTS
 
 
-def test_the_copy_is_made_on_its_own_stream_and_the_work_on_another(rings: list[Ring]) -> None:
+def test_the_copy_is_made_on_its_own_stream_and_the_work_on_another(rings: list[CudaStageInput]) -> None:
     stack, where = hooked(nothing, layers=2), set()
 
     def note(*_: Any) -> None:
@@ -144,7 +147,7 @@ def test_the_copy_is_made_on_its_own_stream_and_the_work_on_another(rings: list[
 
 
 def test_sources_live_until_the_slot_is_free_again() -> None:
-    ring = Ring(CPU, Fake())
+    ring = CudaStageInput(CPU, Fake())
     taken = [torch.full((2,), float(number)) for number in range(SLOTS + 1)]
     for number, source in enumerate(taken):
         run_through(ring, source)
@@ -154,17 +157,17 @@ def test_sources_live_until_the_slot_is_free_again() -> None:
 
 
 def test_buffers_are_reused_and_memory_grows_only_with_the_largest_batch() -> None:
-    ring, places, sizes = Ring(CPU, Fake()), [], []
+    ring, places, sizes = CudaStageInput(CPU, Fake()), [], []
     for count in (4, 2, 8, 8, 1, 0, 8, 3, 3, 8):
-        batch = Batch(0, torch.randn(count, 5), torch.arange(count))
+        batch = TrainBatch(0, torch.randn(count, 5), torch.arange(count))
         expected = batch.x.clone(), batch.y.clone()
         ring.receive(batch)
         assert torch.equal(batch.x, expected[0])
         assert torch.equal(batch.y, expected[1])
         places.append((batch.x.data_ptr(), count))
         sizes.append(sum(flat.untyped_storage().nbytes() for slot in ring._slots for flat in slot._flat))
-        ring.mark(batch)
-        ring.release()
+        ring.record_output(batch)
+        ring.record_done()
     assert len({place for place, count in places[2:] if count}) == SLOTS
     assert sizes[3] == sizes[-1] == SLOTS * (8 * 5 * 4 + 8 * 8)
 
@@ -189,9 +192,9 @@ def test_buffers_are_reused_and_memory_grows_only_with_the_largest_batch() -> No
 )
 def test_values_dtypes_and_memory_formats_arrive_as_with_a_plain_move(tree: Any) -> None:
     """The strides are those of `.to(device)`, as the order of a sum may depend on them."""
-    ring = Ring(CPU, Fake())
+    ring = CudaStageInput(CPU, Fake())
     for _ in range(SLOTS + 1):
-        batch = Batch(0, tree, tree)
+        batch = TrainBatch(0, tree, tree)
         ring.receive(batch)
         found, spec = torch.utils._pytree.tree_flatten(batch.x)
         given, expected_spec = torch.utils._pytree.tree_flatten(tree)
@@ -204,21 +207,21 @@ def test_values_dtypes_and_memory_formats_arrive_as_with_a_plain_move(tree: Any)
             assert one.dtype == other.dtype
             assert one.stride() == torch.empty_like(other, memory_format=torch.preserve_format).stride()
             assert other.numel() == 0 or one.data_ptr() != other.data_ptr()
-        ring.mark(batch)
-        ring.release()
+        ring.record_output(batch)
+        ring.record_done()
 
 
 def test_what_still_lies_in_the_slot_is_copied_out_and_nothing_else() -> None:
-    ring = Ring(CPU, Fake())
+    ring = CudaStageInput(CPU, Fake())
     own = torch.randn(3)
-    batch = Batch(0, (torch.randn(4, 3), torch.randn(4)), torch.randn(2, 2))
+    batch = TrainBatch(0, (torch.randn(4, 3), torch.randn(4)), torch.randn(2, 2))
     ring.receive(batch)
     inside = batch.x[0], batch.x[1], batch.y
     batch.x = (inside[0][1:].detach(), inside[1].view(2, 2), own)
-    batch.codes, batch.losses = [batch.y.t()], [(inside[1][0].detach(), own.sum())]
-    expected = [part.clone() for part in (*batch.x, batch.codes[0], batch.losses[0][0])]
-    ring.mark(batch)
-    found = [*batch.x, batch.codes[0], batch.losses[0][0]]
+    batch.losses = [{"one": inside[1][0].detach(), "other": own.sum()}]
+    expected = [part.clone() for part in (*batch.x, batch.y, batch.losses[0]["one"])]
+    ring.record_output(batch)
+    found = [*batch.x, batch.y, batch.losses[0]["one"]]
     for part in inside:
         part.fill_(99.0)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
@@ -227,8 +230,9 @@ def test_what_still_lies_in_the_slot_is_copied_out_and_nothing_else() -> None:
 
 def test_a_source_that_changes_while_it_may_still_be_copied_is_an_error() -> None:
     """On a GPU the copy comes when it comes; a change that the host does not see before it is seen after it."""
-    ring, source = Ring(CPU, Fake()), torch.randn(3)
-    batch = Batch(0, source).seal("layer_1")
+    ring, source = CudaStageInput(CPU, Fake()), torch.randn(3)
+    batch = TrainBatch(0, source, None)
+    batch.guard = InPlaceGuard("layer_1", source)
     ring.receive(batch)
     source.add_(1)
     for _ in range(SLOTS - 1):
@@ -239,7 +243,9 @@ def test_a_source_that_changes_while_it_may_still_be_copied_is_an_error() -> Non
 
 @pytest.mark.parametrize("stages", [1, 2, None])
 @pytest.mark.parametrize("model", MODELS)
-def test_through_rings_training_and_prediction_are_bit_equal(model: str, stages: int | None, rings: list[Ring]) -> None:
+def test_through_rings_training_and_prediction_are_bit_equal(
+    model: str, stages: int | None, rings: list[CudaStageInput]
+) -> None:
     """A text's lengths go straight through a layer: they lie in the slot's memory when they are handed on."""
     stack = build(model)
     cut = {1: [len(stack)], 2: [1, len(stack) - 1], None: [1] * len(stack)}[stages]
@@ -254,7 +260,7 @@ def test_through_rings_training_and_prediction_are_bit_equal(model: str, stages:
     assert len(rings) == 2 * len(cut)
 
 
-def test_through_rings_with_delays_everything_is_equal(rings: list[Ring]) -> None:
+def test_through_rings_with_delays_everything_is_equal(rings: list[CudaStageInput]) -> None:
     stack = hooked(delay)
     train("continuous", stack, pairs(12), depth=3)
     assert_equal(snapshot(stack), plain(12))
@@ -262,7 +268,7 @@ def test_through_rings_with_delays_everything_is_equal(rings: list[Ring]) -> Non
     assert len(held) == 3 * SLOTS * 2, "a slot has a buffer for x and one for y"
 
 
-def test_layers_that_hand_on_their_inputs_are_equal_through_rings(rings: list[Ring]) -> None:
+def test_layers_that_hand_on_their_inputs_are_equal_through_rings(rings: list[CudaStageInput]) -> None:
     """The worst case of aliasing: f and g are the identity, views, or choose a part."""
 
     class Part(nn.Module):
@@ -288,7 +294,12 @@ def test_layers_that_hand_on_their_inputs_are_equal_through_rings(rings: list[Ri
 def test_the_streams_of_the_stages_are_ordered_with_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a run after what the caller has made; after it, however it ends, before what the caller does next."""
     fake, made = Fake(), []
-    monkeypatch.setattr(continuous, "intake_for", lambda device: made.append(Ring(device, fake)) or made[-1])
+
+    def stage_input_for(device: torch.device) -> CudaStageInput:
+        made.append(CudaStageInput(device, fake))
+        return made[-1]
+
+    monkeypatch.setattr(continuous, "stage_input_for", stage_input_for)
     with make_schedule("continuous", hooked(nothing), threads=1) as one:
         for end in ("end", "break", "predict"):
             fake.default.work += 1
@@ -305,13 +316,104 @@ def test_the_streams_of_the_stages_are_ordered_with_the_callers(monkeypatch: pyt
 
 def test_on_the_cpu_a_reference_is_handed_on() -> None:
     x = torch.randn(3)
-    batch = Batch(0, x)
-    intake = Intake(CPU)
-    intake.receive(batch)
-    intake.mark(batch)
+    batch = PredictBatch(0, x)
+    stage_input = StageInput(CPU)
+    stage_input.receive(batch)
+    stage_input.record_output(batch)
     assert batch.x is x
-    assert not intake.copies
-    assert type(handover.intake_for(CPU)) is Intake
+    assert not stage_input.copies
+    assert type(handover.stage_input_for(CPU)) is StageInput
+
+
+class OnGpu(Tensor):
+    """A tensor that says of itself that it is on a GPU."""
+
+    place = torch.device("cuda", 0)
+    is_cuda = True  # type: ignore[assignment]
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """The GPU."""
+        return self.place
+
+    def record_stream(self, stream: Any) -> None:
+        """Note on the stream that it uses this tensor."""
+        stream.used.append(self)
+
+
+def on_gpu(index: int) -> OnGpu:
+    """Return a tensor on GPU `index`."""
+    tensor = torch.zeros(2).as_subclass(OnGpu)
+    tensor.place = torch.device("cuda", index)
+    return tensor
+
+
+class PerDevice:
+    """Stands in for `torch.cuda` where only the current stream of each device matters."""
+
+    class Stream:
+        """The current stream of one device."""
+
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+            self.waited: list[Any] = []
+            self.used: list[Any] = []
+
+        def record_event(self) -> str:
+            """Return an event that says where it was recorded."""
+            return f"event on {self.device}"
+
+        def wait_event(self, event: Any) -> None:
+            """Note the wait."""
+            self.waited.append(event)
+
+    def __init__(self) -> None:
+        self.streams: dict[torch.device, PerDevice.Stream] = {}
+
+    def current_stream(self, device: torch.device) -> PerDevice.Stream:
+        """Return the one stream of the device."""
+        return self.streams.setdefault(device, self.Stream(device))
+
+
+def test_a_batch_on_two_gpus_is_waited_for_on_both() -> None:
+    """Guards fault 7: only the first tensor's stream was waited for, so y on another GPU than x was a race."""
+    fake = PerDevice()
+    assert handover.entry_events((on_gpu(0), on_gpu(0)), fake) == ["event on cuda:0"]
+    events = handover.entry_events(((on_gpu(1), torch.zeros(1)), {"y": on_gpu(0)}), fake)
+    assert events == ["event on cuda:1", "event on cuda:0"]
+    assert handover.entry_events((torch.zeros(1), None), fake) == []
+
+    cuda = Fake()
+    ring, sources, batch = CudaStageInput(CPU, cuda), [cuda.Stream(), cuda.Stream()], TrainBatch(0, torch.ones(1), None)
+    for source in sources:
+        event = cuda.Event()
+        event.record(source)
+        batch.events.append(event)
+    ring.receive(batch)
+    assert all(source in ring.stream.knows for source in sources)
+
+
+def test_a_stage_on_the_cpu_waits_for_all_events() -> None:
+    waited: list[Any] = []
+
+    class Event:
+        def synchronize(self) -> None:
+            waited.append(self)
+
+    batch = TrainBatch(0, torch.ones(1), torch.ones(1))
+    batch.events = events = [Event(), Event()]
+    StageInput(CPU).receive(batch)
+    assert waited == events
+    assert not batch.events
+
+
+def test_what_the_caller_gets_is_ordered_after_the_last_stage_on_every_gpu() -> None:
+    fake, batch = PerDevice(), TrainBatch(0, None, None)
+    batch.losses = [{"a": on_gpu(0), "b": on_gpu(0)}, {"a": on_gpu(1)}, {"a": torch.zeros(())}]
+    batch.events = ["done"]
+    handover.sync_with_caller(batch, fake)
+    assert [stream.waited for stream in fake.streams.values()] == [["done"], ["done"]]
+    assert [len(stream.used) for stream in fake.streams.values()] == [2, 1]
 
 
 @pytest.fixture
@@ -363,7 +465,7 @@ def test_on_a_gpu_batches_that_are_there_already_are_equal_too() -> None:
 def test_a_worker_that_ends_waits_for_its_stream_and_lets_go_of_its_batches() -> None:
     """Guards a bug: after a failure the weights could be read while the stage's stream still wrote them."""
     fake = Fake()
-    ring = Ring(CPU, fake)
+    ring = CudaStageInput(CPU, fake)
 
     def work() -> None:
         with ring.computing():
@@ -380,7 +482,7 @@ def test_sources_of_which_only_some_need_staging(monkeypatch: pytest.MonkeyPatch
     """Guards a bug: with pinned inputs, as from a DataLoader, the first batch was an IndexError."""
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: len(self) == 3)
     monkeypatch.setattr(handover, "_room", unpinned(handover._room))
-    ring = Ring(CPU, Fake())
+    ring = CudaStageInput(CPU, Fake())
     for slot in ring._slots:
         slot._pin = True
     given = torch.arange(3.0), torch.arange(4.0), torch.arange(3.0), torch.arange(5.0)

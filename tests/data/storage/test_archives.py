@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -113,6 +114,22 @@ def test_a_damaged_archive_leaves_nothing_behind(tmp_path: Path, name: str) -> N
     with pytest.raises(DataError, match=f"{name}: cannot be unpacked"):
         unpack(bad, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_unpacked_files_get_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a")
+    info.mode = 0o4711
+    unpack(make_tar(tmp_path / "set.tar", {"a": info}), tmp_path)
+    (tmp_path / "new").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_a_python_that_cannot_unpack_a_tar_safely_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make_tar(tmp_path / "set.tar", {"a": b"1"})
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(DataError, match=r"use Python 3\.10\.12, 3\.11\.4 or newer"):
+        unpack(archive, tmp_path)
 
 
 def test_refuses_what_is_no_archive(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from data.dataset import Dataset
 from data.errors import DataError
 from data.text import docstrings as module
-from data.text.docstrings import docstrings
+from data.text.docstrings import load
 from data.text.load import load_text
-from data.text.readers import Corpus
+from data.text.source import Corpus
 from data.text.tokenization import basic_english
 
 
@@ -27,12 +27,12 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return docstrings().read()
+    return load(Path("unused")).read()
 
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Two small packages, `alphapkg` and `betapkg`, that are looked for in place of the real ones, and one absent."""
+    """Two small packages, `alphapkg` and `betapkg`, searched in place of the real ones, and a missing one."""
     shared = "This sentence about shared matters stands in both of the packages, word for word, and is dropped."
     for name, word in (("alphapkg", "apples"), ("betapkg", "bears")):
         folder = tmp_path / name
@@ -83,8 +83,8 @@ def test_two_readings_give_the_same_documents(real: Dataset, corpus: Corpus) -> 
 
 
 @pytest.mark.usefixtures("packages")
-def test_names_go_shared_texts_go_and_absent_packages_are_noted() -> None:
-    corpus = docstrings().read()
+def test_names_and_shared_texts_are_removed_and_absent_packages_are_noted() -> None:
+    corpus = load(Path("unused")).read()
     train, test = list(corpus.train), list(corpus.test)
     assert corpus.classes == ["alphapkg", "betapkg"]
     assert Counter(label for _, label in train) == {0: 4, 1: 4}
@@ -96,7 +96,7 @@ def test_names_go_shared_texts_go_and_absent_packages_are_noted() -> None:
 
 
 @pytest.mark.usefixtures("packages")
-def test_one_package_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_package_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PACKAGES", {"alphapkg": "a-dist", "absentpkg": "absent-dist"})
     with pytest.raises(DataError, match=r"fewer than 2 are installed.*pip install -r requirements.txt"):
-        docstrings()
+        load(tmp_path)

@@ -51,18 +51,18 @@ def test_look_up_of_missing_words_is_zero(root: Path, backend: str) -> None:
     assert torch.equal(found, torch.zeros(1, 5))
 
 
-def test_of_a_word_that_stands_twice_the_last_counts(tmp_path: Path, backend: str) -> None:
+def test_if_a_word_is_repeated_its_last_line_counts(tmp_path: Path, backend: str) -> None:
     path = tmp_path / "twice.txt"
     path.write_text("a 1 2\nb 3 4\na 5 6\n")
     assert get_vectors(["a", "b"], path, 2, backend=backend).tolist() == [[5.0, 6.0], [3.0, 4.0]]
 
 
-def test_words_that_stand_twice_are_counted(tmp_path: Path) -> None:
+def test_repeated_words_are_counted(tmp_path: Path) -> None:
     (tmp_path / "glove.6B.2d.txt").write_text("a 1 2\nb 3 4\na 5 6\na 7 8\nunwanted 1 1\nunwanted 1 1\n")
     vectors, notes = load_vectors(["a", "b"], 2, root=tmp_path, seed=0)
     assert vectors.tolist() == [[7.0, 8.0], [3.0, 4.0]]
     assert "2 lines of " in notes[1]
-    assert "repeat a word; the last one of each word counts" in notes[1]
+    assert "repeat a word; the last line of each word counts" in notes[1]
 
 
 def test_each_row_belongs_to_its_id(root: Path, backend: str) -> None:
@@ -112,7 +112,7 @@ def test_without_the_file_the_note_says_what_to_put_where(tmp_path: Path) -> Non
     assert 0.2 < float(vectors[1:].std()) < 0.6
 
 
-def test_a_file_that_knows_none_of_the_words_is_no_failure(root: Path, backend: str) -> None:
+def test_a_file_with_none_of_the_words_is_not_an_error(root: Path, backend: str) -> None:
     vectors, notes = load_vectors(["<pad>", "<unk>", "zyzzyva"], 5, root=root, seed=0, backend=backend)
     assert torch.isfinite(vectors).all()
     assert "0 of 1 words" in notes[0]
@@ -124,12 +124,12 @@ def test_a_file_that_knows_none_of_the_words_is_no_failure(root: Path, backend: 
         ("oil 1 2 3 4", "line 2: 4 numbers; expected 5"),
         ("oil 1 2 3 4 5 6", "line 2: 6 numbers; expected 5"),
         ("oil", "line 2: 0 numbers; expected 5"),
-        ("oil 1 2 x 4 5", "line 2: holds what is no finite number"),
-        ("unwanted 1 2 x 4 5", "line 2: holds what is no finite number"),
-        ("oil 1 2 nan 4 5", "line 2: holds what is no finite number"),
-        ("unwanted 1 2 inf 4 5", "line 2: holds what is no finite number"),
-        ("oil 1 2 1e99 4 5", "line 2: holds what is no finite number"),
-        ("oil 1 2 1.2.3 4 5", "line 2: holds what is no finite number"),
+        ("oil 1 2 x 4 5", "line 2: not all values are finite numbers"),
+        ("unwanted 1 2 x 4 5", "line 2: not all values are finite numbers"),
+        ("oil 1 2 nan 4 5", "line 2: not all values are finite numbers"),
+        ("unwanted 1 2 inf 4 5", "line 2: not all values are finite numbers"),
+        ("oil 1 2 1e99 4 5", "line 2: not all values are finite numbers"),
+        ("oil 1 2 1.2.3 4 5", "line 2: not all values are finite numbers"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, second_line: str, reason: str) -> None:
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, second_line: str,
     assert str(path) in str(caught.value)
 
 
-def test_a_word2vec_header_is_passed_over(tmp_path: Path) -> None:
+def test_a_word2vec_header_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "glove.6B.3d.txt"
     path.write_text("1 3\nthe 1 2 3\n")
     assert get_vectors(["the", "1"], path, 3).tolist() == [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]

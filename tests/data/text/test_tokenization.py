@@ -1,4 +1,4 @@
-"""The tokenizer and the vocabulary, against what torchtext 0.18.0 returned and, where it loads, against itself."""
+"""The tokenizer and the vocabulary, compared with what torchtext 0.18.0 returned, and with torchtext if it loads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_equal_counts_are_in_lexicographic_order(tools: TextBackend) -> None:
     assert vocabulary.get_itos() == ["<pad>", "<unk>", "c", "Z", "a", "b", "é"]
 
 
-def test_a_special_in_a_text_stands_in_the_vocabulary_once(tools: TextBackend) -> None:
+def test_a_special_in_a_text_is_in_the_vocabulary_once(tools: TextBackend) -> None:
     vocabulary = tools.build_vocabulary([["<unk>", "<unk>", "a", "a", "b"]], max_tokens=4)
     assert vocabulary.get_itos() == ["<pad>", "<unk>", "a"]
 
@@ -79,7 +79,7 @@ def test_unknown_backend_is_refused() -> None:
     ("failure", "reason"),
     [(ModuleNotFoundError("torchtext"), "is not installed"), (OSError("undefined symbol"), "does not load with")],
 )
-def test_without_torchtext_auto_is_builtin_and_asking_for_it_says_the_remedy(
+def test_without_torchtext_auto_is_builtin_and_a_request_for_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, failure: Exception, reason: str
 ) -> None:
     def fail() -> None:

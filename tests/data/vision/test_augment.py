@@ -145,6 +145,28 @@ def test_channel_stats_refuse_text() -> None:
         channel_stats(Split(tokens, torch.zeros(2, dtype=torch.long), torch.arange(2)))
 
 
+def test_constants_are_built_once_per_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each copy of one to a GPU would wait for it; "meta" stands in for the GPU."""
+    moved: list[object] = []
+    real = Tensor.to
+
+    def to(tensor: Tensor, *target: object, **options: object) -> Tensor:
+        moved.append(target)
+        return real(tensor, *target, **options)  # type: ignore[call-overload,no-any-return]
+
+    def refuse(*_: object, **__: object) -> Tensor:
+        raise AssertionError("a constant is built from Python numbers at every batch")
+
+    strong, images = transform("strong"), noise(4, 3, 16, 16)
+    monkeypatch.setattr(Tensor, "new_tensor", refuse)
+    monkeypatch.setattr(torch, "tensor", refuse)
+    strong(images, seeded(0))
+    monkeypatch.setattr(Tensor, "to", to)
+    for _ in range(3):
+        strong(images.to("meta"), None)
+    assert moved == [("meta",), *[(torch.device("meta"),)] * 3, ("meta",), ("meta",)]
+
+
 def test_every_data_set_has_a_default_and_others_are_refused() -> None:
     chosen = {name: default_augmentation(name) for name in VISION}
     assert set(chosen.values()) <= set(AUGMENTATIONS)

@@ -1,131 +1,36 @@
-"""fashionMNIST and digits, the names, and what holds for every vision data set. No network, no GPU."""
+"""What holds for every vision data set, and a data set from outside the packages. No network, no GPU."""
 
 from __future__ import annotations
 
-import gzip
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import data
-from data import DataError, Dataset, canonical, load_vision
-from data import download as download_module
-from data.download import RESOURCES
+from data import DataError, load_vision
+from data.vision.augment import default_augmentation
+
+PLUGIN = """
+import torch
+from data import DatasetEntry, register_dataset
+from data.vision.images import Images
 
 
-def load(name: str, root: Path, **options: int | None) -> Dataset:
+def load(root, image_size):
+    images = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 6, 9).contiguous()
+    (root / "seen").write_text(str(image_size))
+    return Images(["even", "odd"], (images, torch.arange(12) % 2), (images[:4], torch.arange(4) % 2), ["striped: ok"])
+
+
+register_dataset(DatasetEntry("stripes", "vision", "stripes in 2 classes", load, augmentation="basic", image_size=8))
+"""
+
+
+def load(name: str, root: Path, **options: int | None) -> data.Dataset:
     return load_vision(name, root=root, val_fraction=0.25, seed=0, **options)
-
-
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
-
-def idx(array: np.ndarray) -> bytes:
-    return np.array([0x800 + array.ndim, *array.shape], ">u4").tobytes() + array.tobytes()
-
-
-def fashion(folder: Path, *, rows: int = 10, zipped: bool = True) -> np.ndarray:
-    folder.mkdir(parents=True, exist_ok=True)
-    images = rng().integers(0, 256, (rows, 28, 28), np.uint8)
-    for stem in STEMS:
-        content = idx(images if "images" in stem else np.arange(rows, dtype=np.uint8) % 10)
-        path = folder / (f"{stem}.gz" if zipped else stem)
-        path.write_bytes(gzip.compress(content, 1) if zipped else content)
-    return images
-
-
-@pytest.mark.parametrize("folder", ["FashionMNIST/raw", "."])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_fashion_mnist_is_found_in_either_place_plain_or_zipped(tmp_path: Path, folder: str, zipped: bool) -> None:
-    expected = fashion(tmp_path / folder, zipped=zipped)
-    loaded = load("fashionmnist", tmp_path, image_size=28)
-    assert loaded.name == "fashionMNIST"
-    assert torch.equal(loaded.test.inputs, torch.from_numpy(expected)[:, None])  # type: ignore[arg-type]
-    assert loaded.test.labels.tolist() == list(range(10))
-    assert load("fashionMNIST", tmp_path).test.inputs.shape == (10, 1, 32, 32)  # type: ignore[union-attr]
-
-
-def test_only_the_missing_file_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fashion(tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    asked: list[str] = []
-
-    def download(name: str, file: download_module.RemoteFile, path: Path) -> None:
-        asked.append(file.url)
-        raise DataError(f"{name}: no network in a test")
-
-    monkeypatch.setattr(download_module, "_download", download)
-    with pytest.raises(DataError, match="no network"):
-        load("fashionMNIST", tmp_path)
-    assert len(asked) == 1
-    assert asked[0].endswith("t10k-labels-idx1-ubyte.gz")
-
-
-IMAGES = idx(np.zeros((10, 28, 28), np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b"", "is not an idx file"),
-        (b"<html>quota exceeded</html>", "is not an idx file"),
-        (idx(np.zeros(10, np.uint8)), "is not an idx file of bytes in 3 dimensions"),
-        (IMAGES[:-1], "holds fewer than the 7840 bytes"),
-        (IMAGES + b"x", "holds more than the 7840 bytes"),
-        (gzip.compress(IMAGES, mtime=0)[:-20], "cannot be read"),
-        (b"\x1f\x8bnot gzip", "cannot be read"),
-    ],
-)
-def test_a_file_that_is_not_idx_is_named(tmp_path: Path, content: bytes, told: str) -> None:
-    fashion(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
-    with pytest.raises(DataError, match=rf"train-images-idx3-ubyte\.gz: {told}"):
-        load("fashionMNIST", tmp_path)
-
-
-def test_images_and_labels_must_be_as_many(tmp_path: Path) -> None:
-    fashion(tmp_path)
-    (tmp_path / STEMS[1]).write_bytes(idx(np.zeros(9, np.uint8)))
-    (tmp_path / f"{STEMS[1]}.gz").unlink()
-    with pytest.raises(DataError, match="10 images but 9 labels"):
-        load("fashionMNIST", tmp_path)
-    for stem in STEMS[:2]:
-        shape = (0, 28, 28) if "images" in stem else (0,)
-        (tmp_path / f"{stem}.gz").write_bytes(gzip.compress(idx(np.zeros(shape, np.uint8))))
-        (tmp_path / stem).unlink(missing_ok=True)
-    with pytest.raises(DataError, match=r"fashionMNIST train set .*holds no images"):
-        load("fashionMNIST", tmp_path)
-
-
-def test_digits_need_nothing_and_their_test_set_never_varies(tmp_path: Path) -> None:
-    one = load("digits", tmp_path)
-    two = load_vision("DIGITS", root=tmp_path, val_fraction=0.1, seed=7, limit_train=100)
-    assert list(tmp_path.iterdir()) == []
-    assert isinstance(one.test.inputs, torch.Tensor)
-    assert one.test.inputs.shape[1:] == (1, 16, 16)
-    assert torch.equal(one.test.inputs, two.test.inputs)  # type: ignore[arg-type]
-    assert torch.equal(one.test.labels, two.test.labels)
-    assert len(two.train) == 100
-    counts = one.test.labels.bincount()
-    assert len(one.train.labels) + len(one.test.labels) == 1797
-    assert 35 <= int(counts.min()) <= int(counts.max()) <= 37  # a fifth of each class
-    native = load("digits", tmp_path, image_size=8).train.inputs
-    assert isinstance(native, torch.Tensor)
-    assert (int(native.min()), int(native.max())) == (0, 255)
-    assert len(set(native.flatten().tolist())) == 17
-
-
-def test_digits_of_train_are_not_in_test(tmp_path: Path) -> None:
-    loaded = load("digits", tmp_path, image_size=8)
-    train = {bytes(image.numpy().tobytes()) for image in loaded.train.inputs}
-    test = {bytes(image.numpy().tobytes()) for image in loaded.test.inputs}
-    assert not train & test
 
 
 def test_a_size_below_one_pixel_is_refused(tmp_path: Path) -> None:
@@ -133,17 +38,54 @@ def test_a_size_below_one_pixel_is_refused(tmp_path: Path) -> None:
         load("digits", tmp_path, image_size=0)
 
 
-def test_names_are_told_apart_and_the_nearest_is_named() -> None:
-    assert canonical(" TinyImageNet ", "vision") == "tinyImageNet"
-    assert canonical("AGNEWS", "text") == "agnews"
-    with pytest.raises(DataError, match=r"unknown vision data set 'tinyimagnet': did you mean tinyImageNet\? Known: "):
-        canonical("tinyimagnet", "vision")
-    with pytest.raises(DataError, match=r"Known: agnews, dbpedia, imdb, docstrings$"):
-        canonical("xyz", "text")
-    with pytest.raises(DataError, match=r"agnews is not a vision data set: use nlpmain\.py"):
-        canonical("agnews", "vision")
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_data_set_is_one_file_outside_the_packages(tmp_path: Path) -> None:
+    file = tmp_path / "stripes.py"
+    file.write_text(PLUGIN)
+    exec(compile(PLUGIN, str(file), "exec"), {"__name__": "stripes"})
+    loaded = load("STRIPES", tmp_path)
+    assert (loaded.name, loaded.classes, loaded.notes) == ("stripes", ["even", "odd"], ["striped: ok"])
+    assert (tmp_path / "seen").read_text() == "8"
+    assert isinstance(loaded.train.inputs, torch.Tensor)
+    assert loaded.train.inputs.shape == (12, 2, 8, 8)
+    assert loaded.train.inputs.dtype == torch.uint8
+    assert (len(loaded.train), len(loaded.val), len(loaded.test)) == (9, 3, 4)
+    for split in (loaded.train, loaded.val):
+        images, labels = split.rows(torch.arange(len(split)))
+        assert torch.equal(images[:, 0, 0, 0].long() % 2, labels)  # type: ignore[call-overload]
+    assert default_augmentation("stripes") == "basic"
 
 
-def test_every_name_can_be_loaded_or_fetched() -> None:
-    embedded = {"digits", "docstrings"}
-    assert {*data.VISION, *data.TEXT} - embedded == set(RESOURCES) - {"glove"}
+def good() -> dict[str, Any]:
+    labeled = (torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.zeros(6, dtype=torch.long))
+    return {"classes": ["a", "b"], "train": labeled, "test": labeled}
+
+
+@pytest.mark.usefixtures("forget_plugins")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda ok: None, r"its load function returned NoneType; expected data\.Images"),
+        (
+            lambda ok: {"train": (ok["train"][0].float(), ok["train"][1])},
+            r"the images are float32 \(6, 1, 4, 4\); expec",
+        ),
+        (
+            lambda ok: {"test": (ok["test"][0][:, 0], ok["test"][1])},
+            r"mine test set .* the images are uint8 \(6, 4, 4\)",
+        ),
+        (lambda ok: {"train": (ok["train"][0], ok["train"][1].int())}, r"the labels are int32 \(6,\); expected int64"),
+        (lambda ok: {"train": (ok["train"][0], ok["train"][1][:5])}, "6 images but 5 labels"),
+        (lambda ok: {"train": (ok["train"][0], ok["train"][1] + 2)}, r"a label is outside 0\.\.1"),
+        (lambda ok: {"test": (ok["test"][0].repeat(1, 3, 1, 1), ok["test"][1])}, "1 channels and test images 3"),
+    ],
+)
+def test_a_loader_that_returns_something_else_is_refused_with_what_is_expected(
+    tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None], reason: str
+) -> None:
+    changes = change(good())
+    found = None if changes is None else data.Images(**{**good(), **changes})
+    data.register_dataset(data.DatasetEntry("mine", "vision", "mine", lambda root, image_size: found))
+    with pytest.raises(DataError, match=reason) as caught:
+        load("mine", tmp_path)
+    assert "\n" not in str(caught.value)

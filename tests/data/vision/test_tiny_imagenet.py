@@ -15,8 +15,8 @@ from PIL import Image
 from data import DataError, Dataset, load_vision
 from data.vision import tiny_imagenet
 
-COLOURS = {"n01": (250, 10, 10), "n02": (10, 250, 10), "n03": (10, 10, 250)}
-GREY = (120, 120, 120)
+COLORS = {"n01": (250, 10, 10), "n02": (10, 250, 10), "n03": (10, 10, 250)}
+GRAY = (120, 120, 120)
 
 
 def load(root: Path, image_size: int | None = None) -> Dataset:
@@ -30,21 +30,25 @@ def paint(path: Path, color: tuple[int, int, int], size: int = 64) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """Three classes of four images, a gray one among them; val in one folder, its names in no order of class."""
+    """Three classes of four images, a gray one among them; all of val in one folder, not sorted by class."""
     folder = tmp_path / "tiny-imagenet-200"
-    for wnid, color in COLOURS.items():
+    for wnid, color in COLORS.items():
         for number in range(4):
             paint(folder / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", color)
         (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("n01_0.JPEG\t0\t0\t1\t1\n")
-    Image.new("L", (64, 64), GREY[0]).save(folder / "train/n02/images/n02_3.JPEG", "JPEG")
+    Image.new("L", (64, 64), GRAY[0]).save(folder / "train/n02/images/n02_3.JPEG", "JPEG")
     lines = []
     for number, wnid in enumerate(["n03", "n01", "n02", "n01"]):
-        paint(folder / "val/images" / f"val_{number}.JPEG", COLOURS[wnid])
+        paint(folder / "val/images" / f"val_{number}.JPEG", COLORS[wnid])
         lines.append(f"val_{number}.JPEG\t{wnid}\t0\t0\t62\t62\n")
     (folder / "val/val_annotations.txt").write_text("".join(reversed(lines)))
     (folder / "wnids.txt").write_text("n02\nn01\nn03\n")
     (folder / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tEgyptian cat\nn99\tentity\n")
     return tmp_path
+
+
+def leftovers(root: Path) -> list[str]:
+    return [path.name for path in (root / ".cache").glob("*") if path.suffix != ".npy" and path.name != ".lock"]
 
 
 def near(image: torch.Tensor, color: tuple[int, int, int]) -> bool:
@@ -62,7 +66,7 @@ def test_tiny_imagenet_labels_are_those_of_the_annotations(tiny: Path) -> None:
     wnids = ["n02", "n01", "n03"]
     assert sorted(loaded.test.labels.tolist()) == [0, 1, 1, 2]
     for image, label in zip(images, loaded.test.labels.tolist(), strict=True):
-        assert near(image, COLOURS[wnids[label]])
+        assert near(image, COLORS[wnids[label]])
 
 
 def test_tiny_imagenet_train_images_go_with_their_folder_and_gray_becomes_rgb(tiny: Path) -> None:
@@ -73,18 +77,18 @@ def test_tiny_imagenet_train_images_go_with_their_folder_and_gray_becomes_rgb(ti
     assert len(held_labels) == 3
     grays = 0
     for image, label in zip(torch.cat([images, held]), [*labels.tolist(), *held_labels.tolist()], strict=True):  # type: ignore[list-item]
-        if near(image, GREY):
+        if near(image, GRAY):
             grays += 1
             assert label == 0
         else:
-            assert near(image, COLOURS[["n02", "n01", "n03"][label]])
+            assert near(image, COLORS[["n02", "n01", "n03"][label]])
     assert grays == 1
 
 
 def test_tiny_imagenet_is_decoded_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(tiny)
     assert first.notes == []
-    assert not list((tiny / ".cache").glob("*.part"))
+    assert leftovers(tiny) == []
     monkeypatch.setattr(tiny_imagenet, "_decode", lambda *_: pytest.fail("decoded again"))
     second = load(tiny)
     assert torch.equal(first.train.inputs, second.train.inputs)  # type: ignore[arg-type]
@@ -101,11 +105,13 @@ def test_tiny_imagenet_decodes_again_when_a_file_or_the_size_changes(tiny: Path)
     assert load(tiny, image_size=64).test.inputs.shape == (4, 3, 64, 64)  # type: ignore[union-attr]
 
 
-def test_a_damaged_cache_is_written_anew(tiny: Path) -> None:
+def test_a_damaged_cache_is_written_again(tiny: Path) -> None:
     before = load(tiny).test.inputs.clone()  # type: ignore[union-attr]
     for file in (tiny / ".cache").glob("*.npy"):
         file.write_bytes(file.read_bytes()[:200])
+        (tiny / ".cache" / f".{file.name}.123-abc.tmp").write_bytes(b"of a run that was killed")
     assert torch.equal(load(tiny).test.inputs, before)  # type: ignore[arg-type]
+    assert leftovers(tiny) == []
 
 
 def test_the_cache_is_never_written_through_the_map(tiny: Path) -> None:
@@ -115,12 +121,12 @@ def test_the_cache_is_never_written_through_the_map(tiny: Path) -> None:
     assert int(load(tiny).test.inputs.max()) > 0  # type: ignore[union-attr]
 
 
-def test_where_no_cache_can_be_written_images_are_held_in_memory_and_it_is_said(tiny: Path) -> None:
+def test_without_a_cache_images_are_held_in_memory_and_a_note_says_so(tiny: Path) -> None:
     (tiny / ".cache").write_text("a file where the folder should be")
     loaded = load(tiny)
     assert len(loaded.train.labels) == 12
     assert len(loaded.notes) == 2
-    assert "decoded anew in every run" in loaded.notes[0]
+    assert "every run decodes the images again" in loaded.notes[0]
 
 
 @pytest.mark.parametrize("inner", ["images", "."])
@@ -138,10 +144,10 @@ def test_tiny_imagenet_takes_a_val_set_sorted_into_class_folders(
         (val / "val_annotations.txt").unlink()
     loaded = load(tiny)
     assert loaded.test.labels.tolist() == [0, 1, 1, 2]
-    assert near(loaded.test.inputs[3], COLOURS["n03"])
+    assert near(loaded.test.inputs[3], COLORS["n03"])
 
 
-def test_a_class_that_wnids_does_not_list_is_left_out_and_it_is_said(tiny: Path) -> None:
+def test_a_class_that_wnids_does_not_list_is_left_out_with_a_note(tiny: Path) -> None:
     folder = tiny / "tiny-imagenet-200"
     (folder / "wnids.txt").write_text("n01\nn02\n")
     lines = (folder / "val/val_annotations.txt").read_text().splitlines(keepends=True)
@@ -173,7 +179,7 @@ def link_to_nowhere(folder: Path) -> None:
 
 
 def bomb(folder: Path) -> None:
-    """A picture that says it has 10^10 pixels."""
+    """An image whose header says that it has 10^10 pixels."""
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -198,7 +204,7 @@ def missing_image(folder: Path) -> None:
 
 
 def missing_annotation(folder: Path) -> None:
-    paint(folder / "val/images/val_8.JPEG", GREY)
+    paint(folder / "val/images/val_8.JPEG", GRAY)
 
 
 def double_annotation(folder: Path) -> None:
@@ -223,7 +229,7 @@ def double_wnid(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (truncate, r"n01_2\.JPEG: damaged image"),
         (no_image, r"n01_2\.JPEG: damaged image"),
@@ -241,9 +247,9 @@ def double_wnid(folder: Path) -> None:
         (double_wnid, r"wnids\.txt, line 4: n02 is listed twice"),
     ],
 )
-def test_faults_of_tiny_imagenet_are_named(tiny: Path, spoil: Callable[[Path], None], told: str) -> None:
+def test_faults_of_tiny_imagenet_are_named(tiny: Path, spoil: Callable[[Path], None], message: str) -> None:
     spoil(tiny / "tiny-imagenet-200")
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load(tiny)
     assert "\n" not in str(caught.value)
-    assert not list((tiny / ".cache").glob("*.part"))
+    assert leftovers(tiny) == []

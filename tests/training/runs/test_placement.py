@@ -20,7 +20,7 @@ from ...ALPackage.hooked import assert_equal, hooked, nothing, pairs, snapshot
 
 MS = (4.0, 3.0, 2.0, 1.0)
 BATCH = pairs(1)[0]
-Asked = list[tuple[Any, int, str]]
+Asked = list[tuple[Any, int, list[str]]]
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def stack() -> ALStack:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, device) asked for."""
+    """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, devices) asked for."""
     calls: Asked = []
 
-    def measure(stack: ALStack, batch: Any, *, threads: int, device: torch.device | None) -> list[LayerCost]:
-        calls.append((batch, threads, str(device or [layer.placement for layer in stack])))
+    def measure(stack: ALStack, batch: Any, *, threads: int, devices: list[torch.device]) -> list[LayerCost]:
+        calls.append((batch, threads, [str(device) for device in devices]))
         return [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**30) for name, ms in zip(stack.names, MS, strict=True)]
 
     monkeypatch.setattr(placing, "measure", measure)
@@ -64,7 +64,7 @@ def test_auto_follows_the_costs(
     assert placed.names == [f"cpu:{stage}" for stage, size in enumerate(stages) for _ in range(size)]
     assert placed.plan is not None
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, threads, "cpu:0")]
+    assert asked == [(BATCH, threads, ["cpu:0"] * 4)]
 
 
 def test_the_sequential_schedule_needs_one_device_and_no_measuring(
@@ -100,7 +100,7 @@ def test_a_list_is_obeyed_and_its_plan_says_what_to_expect(
     assert placed.plan.sizes == tuple(stages)
     assert [str(device) for device in placed.plan.per_layer_devices] == devices
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, 1, str([torch.device(name) for name in devices]))], "each layer where it will be"
+    assert asked == [(BATCH, 1, devices)], "each layer where it will be"
 
 
 def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
@@ -177,5 +177,5 @@ def test_the_costs_are_measured_with_the_arithmetic_of_the_run(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_mixed_list_every_layer_is_measured_on_its_own_device(stack: ALStack) -> None:
     placed = place(stack, BATCH, make_spec(devices=("cpu", "cpu", "cuda:0", "cuda:0")))
-    assert [layer.device.type for layer in stack] == ["cpu", "cpu", "cuda", "cuda"]
     assert placed.names == ["cpu", "cpu", "cuda:0", "cuda:0"]
+    assert placed.plan is not None

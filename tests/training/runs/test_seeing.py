@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 from ALPackage import AL
-from ALPackage.stage.batch import Batch
+from ALPackage.stage.batch import TrainBatch
 from ALPackage.stage.step import Step
 from tests.training.report.test_tensorboard import scalars
 
@@ -33,15 +33,15 @@ def meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     together = threading.Barrier(2)
     lower: list[AL] = []
-    enter, work = Step.enter, AL.backward_and_update
+    prepare, work = Step.prepare, AL.backward_and_update
 
-    def entering(self: Step, name: str, layer: AL, batch: Batch) -> None:
+    def preparing(self: Step, name: str, layer: AL, batch: TrainBatch) -> None:
         if self.trace is not None and batch.number == 0:
             if name == "conv_1":
                 lower.append(layer)
             if name == "conv_2":
                 together.wait(30)
-        enter(self, name, layer, batch)
+        prepare(self, name, layer, batch)
 
     def working(self: AL) -> None:
         if self in lower:
@@ -49,7 +49,7 @@ def meet(monkeypatch: pytest.MonkeyPatch) -> None:
             together.wait(30)
         work(self)
 
-    monkeypatch.setattr(Step, "enter", entering)
+    monkeypatch.setattr(Step, "prepare", preparing)
     monkeypatch.setattr(AL, "backward_and_update", working)
 
 

@@ -1,0 +1,1 @@
+"""Two checkouts that must compute the same numbers (see README.md)."""

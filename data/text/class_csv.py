@@ -1,0 +1,69 @@
+"""The format that AG News and DBpedia share: `train.csv` and `test.csv` with rows of class, title, text."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..download import fetch
+from ..errors import DataError
+from ..resource import Resource
+from .records import read_lines, read_records
+from .source import Corpus, Document, Source
+
+# AG News lost the ampersands of its entities to a space (` #39;`, `AT amp;T`). A bare name counts as an entity
+# only if it is one of these, so that ` rise;` stays a word.
+_NAMES = "quot|amp|lt|gt|nbsp|apos|hellip|mdash|ndash|lsquo|rsquo|ldquo|rdquo"
+_BARE_ENTITY = re.compile(rf"(?:^| )(#\d{{1,7}}|#x[0-9a-fA-F]{{1,6}}|{_NAMES});")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]\w{1,7});")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+
+
+def load_class_csv(root: Path, resource: Resource, classes: list[str]) -> Source:
+    """Find the two files in the resource's folder under `root`, and download them if neither is there.
+
+    A class is a number from 1 on. A `classes.txt` in the folder names the classes instead of `classes`. Title and text
+    are joined by a space and cleaned (see `clean`). Raises DataError if a file is missing.
+    """
+    folder = root / resource.result
+    files = [folder / f"{part}.csv" for part in ("train", "test")]
+    if not any(file.is_file() for file in files):
+        fetch(resource, root)
+    missing = [file for file in files if not file.is_file()]
+    if len(missing) == len(files):
+        raise DataError(f"{resource.name}: {resource.result}/ in {root} has no train.csv and test.csv; put them there")
+    if missing:  # a user's file and a downloaded one may not belong together
+        raise DataError(f"{missing[0]}: not found; put the official file there, beside the other one")
+    names = folder / "classes.txt"
+    if names.is_file():
+        classes = [line.strip() for line in read_lines(names) if line.strip()]
+        files.append(names)
+
+    def read() -> Corpus:
+        return Corpus(list(classes), _documents(files[0], len(classes)), _documents(files[1], len(classes)))
+
+    return Source([resource.name, *files], read)
+
+
+def clean(text: str) -> str:
+    """Return `text` without the artifacts of AG News and DBpedia.
+
+    `\\$` becomes `$`, any other backslash (it stands for a line break) a space; entities are decoded, with their
+    ampersand (`&lt;`) or with a space in its place (` #39;`, `AT amp;T`); markup tags become a space.
+    """
+    text = text.replace("\\$", "$").replace("\\", " ")
+    text = _ENTITY.sub(lambda match: html.unescape(match[0]), _BARE_ENTITY.sub(r"&\1;", text))
+    return _TAG.sub(" ", text)
+
+
+def _documents(path: Path, classes: int) -> Iterator[Document]:
+    for line, row in read_records(path):
+        if len(row) != 3:
+            raise DataError(f"{path} line {line}: {len(row)} columns; expected 3: class, title, text")
+        label = row[0].strip()
+        # A class has a few digits, and Python refuses to convert a number of thousands of them.
+        if not (label.isascii() and label.isdigit() and len(label) < 9 and 1 <= int(label) <= classes):
+            raise DataError(f"{path} line {line}: class {label[:40]!r}; expected a number from 1 to {classes}")
+        yield clean(f"{row[1]} {row[2]}"), int(label) - 1

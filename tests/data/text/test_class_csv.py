@@ -1,0 +1,102 @@
+"""AG News and DBpedia: their csv files, good and bad, and what is cleaned out of them. No network, no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import DataError
+from data.text.class_csv import clean
+from tests.data.text.samples import WORDS, decode, load, row, write_csv
+
+
+def test_class_names_are_the_files_own_where_it_has_them(tmp_path: Path, agnews: Path) -> None:
+    assert load("agnews", agnews).classes == ["World", "Sports", "Business", "Sci/Tech"]
+    (agnews / "ag_news_csv" / "classes.txt").write_text("a\nb\nc\nd\n\n")
+    assert load("agnews", agnews).classes == ["a", "b", "c", "d"]
+    train = "".join(row(14, "Book", f"text {i}") for i in range(5))
+    write_csv(tmp_path / "dbpedia_csv", train, row(14, "Book", "text"))
+    data = load("dbpedia", tmp_path)
+    assert data.classes[13] == "WrittenWork"
+    assert set(data.train.labels.tolist()) == {13}
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        (r"fined \$1.35 Million", "fined $1.35 Million"),
+        (r"Wall Street's dwindling\band of", "Wall Street's dwindling band of"),
+        (r"end.\\Next", "end.  Next"),
+        ("Messier #39;s lawyer", "Messier's lawyer"),
+        (" quot;I am quot; he", '"I am" he'),
+        ("AT amp;T and S&amp;P", "AT&T and S&P"),
+        ("costs  #36;5", "costs $5"),
+        ("rate &lt;b&gt;...&lt;/b&gt; TORONTO", "rate  ...  TORONTO"),
+        (" lt;b gt;bold", " bold"),
+        ("caf&eacute; &#233;", "café é"),
+        ("Shares Rise; R&B; 3 < 4 > 2", "Shares Rise; R&B; 3 < 4 > 2"),
+    ],
+)
+def test_known_artifacts_are_cleaned(raw: str, cleaned: str) -> None:
+    assert clean(raw) == cleaned
+
+
+GOOD = b'"1","a","b"\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (GOOD + b'"5","a","b"\n', "line 2: class '5'; expected a number from 1 to 4"),
+        (GOOD + b'"0","a","b"\n', "line 2: class '0'"),
+        (GOOD + b'"' + b"1" * 5000 + b'","a","b"\n', "line 2: class '1111"),
+        ("\ufeff".join(["", '"1","a","b"\n']).encode("utf-16"), "line 1: "),
+        (b"Class Index,Title,Description\n", "line 1: class 'Class Index'"),
+        (GOOD + b'"1","a"\n', "line 2: 2 columns; expected 3"),
+        (GOOD + b'"1","a","b","c"\n', "line 2: 4 columns; expected 3"),
+        (GOOD + b'"1","a\x00","b"\n', "line 2: a NUL byte"),
+        (GOOD + b'"1","caf\xe9","b"\n', "line 2: not UTF-8"),
+        (GOOD + b'"1","a","the end is mis', "line 2: unexpected end of data"),
+        (GOOD + b'"1","a"x,"b"\n', "line 2: "),
+        (b"", "the train set has no documents"),
+    ],
+)
+def test_a_damaged_csv_is_named_with_its_line(agnews: Path, content: bytes, reason: str) -> None:
+    file = agnews / "ag_news_csv" / "train.csv"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        load("agnews", agnews)
+    assert reason.startswith("the") or str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_class(agnews: Path) -> None:
+    file = agnews / "ag_news_csv" / "train.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(load("agnews", agnews).train) == 8
+
+
+def test_one_file_of_two_is_not_mixed_with_a_download(agnews: Path) -> None:
+    (agnews / "ag_news_csv" / "test.csv").unlink()
+    with pytest.raises(DataError, match=r"test\.csv: not found"):
+        load("agnews", agnews)
+
+
+def test_absent_files_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(resource: Any, root: Path) -> None:
+        assert (resource.name, root) == ("agnews", tmp_path)
+        write_csv(root / "ag_news_csv", "".join(row(1, "a", str(i)) for i in range(5)), row(2, "a", "b"))
+
+    monkeypatch.setattr("data.text.class_csv.fetch", fetch)
+    assert len(load("agnews", tmp_path).test) == 1
+
+
+def test_documents_are_cut_and_joined_from_title_and_text(agnews: Path) -> None:
+    position = 0
+    number = int(load("agnews", agnews).train.index[position])
+    word = WORDS[number]
+    assert decode(load("agnews", agnews), "train", position) == f"title {word} body of {word} , here .".split()
+    assert decode(load("agnews", agnews, max_len=3), "train", position) == ["title", word, "body"]
+    assert any("100.0 % of the training documents are longer" in n for n in load("agnews", agnews, max_len=3).notes)

@@ -1,0 +1,73 @@
+"""IMDb as a csv file and as folders, good and bad. No network, no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import DataError
+from tests.data.text.samples import decode, load
+
+
+def test_imdb_csv_is_split_in_half_the_same_way_for_every_seed(imdb: Path) -> None:
+    data, other = load("imdb", imdb), load("imdb", imdb, seed=1)
+    assert data.classes == ["negative", "positive"]
+    assert (len(data.test), len(data.train) + len(data.val)) == (10, 10)
+    assert any("2 repeated reviews removed, 20 of 22 kept" in note for note in data.notes)
+    assert any("10 reviews drawn with the constant seed 0 are test" in note for note in data.notes)
+    assert torch.equal(data.test.labels, other.test.labels)
+    assert not torch.equal(data.train.index, other.train.index)
+    words = decode(data, "train", 0)
+    assert words[0] == "review"
+    assert words[2:] == ["is", "not", "bad", "."]
+    assert int(words[1]) % 2 == int(data.train.labels[data.train.index[0]])
+
+
+def test_imdb_csv_may_have_a_space_in_its_name(imdb: Path) -> None:
+    (imdb / "IMDB_Dataset.csv").rename(imdb / "IMDB Dataset.csv")
+    assert len(load("IMDb", imdb).test) == 10
+
+
+def test_imdb_folders_keep_their_own_split(tmp_path: Path) -> None:
+    for part, n in (("train", 6), ("test", 2)):
+        for label in ("pos", "neg"):
+            folder = tmp_path / "aclImdb" / part / label
+            folder.mkdir(parents=True)
+            for i in range(n):
+                (folder / f"{i}_7.txt").write_text(f"{part} {label}\nwas<br />seen")
+    data = load("imdb", tmp_path)
+    assert (len(data.train) + len(data.val), len(data.test)) == (12, 4)
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    assert decode(data, "train", 0)[2:] == ["was", "seen"]
+    assert any("its own split" in note for note in data.notes)
+    bad = tmp_path / "aclImdb" / "test" / "pos" / "0_7.txt"
+    bad.write_bytes(b"fine\ncaf\xe9")
+    with pytest.raises(DataError, match=r"0_7\.txt line 2: not UTF-8"):
+        load("imdb", tmp_path)
+    for file in (tmp_path / "aclImdb" / "test" / "pos").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"pos: no \.txt reviews"):
+        load("imdb", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("text,label\na,positive\n", "line 1: columns 'text, label'; expected review,sentiment"),
+        ("", "line 1: columns ''"),
+        ("review,sentiment\na,positive\nb,mixed\n", "line 3: sentiment 'mixed'; expected positive or negative"),
+        ("review,sentiment\na,b,positive\n", "line 2: 3 columns; expected 2"),
+    ],
+)
+def test_a_damaged_imdb_csv_is_named_with_its_line(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "IMDB_Dataset.csv").write_text(content)
+    with pytest.raises(DataError, match=reason):
+        load("imdb", tmp_path)
+
+
+def test_missing_imdb_says_what_to_put_where(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"IMDB_Dataset\.csv") as caught:
+        load("imdb", tmp_path)
+    assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,101 @@
+"""fashionMNIST in either place, zipped or plain, good and bad. No network, no GPU."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import DataError, Dataset, load_vision
+from data import download as download_module
+
+
+def load(name: str, root: Path, **options: int | None) -> Dataset:
+    return load_vision(name, root=root, val_fraction=0.25, seed=0, **options)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def idx(array: np.ndarray) -> bytes:
+    return np.array([0x800 + array.ndim, *array.shape], ">u4").tobytes() + array.tobytes()
+
+
+def fashion(folder: Path, *, rows: int = 10, zipped: bool = True) -> np.ndarray:
+    folder.mkdir(parents=True, exist_ok=True)
+    images = rng().integers(0, 256, (rows, 28, 28), np.uint8)
+    for stem in STEMS:
+        content = idx(images if "images" in stem else np.arange(rows, dtype=np.uint8) % 10)
+        path = folder / (f"{stem}.gz" if zipped else stem)
+        path.write_bytes(gzip.compress(content, 1) if zipped else content)
+    return images
+
+
+@pytest.mark.parametrize("folder", ["FashionMNIST/raw", "."])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_fashion_mnist_is_found_in_either_place_plain_or_zipped(tmp_path: Path, folder: str, zipped: bool) -> None:
+    expected = fashion(tmp_path / folder, zipped=zipped)
+    loaded = load("fashionmnist", tmp_path, image_size=28)
+    assert loaded.name == "fashionMNIST"
+    assert torch.equal(loaded.test.inputs, torch.from_numpy(expected)[:, None])  # type: ignore[arg-type]
+    assert loaded.test.labels.tolist() == list(range(10))
+    assert load("fashionMNIST", tmp_path).test.inputs.shape == (10, 1, 32, 32)  # type: ignore[union-attr]
+
+
+def test_only_the_missing_file_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fashion(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    asked: list[str] = []
+
+    def download(name: str, file: download_module.RemoteFile, path: Path) -> None:
+        asked.append(file.url)
+        raise DataError(f"{name}: no network in a test")
+
+    monkeypatch.setattr(download_module, "_download", download)
+    with pytest.raises(DataError, match="no network"):
+        load("fashionMNIST", tmp_path)
+    assert len(asked) == 1
+    assert asked[0].endswith("t10k-labels-idx1-ubyte.gz")
+
+
+IMAGES = idx(np.zeros((10, 28, 28), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not an idx file"),
+        (b"<html>quota exceeded</html>", "is not an idx file"),
+        (idx(np.zeros(10, np.uint8)), "is not an idx file of bytes in 3 dimensions"),
+        (IMAGES[:-1], "holds fewer than the 7840 bytes"),
+        (IMAGES + b"x", "holds more than the 7840 bytes"),
+        (gzip.compress(IMAGES, mtime=0)[:-20], "cannot be read"),
+        (b"\x1f\x8bnot gzip", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_idx_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    fashion(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match=rf"train-images-idx3-ubyte\.gz: {message}"):
+        load("fashionMNIST", tmp_path)
+
+
+def test_images_and_labels_must_be_as_many(tmp_path: Path) -> None:
+    fashion(tmp_path)
+    (tmp_path / STEMS[1]).write_bytes(idx(np.zeros(9, np.uint8)))
+    (tmp_path / f"{STEMS[1]}.gz").unlink()
+    with pytest.raises(DataError, match="10 images but 9 labels"):
+        load("fashionMNIST", tmp_path)
+    for stem in STEMS[:2]:
+        shape = (0, 28, 28) if "images" in stem else (0,)
+        (tmp_path / f"{stem}.gz").write_bytes(gzip.compress(idx(np.zeros(shape, np.uint8))))
+        (tmp_path / stem).unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"fashionMNIST train set .*holds no images"):
+        load("fashionMNIST", tmp_path)
