@@ -16,8 +16,7 @@ from data import DataError
 from utils import set_deterministic
 
 from .checkpoints.resume import find_resume_points, make_stores, together
-from .config.arguments import Arguments, configure, parse
-from .config.load import count_threads
+from .config.arguments import Arguments, Command, read_command
 from .config.schema import Task
 from .errors import UsageError, reason
 from .report.comparison import comparison_table
@@ -29,6 +28,7 @@ from .runs.placement import check_devices
 from .runs.setting import Setting
 from .runs.shutdown import GracefulShutdown
 from .runs.tasks import Job, load_job
+from .runs.threads import count_threads
 from .runs.turns import run_method
 
 
@@ -50,6 +50,11 @@ def main(task: Task, argv: Sequence[str] | None = None) -> int:
     Ctrl-C or SIGTERM; a checkpoint of the last step is on disk, where training had begun.
     """
     return exit_code(lambda outcomes: outcomes.append(run(task, sys.argv[1:] if argv is None else argv)))
+
+
+def execute(command: Command) -> int:
+    """Run a command that has been read and checked, and return its exit code, as `main` does."""
+    return exit_code(lambda outcomes: outcomes.append(run_command(command)))
 
 
 def exit_code(work: Callable[[list[Outcome]], None]) -> int:
@@ -112,12 +117,16 @@ def _exit_code(work: Callable[[list[Outcome]], None]) -> int:
 
 
 def run(task: Task, argv: Sequence[str]) -> Outcome:
-    """Run every method and turn of a command line; an interruption keeps what is done.
+    """Run a command line; see `run_command`."""
+    return run_command(read_command(task, argv))
+
+
+def run_command(command: Command) -> Outcome:
+    """Run every method and turn of a command; an interruption keeps what is done.
 
     Raises UsageError or DataError, before any training, for whatever can be refused.
     """
-    arguments = parse(task, argv)
-    config = configure(arguments)
+    arguments, config = command.arguments, command.config
     threads = {method: count_threads(config, arguments.model, method) for method in arguments.methods}
     for method in arguments.methods:
         check_devices(config, arguments.model, method)

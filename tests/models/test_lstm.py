@@ -75,7 +75,7 @@ def test_lstm_hidden_sizes() -> None:
 
 
 def test_a_reading_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match="reading: got 'first'; expected one of mean, last"):
+    with pytest.raises(ValueError, match='reading: got "first"; expected one of "mean", "last"'):
         bp("lstm", reading="first")
 
 

@@ -51,6 +51,6 @@ def test_attention_equals_a_slow_reference_per_sample_and_head() -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 heads for a width of 8") as caught:
+    with pytest.raises(ValueError, match="n_heads: got 3; expected a divisor of the model's width of 8") as caught:
         bp("transformer", n_heads=3)
     assert "\n" not in str(caught.value)

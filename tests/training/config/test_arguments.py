@@ -14,6 +14,7 @@ from training.errors import ConfigError, UsageError
 FLAGS = {
     *("--method", "-r", "--repeat", "--seed", "--schedule", "--config", "--set", "--data-root", "--limit-train"),
     *("--out", "--list", "--print-config", "-h", "--help", "--workers", "--trace", "--tensorboard", "--resume"),
+    "--plugin",
 }
 
 
@@ -98,7 +99,17 @@ def test_names_of_the_earlier_code_mean_al(task: Task, dataset: str, name: str, 
         ("digits vgg --seed 99999999999999999999", "expected a whole number from 0 to 9007199254740992"),
         ("digits vgg --limit-train 1", 'argument --limit-train: got "1"; expected a whole number of at least 2'),
         ("digits vgg --limit 10", "unrecognized arguments: --limit 10"),
-        ("digits vgg --method adam", "argument --method: invalid choice: 'adam'"),
+        (
+            "digits vgg --method adam",
+            'argument --method: got "adam"; expected al, bp, several with commas between, or both',
+        ),
+        (
+            "digits vgg --method all",
+            'got "all"; expected al, bp, several with commas between, or both; did you mean "al"?',
+        ),
+        ("digits vgg --method al,al", 'got "al,al"; name every method once'),
+        ("digits vgg --method al,both", 'got "al,both"; expected al, bp'),
+        ("digits vgg --method=", 'argument --method: got ""; expected al, bp'),
         ("digits vgg --schedule gpipe", "argument --schedule: invalid choice: 'gpipe'"),
         ("digits vgg --out=", "argument --out: got an empty name"),
         ("digits vgg --config=", "argument --config: got an empty name"),
