@@ -34,8 +34,8 @@ def build_model(
         training: how the layers are trained; BP needs none.
 
     Every form draws its blocks' initial weights first and in the same order, so with one seed the forward networks
-    start out equal. Raises ValueError for an unknown model or method, or where the layers that were built are not those
-    that the registry names.
+    start out equal. Raises ValueError for an unknown model or method, and RegistryError where the layers that were built
+    are not those that the registry names.
     """
     entry = registry.model(model)
     local = None if method == "bp" else registry.objective(method)
@@ -43,14 +43,14 @@ def build_model(
     names = entry.layers(settings)
     if [block.name for block in blocks] != names:
         built = ", ".join(block.name for block in blocks)
-        raise ValueError(f"{model}: its entry names the layers {', '.join(names)}, but {built} were built")
+        raise registry.RegistryError(f"{model}: its entry names the layers {', '.join(names)}, but {built} were built")
     if local is None:
         return BPModel(blocks, head)
     if objective is None or training is None:
         raise ValueError(f"{method}: give the settings of the objective and of the training")
     stack: ALStack = registry.load(local.build)(blocks, shape.n_classes, objective, training)
     if stack.names != names:
-        raise ValueError(
+        raise registry.RegistryError(
             f"{method}: built the layers {', '.join(stack.names)}; expected one per block: {', '.join(names)}"
         )
     return stack

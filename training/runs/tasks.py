@@ -14,10 +14,11 @@ from data import Dataset
 from data.batches import Transform
 from data.dataset import digest
 from models import BPModel, ImageShape, TextShape, Training, build_model
+from models.registry import RegistryError
 
 from ..config.load import length_limit, model_settings, objective_settings, resolve_model
 from ..config.schema import Config, Method, TextConfig, VisionConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,10 @@ def _builder(
 
     def build(method: Method) -> ALStack | BPModel:
         objective = None if method == "bp" else objective_settings(config, method)
-        return build_model(model, method, shape, settings, objective=objective, training=training)
+        try:
+            return build_model(model, method, shape, settings, objective=objective, training=training)
+        except RegistryError as error:
+            raise UsageError(str(error)) from None
 
     return build
 
