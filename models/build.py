@@ -34,8 +34,8 @@ def build_model(
         training: how the layers are trained; BP needs none.
 
     Every form draws its blocks' initial weights first and in the same order, so with one seed the forward networks
-    start out equal. Raises ValueError for an unknown model or method, and RegistryError where the layers that were built
-    are not those that the registry names.
+    start out equal. Raises ValueError for an unknown model or method, and RegistryError where other layers were built
+    than the registry names.
     """
     entry = registry.model(model)
     local = None if method == "bp" else registry.objective(method)

@@ -118,9 +118,10 @@ class LocalSettings(Settings):
 
 
 def build(blocks, n_classes, settings, training):
-    return ALStack(
-        {block.name: LocalClassifier(block.f, block.bridge(n_classes), training, settings.local_scale) for block in blocks}
-    )
+    def layer(block):
+        return LocalClassifier(block.f, block.bridge(n_classes), training, settings.local_scale)
+
+    return ALStack({block.name: layer(block) for block in blocks})
 
 
 register_objective(ObjectiveEntry(name="local", title="Local", settings=LocalSettings, build=build))

@@ -236,7 +236,7 @@ class TextData(Settings):
     """Training documents with fewer tokens are left out."""
 
     max_len: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
-    """How many tokens of a document are read; `auto`: 256 for imdb, 128 for the others."""
+    """How many tokens of a document are read; `auto`: what suits the data set."""
 
     pretrained_model: Literal["glove", "none"] = "glove"
     """Where the word vectors start: GloVe's file in the data root, or seeded random numbers."""
