@@ -82,7 +82,8 @@ OBJECTIVE = '''
 import torch
 import torch.nn.functional as F
 
-from ALPackage import ALStack, LocalLayer
+from ALPackage import ALStack
+from ALPackage.layer import LocalLayer
 from models import ObjectiveEntry, Settings, register_objective
 
 
