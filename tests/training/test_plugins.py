@@ -159,7 +159,7 @@ def test_three_files_train_from_the_command_line(
     assert code == 0, shown.err
     assert "halves, twoblocks: 72 training, 8 validation, 20 test samples; 2 classes" in shown.out
     assert "made up on the spot" in shown.out
-    assert "Local" in shown.out
+    assert "local: 2 layers" in shown.out.lower()
     al, local, bp = (columns(tmp_path / f"halves_twoblocks_{method}.csv") for method in ("al", "local", "bp"))
     assert [name for name in al if "_loss_" in name] == ["assoc_loss_1", "assoc_loss_2", "ae_loss_1", "ae_loss_2"]
     assert [name for name in local if "_loss_" in name] == ["ce_loss_1", "ce_loss_2"]

@@ -47,11 +47,11 @@ EXAMPLES: dict[Task, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A command line that makes sense. None stands for "as the config says"."""
+    """What a command line asks for. None stands for "as the config says"."""
 
     task: Task
     dataset: str
-    """The data set's name as it is displayed and used in file names."""
+    """The data set's name as it is shown and used in file names."""
     model: str
     methods: tuple[Method, ...]
     """In the order in which they run."""
@@ -101,7 +101,7 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
 
     `--help`, `--list` and `--print-config` print to stdout and leave with `SystemExit(0)`. Raises `UsageError`.
     """
-    for plugin in _plugins(argv):
+    for plugin in _plugins(task, argv):
         load_plugin(plugin)
     given = build_parser(task).parse_intermixed_args(list(argv))
     if given.list:
@@ -171,9 +171,9 @@ class _Parser(argparse.ArgumentParser):
         return f"{super().format_help()}\n{help_text(self.task)}"
 
 
-def _plugins(argv: Sequence[str]) -> list[str]:
+def _plugins(task: Task, argv: Sequence[str]) -> list[str]:
     """Return the plug-ins on the command line, which decide how the rest of it is read."""
-    parser = _Parser(prog="", allow_abbrev=False, add_help=False)
+    parser = _Parser(prog=SCRIPTS[task], allow_abbrev=False, add_help=False)
     parser.add_argument("--plugin", action="append", default=[], type=_text)
     found: list[str] = parser.parse_known_args(list(argv))[0].plugin
     return found

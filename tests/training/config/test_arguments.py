@@ -57,6 +57,14 @@ def test_everything_at_once_in_any_order() -> None:
     assert given.limit_train == 9
 
 
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("al", ("al",)), ("BP", ("bp",)), ("both", ("al", "bp")), ("bp,al", ("bp", "al")), ("AL, bp", ("al", "bp"))],
+)
+def test_methods_run_in_the_order_in_which_they_are_named(method: str, expected: tuple[str, ...]) -> None:
+    assert parse("vision", ["digits", "vgg", "--method", method]).methods == expected
+
+
 def test_flags_win_over_set() -> None:
     line = "digits vgg --seed 4 --set seed=3 --schedule al-fm --set schedule=sequential"
     config = configure(parse("vision", line.split()))
@@ -110,6 +118,7 @@ def test_names_of_the_earlier_code_mean_al(task: Task, dataset: str, name: str, 
         ("digits vgg --method al,al", 'got "al,al"; name every method once'),
         ("digits vgg --method al,both", 'got "al,both"; expected al, bp'),
         ("digits vgg --method=", 'argument --method: got ""; expected al, bp'),
+        ("digits vgg --plugin", "argument --plugin: expected one argument (python cvmain.py --help"),
         ("digits vgg --schedule gpipe", "argument --schedule: invalid choice: 'gpipe'"),
         ("digits vgg --out=", "argument --out: got an empty name"),
         ("digits vgg --config=", "argument --config: got an empty name"),
