@@ -36,6 +36,8 @@ def build_al(blocks: Sequence[Block], n_classes: int, settings: ALSettings, trai
         bounded = [] if codes == "linear" else [activation(codes)]
         return [*bounded, UnitNorm()] if contrastive else bounded
 
+    # Initial weights are drawn as modules are made: bridge, then g and h, block by block. In another order the same
+    # seed would give another network.
     layers: dict[str, AL] = {}
     below = n_classes
     for block in blocks:

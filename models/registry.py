@@ -23,7 +23,7 @@ That is why the entries below name their builders as strings.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, get_args
@@ -62,7 +62,7 @@ class ModelEntry:
 
     def __post_init__(self) -> None:
         """Raise RegistryError for what could only fail later."""
-        _check(f"model {self.name!r}", self.name, self.build)
+        _check(f"model {self.name!r}", self.name, self.build, [self.settings])
         if self.task not in get_args(Task):
             raise RegistryError(f'model {self.name!r}: task: got {self.task!r}; expected "vision" or "text"')
 
@@ -85,7 +85,10 @@ class ObjectiveEntry:
 
     def __post_init__(self) -> None:
         """Raise RegistryError for what could only fail later."""
-        _check(f"objective {self.name!r}", self.name, self.build)
+        kinds: list[Any] = [self.settings]
+        if isinstance(self.settings, Mapping):
+            kinds = [self.settings.get(task) for task in get_args(Task)]
+        _check(f"objective {self.name!r}", self.name, self.build, kinds)
         if self.name in ("bp", "both"):
             raise RegistryError(f"objective {self.name!r}: --method has another meaning for this name; rename it")
 
@@ -150,19 +153,30 @@ def method_names() -> list[str]:
 
 
 def load(builder: Builder) -> Callable[..., Any]:
-    """Return a builder, imported where it is named as "package.module:function"."""
+    """Return a builder, imported if it is named as "package.module:function".
+
+    Raises RegistryError if it cannot be imported.
+    """
     if callable(builder):
         return builder
     module, _, name = builder.partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
+    try:
+        function: Callable[..., Any] = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RegistryError(
+            f"{builder}: cannot be imported ({error}); install what is missing, or correct it"
+        ) from error
     return function
 
 
-def _check(who: str, name: str, build: Builder) -> None:
+def _check(who: str, name: str, build: Builder, settings: Sequence[Any]) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.+-]*", name):
         raise RegistryError(f"{who}: a name consists of lower-case letters, digits and _ . + -; rename it")
     if not callable(build) and ":" not in str(build):
         raise RegistryError(f'{who}: build: got {build!r}; expected a function or "package.module:function"')
+    for kind in settings:
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            raise RegistryError(f"{who}: settings: got {kind!r}; expected a class derived from models.Settings")
 
 
 register_model(

@@ -250,7 +250,7 @@ def test_every_kind_of_codes_learns_a_few_samples(association: str, codes: str) 
 
 
 @pytest.mark.parametrize(("key", "value"), [("codes", "relu"), ("auto_encoder", "cosine")])
-def test_codes_and_auto_encoders_that_there_are_not_are_refused(key: str, value: str) -> None:
+def test_unknown_codes_and_auto_encoders_are_refused(key: str, value: str) -> None:
     with pytest.raises(ValueError, match=f'{key}: got "{value}"; expected one of'):
         build("vgg", "al", **{key: value})
 

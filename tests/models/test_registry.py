@@ -91,6 +91,7 @@ class One(Settings):
         ({"name": "My Net"}, "model 'My Net': a name consists of lower-case letters"),
         ({"task": "audio"}, 'task: got \'audio\'; expected "vision" or "text"'),
         ({"build": "mine.py"}, "build: got 'mine.py'; expected a function or"),
+        ({"settings": {"own": 1}}, "settings: got {'own': 1}; expected a class derived from models.Settings"),
     ],
 )
 def test_a_wrong_model_is_refused(entry: dict[str, Any], message: str) -> None:
@@ -111,3 +112,14 @@ def test_a_wrong_model_is_refused(entry: dict[str, Any], message: str) -> None:
 def test_a_wrong_objective_is_refused(name: str, message: str) -> None:
     with pytest.raises(registry.RegistryError, match=message):
         registry.register_objective(ObjectiveEntry(name=name, title="X", settings=One, build=print))
+
+
+def test_an_objective_needs_settings_for_every_task() -> None:
+    with pytest.raises(registry.RegistryError, match="settings: got None; expected a class"):
+        ObjectiveEntry(name="half", title="X", settings={"vision": One}, build=print)
+
+
+@pytest.mark.parametrize("builder", ["no_such_package:build", "models.vgg:no_such_function"])
+def test_a_builder_that_cannot_be_imported_is_one_line(builder: str) -> None:
+    with pytest.raises(registry.RegistryError, match=f"{builder}: cannot be imported"):
+        registry.load(builder)

@@ -253,7 +253,7 @@ def linears(module: nn.Module) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
-def test_a_linear_bridge_is_what_bp_s_head_is(model: str) -> None:
+def test_a_linear_bridge_has_the_form_of_the_bp_head(model: str) -> None:
     head = bp(model).layers["head"]
     bridge = al(model, bridge="linear")[-1].enc.b
     width = linears(head)[0][0]
@@ -265,6 +265,6 @@ def test_a_linear_bridge_is_what_bp_s_head_is(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
-def test_a_bridge_that_there_is_not_is_refused(model: str) -> None:
+def test_an_unknown_bridge_is_refused(model: str) -> None:
     with pytest.raises(ValueError, match='bridge: got "pool"; expected one of "linear", "hidden"'):
         al(model, bridge="pool")

@@ -13,7 +13,7 @@ from models.transformer import EncoderLayer
 from .small_text import LENGTHS, al, bp
 
 
-def test_sinusoids_equal_the_paper_s_formula() -> None:
+def test_sinusoids_equal_the_formula_of_the_paper() -> None:
     table = sinusoids(11, 6)
     for position in range(11):
         for pair in range(3):

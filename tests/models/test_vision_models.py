@@ -109,7 +109,7 @@ def test_a_strided_shortcut_drops_every_second_position() -> None:
 def test_either_shortcut_trains_every_weight(shortcut: str) -> None:
     stack = al("resnet", shortcut=shortcut)
     before = {name: value.clone() for name, value in stack.named_parameters()}
-    for _ in range(2):  # behind a weight of zero, the first step moves only that weight
+    for _ in range(2):  # while a weight is zero, no gradient passes it, so the first step moves only that weight
         stack(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3]))
         stack.backward_and_update()
     assert [name for name, value in stack.named_parameters() if torch.equal(value, before[name])] == []
@@ -202,7 +202,7 @@ def test_parameters_are_counted_as_by_hand(model: str) -> None:
     assert parameter_counts(stack) == (network + sum(bridges) + sum(coders), network + bridges[-1] + sum(coders))
 
 
-def test_vgg_s_network_has_the_parameters_counted_by_hand() -> None:
+def test_vgg_has_the_parameters_counted_by_hand() -> None:
     shape = [(3, 8), (8, 16), (16, 16), (16, 24), (24, 24), (24, 24)]  # convolutions of width 0.05
     blocks = sum(9 * a * b + 2 * b for a, b in shape)
     head = 24 * 128 + 128 + 128 * 5 + 5
@@ -220,7 +220,7 @@ def test_every_bridge_reaches_the_codes(model: str, bridge: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "convolutions"), [("vgg", 0), ("resnet", 1)])
-def test_each_model_has_its_best_bridge_unless_told(model: str, convolutions: int) -> None:
+def test_each_model_has_its_best_bridge_by_default(model: str, convolutions: int) -> None:
     torch.manual_seed(0)
     stack = al(model)
     assert [len(channels(layer.enc.b)) for layer in stack] == [convolutions] * len(stack)

@@ -206,7 +206,7 @@ def test_what_is_registered_is_known_everywhere(
         ("--method lokal", 'got "lokal"; expected al, bp, local, several with commas between, or both; did you mean'),
     ],
 )
-def test_a_mistake_in_a_key_of_a_plugin_is_told_like_any_other(
+def test_a_mistake_in_a_key_of_a_plugin_is_answered_like_any_other(
     line: str, expected: str, plugins: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert experiment.main("vision", [*shlex.split(plugins), "digits", "twoblocks", *line.split()]) == 2
@@ -286,7 +286,7 @@ def test_a_module_is_found_by_its_name(
     assert "stem: got" in capsys.readouterr().err
 
 
-def test_a_builder_that_does_not_keep_its_word_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_builder_that_contradicts_its_entry_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "odd.py").write_text(MODEL.replace('["one", "two"]', '["one", "two", "three"]'))
     line = f"digits twoblocks --limit-train 40 --method bp --out {tmp_path} --plugin {tmp_path / 'odd.py'}"
     assert experiment.main("vision", shlex.split(line)) == 2

@@ -1,4 +1,4 @@
-"""The command line: what is accepted, and the one line that each mistake earns."""
+"""The command line: what is accepted, and the one line that answers each mistake."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAGS = {
 
 
 def mistake(line: str, task: Task = "vision") -> str:
-    """Return the message that a command line earns."""
+    """Return the message that answers a wrong command line."""
     with pytest.raises(UsageError) as caught:
         configure(parse(task, line.split()))
     message = str(caught.value)

@@ -25,7 +25,7 @@ def text_config(**keys: Any) -> CommonConfig:
 
 
 def mistake(tmp_path: Path, task: Task, text: str | bytes, *overrides: str) -> str:
-    """Return the message that a config file (and overrides) earns."""
+    """Return the message that answers a wrong config file (with overrides)."""
     path = tmp_path / "config.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
@@ -46,7 +46,7 @@ def test_shipped_file_holds_every_key_with_its_default(task: Task) -> None:
 
 
 @pytest.mark.parametrize(("task", "key"), [(task, key) for task in SHIPPED for key in schema(task).model_fields])
-def test_a_value_that_no_key_can_have_is_told_for_every_key(task: Task, key: str, tmp_path: Path) -> None:
+def test_a_value_that_no_key_can_have_is_refused_for_every_key(task: Task, key: str, tmp_path: Path) -> None:
     """Guards a bug: what is expected of a truth value had no words."""
     assert f"{key}: got " in mistake(tmp_path, task, json.dumps({key: [[1]]}))
 
@@ -94,7 +94,7 @@ def test_a_mistake_beside_a_recipe_names_it() -> None:
     assert str(caught.value).startswith('recipe "thesis" with --set lr=1e-5: end_lr: got 0.00025')
 
 
-def test_a_recipe_that_there_is_not_is_refused() -> None:
+def test_an_unknown_recipe_is_refused() -> None:
     with pytest.raises(ConfigError, match='recipe: got "best"; expected one of "default", "thesis"'):
         load_config("vision", SHIPPED["vision"], ["recipe=best"])
     with pytest.raises(ConfigError, match=r"recipe: got \[1\]"):
