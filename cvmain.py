@@ -2,9 +2,11 @@
 
 import sys
 
+from training.config import command_or_exit
 from training.runs.shutdown import loading
 
 if __name__ == "__main__":
     with loading():
-        from training.experiment import main
-    sys.exit(main("vision"))
+        command = command_or_exit("vision")  # without torch, so that help and mistakes are answered at once
+        from training.experiment import execute
+    sys.exit(execute(command))

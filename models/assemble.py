@@ -1,10 +1,10 @@
-"""Turn the blocks of a network into its AL form or its BP form."""
+"""Turn the blocks of a network into its AL form or its BP form. Both train the same blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,45 +16,28 @@ from ALPackage.nested import to_device
 from ALPackage.objectives.association import Association, Reconstruction
 from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm
 
+from .al_settings import ALSettings
 from .blocks import Block, activation
 from .optimizer import adamw
-
-CODES = ("linear", "tanh", "sigmoid")
-AUTO_ENCODERS = ("auto", "mse")
+from .shapes import Training
 
 
-def build_al(
-    blocks: Sequence[Block],
-    n_classes: int,
-    *,
-    code_dim: int,
-    association: str,
-    temperature: float,
-    lr: float,
-    weight_decay: float,
-    label_smoothing: float = 0.0,
-    codes: str = "linear",
-    auto_encoder: str = "auto",
-) -> ALStack:
+def build_al(blocks: Sequence[Block], n_classes: int, settings: ALSettings, training: Training) -> ALStack:
     """Return the AL stack of a network: one AL layer per block, and no head.
 
-    `code_dim`: width of the class codes of every layer. `codes`: what follows the linear map of g, of h and of the
-    bridge: "linear", nothing, and h is the transpose of g, which ranks the classes as their codes do; or "tanh" or
-    "sigmoid", as in the thesis. With the contrastive association codes get unit length on both sides, b's and g's.
-    `auto_encoder`: the loss of h(g(y)) against y: "auto", contrastive where the association is and else "mse", but
-    always cross-entropy over the classes in the first layer; or "mse" in all. `label_smoothing`: of the association.
+    With the contrastive association, codes have unit length on both sides, b's and g's.
     """
-    if codes not in CODES:
-        raise ValueError(f"codes: got {codes!r}; expected one of {', '.join(CODES)}")
-    if auto_encoder not in AUTO_ENCODERS:
-        raise ValueError(f"auto_encoder: got {auto_encoder!r}; expected one of {', '.join(AUTO_ENCODERS)}")
-    contrastive = association == "contrastive"
-    optimizer = partial(adamw, weight_decay=weight_decay)
+    codes, code_dim = settings.codes, training.code_dim
+    contrastive = settings.association == "contrastive"
+    suited = settings.auto_encoder == "auto"
+    optimizer = partial(adamw, weight_decay=training.weight_decay)
 
     def ending() -> list[nn.Module]:
         bounded = [] if codes == "linear" else [activation(codes)]
         return [*bounded, UnitNorm()] if contrastive else bounded
 
+    # Initial weights are drawn as modules are made: bridge, then g and h, block by block. In another order the same
+    # seed would give another network.
     layers: dict[str, AL] = {}
     below = n_classes
     for block in blocks:
@@ -63,21 +46,21 @@ def build_al(
         g = OnCodes(nn.Sequential(encoder, *ending()))
         if layers:
             h = OnCodes(nn.Sequential(decoder, *ending()))
-            kind = "contrastive" if contrastive and auto_encoder == "auto" else "mse"
-        elif auto_encoder == "auto":
+            kind = "contrastive" if contrastive and suited else "mse"
+        elif suited:
             # The first decoder's rows are logits over the classes: nothing may bound them.
             h, kind = OnCodes(decoder), "classes"
         else:
             h, kind = OnCodes(nn.Sequential(decoder, *ending())), "mse"
-        reconstruction = Reconstruction(kind, temperature if contrastive else 1.0)
-        associated = Association(association, temperature, label_smoothing)
-        layers[block.name] = AL(ENC(block.f, bridge, associated), AE(g, h, reconstruction), lr, optimizer)
+        reconstruction = Reconstruction(kind, settings.temperature if contrastive else 1.0)
+        associated = Association(settings.association, settings.temperature, training.label_smoothing)
+        layers[block.name] = AL(ENC(block.f, bridge, associated), AE(g, h, reconstruction), training.lr, optimizer)
         below = code_dim
     return ALStack(layers, target=OneHot(n_classes))
 
 
 class Transposed(nn.Module):
-    """Decode by the transpose of an encoder, a linear map without offsets: codes (..., d_i) -> (..., d_{i-1})."""
+    """Decode with the transpose of an encoder, a linear map without bias: codes (..., d_i) -> (..., d_{i-1})."""
 
     def __init__(self, encoder: nn.Linear) -> None:
         super().__init__()
@@ -88,18 +71,19 @@ class Transposed(nn.Module):
         return F.linear(code, self.encoder.weight.T)
 
 
-def _code_pair(below: int, code_dim: int, codes: str) -> tuple[nn.Module, nn.Module]:
-    """Return the linear parts of g and h, so that h decodes g: orthogonal, and its transpose.
+def _code_pair(below: int, code_dim: int, codes: Literal["linear", "tanh", "sigmoid"]) -> tuple[nn.Module, nn.Module]:
+    """Return the linear parts of g and h: an orthogonal map and its transpose, so that h decodes what g encodes.
 
-    The auto-encoder loss shows h the exact codes and nothing around them, where the bridge's outputs lie. A transpose
-    ranks the classes by the dot product of any code with theirs, that is by the cosine as long as their norms are
-    alike, and they start at 1; a decoder that is free to learn need not (benchmarks/NOTES.md). Linear codes are tied
-    so for good; between bounded ones, which no transpose decodes, it is only the start.
+    The auto-encoder loss shows h the exact codes, but nothing around them, which is where the bridge's outputs lie. A
+    transpose ranks the classes by the dot product of a code with theirs, for any code: that is by the cosine as long
+    as the norms of the classes' codes are alike, and they start at 1. A decoder that learns freely need not rank them
+    so (benchmarks/NOTES.md). With linear codes, h stays the transpose of g; with bounded codes, which a transpose
+    cannot decode, h only starts as it.
     """
     if codes == "linear":
         tied = nn.Linear(below, code_dim, bias=False)
         nn.init.orthogonal_(tied.weight)
-        if below > code_dim:  # then it is the rows that are orthonormal, and the classes would differ in norm
+        if below > code_dim:  # then the rows are orthonormal, not the columns, and the classes differ in norm
             with torch.no_grad():
                 tied.weight.div_(tied.weight.norm(dim=0))
         return tied, Transposed(tied)
@@ -113,7 +97,7 @@ def _code_pair(below: int, code_dim: int, codes: str) -> tuple[nn.Module, nn.Mod
 
 
 class BPModel(nn.Module):
-    """The BP form: the same blocks, then a head, trained end to end; naive model parallel over its device list.
+    """The BP form: the same blocks and a head, trained end to end, with naive model parallelism over a device list.
 
     `layers`: the blocks and the head by name. Returns logits (B, C) on the last layer's device.
     """
@@ -144,7 +128,7 @@ class BPModel(nn.Module):
 
 
 def parameter_counts(model: ALStack | BPModel) -> tuple[int, int]:
-    """Return the number of parameters used in training and in (full-depth) inference."""
+    """Return how many parameters are used in training, and how many in inference at full depth."""
     trained = sum(p.numel() for p in model.parameters())
     if isinstance(model, BPModel):
         return trained, trained

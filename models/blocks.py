@@ -1,4 +1,4 @@
-"""What the four models are made of: a block is one layer of the network, used alike by its BP and its AL form."""
+"""What the models are made of: a block is one layer of the network, used alike by its BP form and its local forms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+from .settings import Activation
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
@@ -18,18 +20,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def activation(name: str) -> nn.Module:
-    """Return a new activation module. Raises ValueError for a name that is not in ACTIVATIONS."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"act: got {name!r}; expected one of {', '.join(ACTIVATIONS)}")
+def activation(name: Activation) -> nn.Module:
+    """Return a new activation module."""
     return ACTIVATIONS[name]()
 
 
 @dataclass(frozen=True)
 class Block:
-    """One layer `f` of a network and the bridge that AL hangs on it.
+    """One layer `f` of a network and the bridge that a local objective attaches to it.
 
-    `bridge` is made on demand (a BP form needs none): it maps what `f` returns to a code of the given width.
+    `bridge` is a function, as BP needs none: it returns a new module that maps what `f` returns to (B, width).
     """
 
     name: str

@@ -1,116 +1,107 @@
-"""Build VGG, ResNet, LSTM or Transformer, each in an AL and a BP form made of the same blocks."""
+"""Build any registered model, for BP or for any registered objective, from the same blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from torch import Tensor
 
 from ALPackage import ALStack
 
-from .assemble import BPModel, build_al
-from .lstm import lstm
-from .resnet import resnet
-from .text_parts import cut_text
-from .transformer import transformer
-from .vgg import vgg
-
-VISION_MODELS = ("vgg", "resnet")
+from . import registry
+from .assemble import BPModel
+from .settings import Task, checked
+from .shapes import ImageShape, Shape, TextShape, Training
 
 
-TEXT_MODELS = ("lstm", "transformer")
+def build_model(
+    model: str,
+    method: str,
+    shape: Shape,
+    settings: BaseModel,
+    *,
+    objective: BaseModel | None = None,
+    training: Training | None = None,
+) -> ALStack | BPModel:
+    """Return a model in its BP form (method "bp") or in the form of the objective that `method` names.
 
+    Args:
+        shape: what the data looks like.
+        settings: an instance of the model's settings class.
+        objective: an instance of the objective's settings class; BP needs none.
+        training: how the layers are trained; BP needs none.
 
-#: "pool" or "conv", whichever each vision model was more accurate with on tinyImageNet (benchmarks/NOTES.md).
-DEFAULT_BRIDGE = {"vgg": "pool", "resnet": "conv"}
+    Every form draws its blocks' initial weights first and in the same order, so with one seed the forward networks
+    start out equal. Raises ValueError for an unknown model or method, and RegistryError where other layers were built
+    than the registry names.
+    """
+    entry = registry.model(model)
+    local = None if method == "bp" else registry.objective(method)
+    blocks, head = registry.load(entry.build)(shape, settings)
+    names = entry.layers(settings)
+    if [block.name for block in blocks] != names:
+        built = ", ".join(block.name for block in blocks)
+        raise registry.RegistryError(f"{model}: its entry names the layers {', '.join(names)}, but {built} were built")
+    if local is None:
+        return BPModel(blocks, head)
+    if objective is None or training is None:
+        raise ValueError(f"{method}: give the settings of the objective and of the training")
+    stack: ALStack = registry.load(local.build)(blocks, shape.n_classes, objective, training)
+    if stack.names != names:
+        raise registry.RegistryError(
+            f"{method}: built the layers {', '.join(stack.names)}; expected one per block: {', '.join(names)}"
+        )
+    return stack
 
 
 def build_vision(
-    model: str,
-    method: str,
-    *,
-    n_classes: int,
-    in_channels: int,
-    image_size: int,
-    width: float = 1.0,
-    act: str = "relu",
-    head_act: str | None = None,
-    enc_dim: int = 256,
-    ae_dim: int = 128,
-    bridge: str | None = None,
-    cut: str = "strides",
-    shortcut: str = "pool",
-    **local: Any,
+    model: str, method: str, *, n_classes: int, in_channels: int, image_size: int, ae_dim: int = 128, **keys: Any
 ) -> ALStack | BPModel:
-    """Return "vgg" or "resnet" in its "al" or "bp" form.
+    """Return a vision model, by keywords instead of settings.
 
-    Both forms draw their blocks' initial weights first and in the same order, so with one seed the forward
-    networks start out equal. `head_act`: in the head of BP's VGG, `act` if None. `bridge`: their form, that of
-    `DEFAULT_BRIDGE` if None. `local`: what `build_al` takes beside the blocks.
+    `keys`: any keys of the task's models and of the objective, and `lr`, `weight_decay`, `label_smoothing`; those that
+    this model and method do not have are ignored. Raises ValueError for a value that a key cannot have.
     """
-    _known(model, VISION_MODELS, method)
-    common: dict[str, Any] = {
-        "n_classes": n_classes,
-        "in_channels": in_channels,
-        "image_size": image_size,
-        "width": width,
-        "act": act,
-        "hidden": enc_dim,
-        "bridge": DEFAULT_BRIDGE[model] if bridge is None else bridge,
-    }
-    if model == "vgg":
-        blocks, head = vgg(head_act=head_act or act, **common)
-    else:
-        blocks, head = resnet(cut=cut, shortcut=shortcut, **common)
-    if method == "bp":
-        return BPModel(blocks, head)
-    return build_al(blocks, n_classes, code_dim=ae_dim, **local)
+    shape = ImageShape(n_classes=n_classes, channels=in_channels, size=image_size)
+    return _by_keywords("vision", model, method, shape, ae_dim, keys)
 
 
 def build_text(
-    model: str,
-    method: str,
-    *,
-    n_classes: int,
-    vectors: Tensor,
-    x_hid: int = 256,
-    y_hid: int = 128,
-    n_heads: int = 6,
-    n_layers: int = 3,
-    act: str = "tanh",
-    bridge: str = "linear",
-    reading: str = "mean",
-    cut: str = "apart",
-    dropout: float = 0.3,
-    word_dropout: float = 0.0,
-    **local: Any,
+    model: str, method: str, *, n_classes: int, vectors: Tensor, y_hid: int = 128, **keys: Any
 ) -> ALStack | BPModel:
-    """Return "lstm" or "transformer" in its "al" or "bp" form; `vectors` float (V, D) start the embedding.
+    """Return a text model, by keywords instead of settings; the embedding starts from `vectors`, float (V, D).
 
-    `act`, `bridge`: activation and form of the bridges. `reading`: of the LSTM's states, "mean" or "last". `cut`: the
-    embedding is a layer "apart", or "joined" with the next. `local`: what `build_al` takes beside the blocks.
+    `keys`: as for `build_vision`.
     """
-    _known(model, TEXT_MODELS, method)
-    common: dict[str, Any] = {
-        "n_classes": n_classes,
-        "vectors": vectors,
-        "hidden": x_hid,
-        "n_layers": n_layers,
-        "dropout": dropout,
-        "word_dropout": word_dropout,
-        "act": act,
-        "bridge": bridge,
-    }
-    blocks, head = lstm(reading=reading, **common) if model == "lstm" else transformer(heads=n_heads, **common)
-    blocks = cut_text(blocks, cut)
+    return _by_keywords("text", model, method, TextShape(n_classes=n_classes, vectors=vectors), y_hid, keys)
+
+
+def _by_keywords(
+    task: Task, model: str, method: str, shape: Shape, code_dim: int, keys: Mapping[str, Any]
+) -> ALStack | BPModel:
+    if model not in registry.model_names(task):
+        raise ValueError(f"model: got {model!r}; expected one of {', '.join(registry.model_names(task))}")
+    if method not in registry.method_names():
+        raise ValueError(f"method: got {method!r}; expected one of {', '.join(registry.method_names())}")
+    kinds = [entry.settings for entry in registry.models(task)]
+    kinds += [entry.settings_of(task) for entry in registry.objectives()]
+    known = {"lr", "weight_decay", "label_smoothing"}.union(*(kind.model_fields for kind in kinds))
+    unknown = [key for key in keys if key not in known]
+    if unknown:
+        raise TypeError(f"{model}: {unknown[0]!r} is not a key; expected some of {', '.join(sorted(known))}")
+    settings = _take(registry.model(model).settings, keys)
     if method == "bp":
-        return BPModel(blocks, head)
-    return build_al(blocks, n_classes, code_dim=y_hid, **local)
+        return build_model(model, method, shape, settings)
+    if "lr" not in keys:
+        raise TypeError(f"{method}: give the learning rate, lr")
+    training = Training(
+        code_dim=code_dim, **{key: keys[key] for key in ("lr", "weight_decay", "label_smoothing") if key in keys}
+    )
+    objective = _take(registry.objective(method).settings_of(task), keys)
+    return build_model(model, method, shape, settings, objective=objective, training=training)
 
 
-def _known(model: str, models: tuple[str, ...], method: str) -> None:
-    """Raise ValueError for a model or a method that there is not."""
-    if model not in models:
-        raise ValueError(f"model: got {model!r}; expected one of {', '.join(models)}")
-    if method not in ("al", "bp"):
-        raise ValueError(f"method: got {method!r}; expected al or bp")
+def _take(kind: type[BaseModel], keys: Mapping[str, Any]) -> BaseModel:
+    return checked(kind, {key: value for key, value in keys.items() if key in kind.model_fields})

@@ -10,18 +10,20 @@ from torch import Tensor, nn
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
-from .text_parts import Embedding, LastStates, Mean, Sequences, read_bridge
+from .shapes import TextShape
+from .text_parts import Embedding, LastStates, Mean, Sequences, bridge_of_states, split_text
+from .text_settings import LSTMSettings
 
-#: Of all real positions the mean, or the last state of each direction.
-READINGS: dict[str, type[nn.Module]] = {"mean": Mean, "last": LastStates}
+#: How the states at the real positions become one vector per document.
+POOLINGS: dict[str, type[nn.Module]] = {"mean": Mean, "last": LastStates}
 
 
 class BiLSTM(nn.Module):
     """One bidirectional LSTM over the real positions: D -> 2 * hidden features.
 
-    The second direction reads every sample's real positions in reverse, and its states are put back in order. What
-    follows a sample's end comes after all that is read in both directions, so no real state depends on it. Packed
-    sequences do the same, but a step with them takes more than twice as long on a CPU (benchmarks/NOTES.md).
+    The second direction gets every sample's real positions in reverse, and its states are put back in order. In both
+    directions the padding comes after all real positions, so no real state depends on it. Packed sequences do the
+    same, but a step with them takes more than twice as long on a CPU (benchmarks/NOTES.md).
     """
 
     #: cuDNN's recurrent kernels have not been tried in a CUDA graph.
@@ -36,62 +38,46 @@ class BiLSTM(nn.Module):
     def forward(self, x: Sequences) -> Sequences:
         """Return ((B, T, 2 * hidden), lengths) for ((B, T, D), lengths)."""
         features, lengths = x
-        places = reversed_positions(lengths, features.shape[1])
+        index = reversed_positions(lengths, features.shape[1])
         ahead, _ = self.ahead(features)
-        back, _ = self.back(_taken(features, places))
-        return self.dropout(torch.cat([ahead, _taken(back, places)], dim=2)), lengths
+        back, _ = self.back(_gather_positions(features, index))
+        return self.dropout(torch.cat([ahead, _gather_positions(back, index)], dim=2)), lengths
 
 
 def reversed_positions(lengths: Tensor, positions: int) -> Tensor:
-    """Return int64 (B, T): for every place the one that it changes with, padding with itself; its own inverse."""
-    place = torch.arange(positions, device=lengths.device)
-    mirrored = lengths[:, None] - 1 - place
-    return torch.where(mirrored >= 0, mirrored, place)
+    """Return the index int64 (B, T) that reverses each sample's real positions and leaves padding in place.
 
-
-def _taken(features: Tensor, places: Tensor) -> Tensor:
-    return features[torch.arange(len(features), device=features.device)[:, None], places]
-
-
-def lstm(
-    *,
-    n_classes: int,
-    vectors: Tensor,
-    hidden: int,
-    n_layers: int,
-    dropout: float,
-    word_dropout: float,
-    act: str,
-    bridge: str,
-    reading: str,
-) -> tuple[list[Block], nn.Module]:
-    """Return the embedding block and `n_layers` LSTM blocks, and the BP head.
-
-    `vectors`: initial embeddings (V, D). `hidden`: units of each direction. `word_dropout`: the embedding's.
-    `act`, `bridge`: activation and form of the bridges. `reading`: what the head and the LSTMs' bridges read of the
-    states: "mean" or "last".
+    Applied twice it changes nothing.
     """
-    if reading not in READINGS:
-        raise ValueError(f"reading: got {reading!r}; expected one of {', '.join(READINGS)}")
-    pooling = READINGS[reading]
-    width = vectors.shape[1]
-    blocks = [
-        Block(
-            "embedding",
-            Embedding(vectors, dropout, positional=False, word_dropout=word_dropout),
-            partial(_bridge, Mean, width, act, bridge),
-        )
-    ]
-    for number in range(1, n_layers + 1):
-        layer, width = BiLSTM(width, hidden, dropout), 2 * hidden
-        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, pooling, width, act, bridge)))
-    return blocks, _read(pooling, width, n_classes)
+    position = torch.arange(positions, device=lengths.device)
+    mirrored = lengths[:, None] - 1 - position
+    return torch.where(mirrored >= 0, mirrored, position)
 
 
-def _bridge(pooling: type[nn.Module], features: int, act: str, kind: str, code_dim: int) -> nn.Module:
-    return read_bridge(_read(pooling, features, code_dim), act, kind, code_dim)
+def _gather_positions(features: Tensor, index: Tensor) -> Tensor:
+    """Return the features (B, T, D) at the positions `index` (B, T) of each sample."""
+    return features[torch.arange(len(features), device=features.device)[:, None], index]
 
 
-def _read(pooling: type[nn.Module], features: int, out: int) -> nn.Sequential:
+def lstm(shape: TextShape, settings: LSTMSettings) -> tuple[list[Block], nn.Module]:
+    """Return the embedding block and the LSTM blocks, and the BP head.
+
+    The head and the LSTMs' bridges pool the states as `reading` says; the embedding's bridge takes their mean.
+    """
+    pooling = POOLINGS[settings.reading]
+    width = shape.vectors.shape[1]
+    embedding = Embedding(shape.vectors, settings.dropout, positional=False, word_dropout=settings.word_dropout)
+    blocks = [Block("embedding", embedding, partial(_bridge, Mean, width, settings))]
+    for number in range(1, settings.n_layers + 1):
+        layer, width = BiLSTM(width, settings.x_hid, settings.dropout), 2 * settings.x_hid
+        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, pooling, width, settings)))
+    return split_text(blocks, settings), _pooled(pooling, width, shape.n_classes)
+
+
+def _bridge(pooling: type[nn.Module], features: int, settings: LSTMSettings, code_dim: int) -> nn.Module:
+    return bridge_of_states(_pooled(pooling, features, code_dim), code_dim, settings)
+
+
+def _pooled(pooling: type[nn.Module], features: int, out: int) -> nn.Sequential:
     """Return pooling over the real positions, then a linear layer: the head, and the beginning of every bridge."""
     return nn.Sequential(pooling(), nn.Linear(features, out))

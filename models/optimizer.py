@@ -10,9 +10,9 @@ import torch
 def adamw(parameters: Any, **options: Any) -> torch.optim.AdamW:
     """Return AdamW in the fused form, one pass over the weights per step; arguments as for `torch.optim.AdamW`.
 
-    Where torch has that for GPUs only (before 2.4) and the weights are on the CPU, it is the plain form.
+    Before 2.4 torch has the fused form for GPUs only; for weights on the CPU it is the plain form there.
     """
-    # A refusal comes late: the iterator is used up by then, and the groups have been marked as fused.
+    # torch refuses only after it has used up the iterator and marked the groups as fused, so it gets copies.
     given = list(parameters)
     copies = [dict(item) if isinstance(item, dict) else item for item in given]
     try:

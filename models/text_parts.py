@@ -1,4 +1,4 @@
-"""Parts that the two text models share. What travels between their layers is (features, lengths).
+"""Parts that the text models share. What travels between their layers is (features, lengths).
 
 Features are (B, T, D) and lengths int64 (B,), each >= 1; positions at or after a sample's length are padding,
 and nothing reads them. Legend: B batch, T positions, D features, V vocabulary.
@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from ALPackage.randomness import Dropout
 
 from .blocks import Block, activation
+from .text_settings import TextSettings
 
 Sequences = tuple[Tensor, Tensor]
-
-TEXT_BRIDGES = ("linear", "hidden")
-#: Whether the embedding is a layer of its own.
-TEXT_CUTS = ("apart", "joined")
 
 
 def real_positions(lengths: Tensor, positions: int) -> Tensor:
@@ -30,8 +27,9 @@ def real_positions(lengths: Tensor, positions: int) -> Tensor:
 class Embedding(nn.Module):
     """Look up tokens int64 (B, T) and return their vectors (B, T, D), with sinusoidal positions if asked.
 
-    `vectors`: initial float (V, D); they are trained on. Row 0 is padding: zero, and it stays zero. `dropout`: share of
-    the single numbers that is dropped in training; `word_dropout`: share of the words, whose vectors are dropped whole.
+    `vectors`: float (V, D) to start from; they are trained. Row 0 is padding: where it is zero, it stays zero.
+    `dropout`: share of the single numbers that is dropped in training; `word_dropout`: share of the words whose vectors
+    are dropped whole.
     """
 
     def __init__(self, vectors: Tensor, dropout: float, positional: bool, word_dropout: float = 0.0) -> None:
@@ -73,7 +71,7 @@ class Mean(nn.Module):
 
 
 class LastStates(nn.Module):
-    """Read the last state of both directions of a bidirectional LSTM: ((B, T, 2H), lengths) -> (B, 2H).
+    """Return the last state of both directions of a bidirectional LSTM: ((B, T, 2H), lengths) -> (B, 2H).
 
     The forward direction ends at a sample's last real position, the backward one at its first.
     """
@@ -86,25 +84,22 @@ class LastStates(nn.Module):
         return torch.cat([features[rows, lengths - 1, :half], features[:, 0, half:]], dim=1)
 
 
-def read_bridge(reading: nn.Sequential, act: str, kind: str, code_dim: int) -> nn.Module:
-    """Return a bridge: a reading of the real positions to `code_dim` units, alone or before a hidden layer's rest.
+def bridge_of_states(pooled: nn.Sequential, code_dim: int, settings: TextSettings) -> nn.Module:
+    """Return a bridge: `pooled`, which maps the states to `code_dim` units, and what follows it.
 
-    "linear": the reading, as BP's head is. "hidden": the activation and a linear layer after it.
+    "linear": nothing, as in BP's head. "hidden": the activation and a linear layer.
     """
-    if kind not in TEXT_BRIDGES:
-        raise ValueError(f"bridge: got {kind!r}; expected one of {', '.join(TEXT_BRIDGES)}")
-    rest = [activation(act), nn.Linear(code_dim, code_dim)] if kind == "hidden" else []
-    return nn.Sequential(*reading, *rest)
+    more = [activation(settings.act), nn.Linear(code_dim, code_dim)] if settings.bridge == "hidden" else []
+    return nn.Sequential(*pooled, *more)
 
 
-def cut_text(blocks: list[Block], cut: str) -> list[Block]:
-    """Return the blocks as they are ("apart"), or the embedding and what reads it as one ("joined").
+def split_text(blocks: list[Block], settings: TextSettings) -> list[Block]:
+    """Return the blocks as they are ("apart"), or with the embedding and the layer that reads it as one ("joined").
 
-    Apart, the embedding learns what the mean of its vectors says of the class, and nothing of their order.
+    An embedding that is a layer of its own learns what the mean of its vectors says about the class, and nothing about
+    their order.
     """
-    if cut not in TEXT_CUTS:
-        raise ValueError(f"cut: got {cut!r}; expected one of {', '.join(TEXT_CUTS)}")
-    if cut == "apart":
+    if settings.cut == "apart":
         return blocks
     embedding, reader, *rest = blocks
     return [Block(reader.name, nn.Sequential(embedding.f, reader.f), reader.bridge), *rest]

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
-from .text_parts import Embedding, Mean, Sequences, read_bridge, real_positions
+from .shapes import TextShape
+from .text_parts import Embedding, Mean, Sequences, bridge_of_states, real_positions, split_text
+from .text_settings import TransformerSettings
 
 
 class EncoderLayer(nn.Module):
     """Self-attention and a feed-forward part, each normalized before and added to its input.
 
-    Normalizing before (Xiong et al. 2020) trains without a warm-up. Dropout acts on both residual branches and
-    within the feed-forward part, from the layer's own stream.
+    With normalization before each part (Xiong et al. 2020) it trains without a warm-up. Dropout acts on both residual
+    branches and within the feed-forward part, and draws from the layer's own random stream.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"transformer: got {heads} heads for a width of {width}; expected a divisor of the width")
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
         self.project_in = nn.Linear(width, 3 * width)
@@ -52,36 +52,26 @@ class EncoderLayer(nn.Module):
         return out
 
 
-def transformer(
-    *,
-    n_classes: int,
-    vectors: Tensor,
-    hidden: int,
-    heads: int,
-    n_layers: int,
-    dropout: float,
-    word_dropout: float,
-    act: str,
-    bridge: str,
-) -> tuple[list[Block], nn.Module]:
-    """Return the embedding block and `n_layers` encoder blocks, and the BP head on the mean of real positions.
+def transformer(shape: TextShape, settings: TransformerSettings) -> tuple[list[Block], nn.Module]:
+    """Return the embedding block and the encoder blocks, and the BP head on the mean of the real positions.
 
-    `vectors`: initial embeddings (V, D); the model's width is D. `hidden`: units of the feed-forward part.
-    `word_dropout`: the embedding's. `act`, `bridge`: activation and form of the bridges.
+    The model is as wide as the word vectors.
     """
-    width = vectors.shape[1]
-    bridged = partial(_bridge, width, act, bridge)
-    embedding = Embedding(vectors, dropout, positional=True, word_dropout=word_dropout)
-    blocks = [Block("embedding", embedding, bridged)]
-    for number in range(1, n_layers + 1):
-        blocks.append(Block(f"encoder_{number}", EncoderLayer(width, heads, hidden, dropout), bridged))
-    return blocks, _read(width, n_classes)
+    width = shape.vectors.shape[1]
+    heads = settings.resolve({"embedding_dim": width})["n_heads"]
+    bridge = partial(_bridge, width, settings)
+    embedding = Embedding(shape.vectors, settings.dropout, positional=True, word_dropout=settings.word_dropout)
+    blocks = [Block("embedding", embedding, bridge)]
+    for number in range(1, settings.n_layers + 1):
+        encoder = EncoderLayer(width, heads, settings.x_hid, settings.dropout)
+        blocks.append(Block(f"encoder_{number}", encoder, bridge))
+    return split_text(blocks, settings), _pooled(width, shape.n_classes)
 
 
-def _bridge(features: int, act: str, kind: str, code_dim: int) -> nn.Module:
-    return read_bridge(_read(features, code_dim), act, kind, code_dim)
+def _bridge(features: int, settings: TransformerSettings, code_dim: int) -> nn.Module:
+    return bridge_of_states(_pooled(features, code_dim), code_dim, settings)
 
 
-def _read(features: int, out: int) -> nn.Sequential:
+def _pooled(features: int, out: int) -> nn.Sequential:
     """Return the normalized mean over real positions, then a linear layer: the head, and the start of every bridge."""
     return nn.Sequential(Mean(), nn.LayerNorm(features), nn.Linear(features, out))

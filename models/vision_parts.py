@@ -1,44 +1,44 @@
-"""Parts that the two vision models share: the bridge, the width rule, and fixed pooling."""
+"""Parts that the vision models share: the bridge, the width rule, and fixed pooling."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from .blocks import activation
-
-BRIDGES = ("pool", "conv", "deep", "flatten")
+from .settings import Activation
+from .vision_settings import VisionSettings
 
 
 def scaled(channels: int, width: float) -> int:
-    """Return `channels` times `width`: as they are at 1, else rounded to a multiple of 8 (what tensor cores like)."""
+    """Return `channels` times `width`: unchanged at 1, else rounded to a multiple of 8 (which suits tensor cores)."""
     return channels if width == 1.0 else max(8, round(channels * width / 8) * 8)
 
 
-def conv_unit(c_in: int, c_out: int, act: str, stride: int = 1) -> list[nn.Module]:
+def conv_unit(c_in: int, c_out: int, act: Activation, stride: int = 1) -> list[nn.Module]:
     """Return a 3x3 convolution with padding, batch normalization and the activation."""
     convolution = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(c_out), activation(act)]
 
 
 def shrink(size: int, to: int) -> nn.Module:
-    """Return average pooling with a fixed window that takes maps of size x size to (to x to).
+    """Return average pooling from maps of size x size to maps of (to x to).
 
-    The windows overlap where `to` does not divide `size`. A fixed window, because the backward pass of adaptive
+    The windows overlap where `to` does not divide `size`. They are fixed, because the backward pass of adaptive
     pooling is not deterministic on a GPU.
     """
     return nn.Identity() if size <= to else nn.AvgPool2d(size - (to - 1) * (size // to), stride=size // to)
 
 
-def bridge_of_maps(channels: int, size: int, code_dim: int, *, hidden: int, act: str, kind: str) -> nn.Module:
+def bridge_of_maps(channels: int, size: int, code_dim: int, *, settings: VisionSettings) -> nn.Module:
     """Return the bridge of maps (B, channels, size, size) to codes (B, code_dim).
 
-    "pool": average-pool to 2x2, a hidden layer with batch normalization, a linear layer. "conv": the same after
+    "pool": average pooling to 2x2, a hidden layer with batch normalization, a linear layer. "conv": the same after
     a 3x3 convolution to at most 128 channels. "deep": 3x3 convolutions with stride 2 that take the map to 2x2,
-    widening up to 128 channels, then as "pool"; what is below 2x2 already has none. "flatten": the whole map, a
-    hidden layer with a sigmoid, a linear layer (the thesis'); it is soon larger than the network.
+    widening up to 128 channels, then as "pool"; a map of 2x2 or less has no convolutions. "flatten": the whole map, a
+    hidden layer with a sigmoid, a linear layer (the thesis'); it soon grows larger than the network.
     """
-    if kind not in BRIDGES:
-        raise ValueError(f"bridge: got {kind!r}; expected one of {', '.join(BRIDGES)}")
+    act, hidden = settings.act, settings.enc_dim
+    kind = settings.resolve({})["bridge"]
     if kind == "flatten":
         return nn.Sequential(
             nn.Flatten(), nn.Linear(channels * size * size, hidden), activation("sigmoid"), nn.Linear(hidden, code_dim)

@@ -1,9 +1,10 @@
-"""The main job on real data that every installation has: `python -m training.demo`, a few minutes on two cores."""
+"""Both commands on real data that every installation has: `python -m training.demo`, a few minutes on two cores."""
 
 from __future__ import annotations
 
 import sys
 
+from .config.arguments import read_command
 from .config.schema import Task
 from .experiment import run
 from .runs.exit_code import ExitCode
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
         for task, command in RUNS:
             script = "cvmain.py" if task == "vision" else "nlpmain.py"
             print(f"\npython {script} {command}", flush=True)
-            end.outcomes.append(run(task, [*command.split(), *argv]))
+            end.outcomes.append(run(read_command(task, [*command.split(), *argv])))
             if end.outcomes[-1].interrupted:
                 break
     return end.code

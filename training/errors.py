@@ -1,4 +1,4 @@
-"""What can be wrong with a command, as opposed to with the program, and the words to say it in one line."""
+"""Mistakes in a command, as opposed to faults of the program, and the words to report them in one line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 class UsageError(Exception):
-    """A mistake that the user can mend. The message is one line: what, where, and how to mend it.
+    """A mistake that the user can correct. The message is one line: what, where, and how to correct it.
 
     The entry points print it as `error: ...` on stderr and exit with code 2, without a traceback.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # what the user typed may hold line breaks
+        super().__init__(" ".join(message.splitlines()))  # what the user typed may contain line breaks
 
 
 class ConfigError(UsageError):
@@ -21,23 +21,23 @@ class ConfigError(UsageError):
 
 
 class NumbersError(UsageError):
-    """Training has come to numbers that are not finite, and goes nowhere from there."""
+    """Training has produced a number that is not finite, so there is no point in continuing."""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` may have been meant for, whatever its case; None where none is near."""
+    """Return the known name that is closest to `name`, ignoring case; None if none is close."""
     lowered = {choice.lower(): choice for choice in known}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.7)
     return lowered[close[0]] if close else None
 
 
 def remedy(name: str, known: Iterable[str]) -> str:
-    """Return what to give instead of a wrong name: the closest one or, where none is near, any of all."""
+    """Return what to write instead of a wrong name: the closest one, or else the list of all."""
     known = list(known)
     close = closest(name, known)
     return f'did you mean "{close}"?' if close else f"the right ones are {', '.join(known)}"
 
 
 def reason(error: OSError) -> str:
-    """Return the system's words for what went wrong, such as `Permission denied`."""
+    """Return what the system says went wrong, such as `Permission denied`."""
     return error.strerror or type(error).__name__

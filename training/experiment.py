@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from utils import set_deterministic
 
 from .checkpoints.resume import find_resume_points, make_stores, methods_of_run, note_unfinished
-from .config.arguments import Arguments, configure, parse
+from .config.arguments import Arguments, Command, read_command
 from .config.schema import Task
 from .errors import UsageError
 from .report.gallery import Gallery
@@ -35,17 +34,23 @@ def main(task: Task, argv: Sequence[str] | None = None) -> int:
     SIGTERM; a checkpoint of the last step is on disk if training had begun.
     """
     with ExitCode() as end:
-        end.outcomes.append(run(task, sys.argv[1:] if argv is None else argv))
+        end.outcomes.append(run(read_command(task, argv)))
     return end.code
 
 
-def run(task: Task, argv: Sequence[str]) -> Outcome:
-    """Run every method and turn of a command line; an interruption keeps what is done.
+def execute(command: Command) -> int:
+    """Run a command that has been read and checked, and return its exit code, as `main` does."""
+    with ExitCode() as end:
+        end.outcomes.append(run(command))
+    return end.code
+
+
+def run(command: Command) -> Outcome:
+    """Run every method and turn of a command; an interruption keeps what is done.
 
     Raises UsageError or DataError, before any training, for whatever can be refused.
     """
-    arguments = parse(task, argv)
-    config = configure(arguments)
+    arguments, config = command.arguments, command.config
     # What can be refused without data is refused first: loading may download.
     machines: dict[str, Machine] = {
         method: find_machine(config, arguments.model, method) for method in arguments.methods

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.registry import model
 from training.config.arguments import SCRIPTS, configure, parse
-from training.config.schema import LARGEST_SEED, SCHEMAS, Config, Method, Task
+from training.config.schema import LARGEST_SEED, Config, Method, Task
 from training.errors import UsageError, reason
 
 __all__ = ["METHODS", "Cell", "Grid", "Run", "final_runs", "read_grid", "search_runs"]
@@ -57,7 +58,7 @@ class Cell(_Strict):
     @property
     def task(self) -> Task:
         """The task whose entry point runs the model."""
-        return next(task for task, schema in SCHEMAS.items() if self.model in schema.models)
+        return model(self.model).task
 
     @model_validator(mode="after")
     def _free(self) -> Cell:

@@ -71,7 +71,7 @@ def killed_run(victims: Victims, name: str, out: Path, length: float, draw: rand
     for _ in range(KILLS):
         how: dict[str, Any] = {"after": draw.uniform(0.0, length)}
         if draw.random() < 0.5:
-            # A checkpoint of four layers is five files, and an epoch's results are two; pictures are not written this way.
+            # A checkpoint of four layers is five files, an epoch's results are two; pictures are not written this way.
             how = {"write": draw.randrange(50), "stage": draw.choice(STAGES)}
         code, seconds = victims.run(name, out, more, **how)
         log = Path(f"{out}.log").read_text(encoding="utf-8").splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from training.config.schema import SCHEMAS, Task
+from training.config.schema import TASKS, Task, schema
 
 __all__ = ["Case", "cases"]
 
@@ -67,7 +67,7 @@ GOOD: dict[str, list[Any]] = {
     "dropout": [0, 0.5],
     "text_backend": ["builtin", "auto"],
 }
-KEYS = sorted({key for schema in SCHEMAS.values() for key in schema.model_fields})
+KEYS = sorted({key for task in TASKS for key in schema(task).model_fields})
 NAMES = ["digits", "docstrings", "DIGITS", "imdb", "digit", "vgg", "lstm", "", " ", "ä", "../digits", "\ud800"]
 MODELS = ["vgg", "resnet", "lstm", "transformer", "VGG", "vggal", "lstmal", "vg", "al", "", "résnet"]
 PATHS = [
@@ -118,7 +118,7 @@ def _value(draw: st.DrawFn, key: str) -> Any:
 
 @st.composite
 def _config(draw: st.DrawFn, task: Task) -> bytes:
-    known = sorted(SCHEMAS[task].model_fields)
+    known = sorted(schema(task).model_fields)
     keys = draw(st.lists(st.sampled_from(known), unique=True, max_size=5))
     if not draw(st.integers(0, 9)):
         keys.append(draw(st.sampled_from(KEYS) | st.text(max_size=8) | st.just("epoch")))
@@ -147,7 +147,7 @@ def _option(draw: st.DrawFn, task: Task) -> list[str]:
     if flag == "--schedule":
         return [flag, draw(st.sampled_from(["sequential", "al-fm", "continuous", "gpipe", ""]))]
     if flag == "--set":
-        key = draw(st.sampled_from(sorted(SCHEMAS[task].model_fields)) | st.sampled_from(KEYS) | st.text(max_size=5))
+        key = draw(st.sampled_from(sorted(schema(task).model_fields)) | st.sampled_from(KEYS) | st.text(max_size=5))
         value = draw(_value(key))
         text = json.dumps(value) if draw(st.booleans()) else str(value)
         return [flag, draw(st.sampled_from([f"{key}={text}", f"{key}.vgg={text}", key, f"={text}", f"{key}="]))]

@@ -37,7 +37,7 @@ def bp(model: str, **options: Any) -> BPModel:
 
 
 def text() -> tuple[Tensor, Tensor]:
-    """Return tokens (4, 7), 0 behind each sample's length, and the lengths."""
+    """Return tokens (4, 7), 0 after each sample's length, and the lengths."""
     tokens = torch.randint(1, 30, (4, 7), generator=torch.Generator().manual_seed(4))
     return tokens.where(real_positions(LENGTHS, 7), 0), LENGTHS
 

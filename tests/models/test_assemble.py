@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from ALPackage import ALStack, PlacementError
 from ALPackage import devices as placement
 from ALPackage.objectives.association import ASSOCIATIONS
-from models import TEXT_MODELS, VISION_MODELS, BPModel, build_text, build_vision
-from models.assemble import CODES
+from models import BPModel, build_text, build_vision, model_names
+from models.al_settings import ALSettings
 from models.blocks import ACTIVATIONS, activation
+from models.settings import Activation
 
-MODELS = (*VISION_MODELS, *TEXT_MODELS)
+VISION_MODELS = model_names("vision")
+MODELS = (*VISION_MODELS, *model_names("text"))
+CODES = get_args(ALSettings.model_fields["codes"].annotation)
 
 
 def build(model: str, method: str, **options: Any) -> Any:
@@ -175,9 +178,14 @@ def test_an_unknown_model_or_method_is_refused(build_one: Any, right: str) -> No
         build_one(right.split(",")[0], "both", **settings)
 
 
-@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_the_legal_associations_are_those_of_the_library() -> None:
+    assert get_args(ALSettings.model_fields["association"].annotation) == ASSOCIATIONS
+
+
+@pytest.mark.parametrize("name", get_args(Activation))
 def test_every_activation_can_be_made(name: str) -> None:
     assert activation(name)(torch.tensor([1.0])).item() > 0
+    assert list(ACTIVATIONS) == list(get_args(Activation))
 
 
 # --- the BP form's device list --------------------------------------------------------------------------------------
@@ -242,8 +250,8 @@ def test_every_kind_of_codes_learns_a_few_samples(association: str, codes: str) 
 
 
 @pytest.mark.parametrize(("key", "value"), [("codes", "relu"), ("auto_encoder", "cosine")])
-def test_codes_and_auto_encoders_that_there_are_not_are_refused(key: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"{key}: got '{value}'; expected one of"):
+def test_unknown_codes_and_auto_encoders_are_refused(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f'{key}: got "{value}"; expected one of'):
         build("vgg", "al", **{key: value})
 
 

@@ -22,7 +22,7 @@ def packed_twin(layer: Any) -> nn.LSTM:
     return twin
 
 
-def test_the_bidirectional_lstm_equals_torch_s_on_packed_sequences() -> None:
+def test_the_bidirectional_lstm_equals_that_of_torch_on_packed_sequences() -> None:
     layer = BiLSTM(5, 4, dropout=0.0)
     features, lengths = torch.randn(6, 9, 5), torch.tensor([9, 1, 4, 8, 2, 9])
     real = real_positions(lengths, 9)[..., None]
@@ -74,8 +74,8 @@ def test_lstm_hidden_sizes() -> None:
     assert shapes == [(8, 6), (12, 6), (12, 6)]
 
 
-def test_a_reading_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match="reading: got 'first'; expected one of mean, last"):
+def test_an_unknown_reading_is_refused() -> None:
+    with pytest.raises(ValueError, match='reading: got "first"; expected one of "mean", "last"'):
         bp("lstm", reading="first")
 
 

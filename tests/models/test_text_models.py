@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from ALPackage.objectives.association import ASSOCIATIONS
-from models import TEXT_MODELS, parameter_counts
-from models.text_parts import TEXT_CUTS, Embedding, Mean, real_positions
+from models import model_names, parameter_counts
+from models.text_parts import Embedding, Mean, real_positions
 
 from .small_text import LENGTHS, al, bp, repadded, text, vectors
+
+TEXT_MODELS = model_names("text")
 
 # --- layers ---------------------------------------------------------------------------------------------------------
 
@@ -26,7 +28,7 @@ def test_the_number_of_layers(model: str) -> None:
 def test_the_embedding_may_be_one_layer_with_the_next(model: str) -> None:
     assert al(model, cut="joined").names == al(model).names[1:]
     outputs = []
-    for cut in TEXT_CUTS:
+    for cut in ("apart", "joined"):
         torch.manual_seed(0)
         outputs.append(bp(model, cut=cut).eval()(text()))
     assert torch.equal(*outputs)
@@ -43,7 +45,7 @@ def test_a_joined_embedding_learns_from_the_layer_that_reads_it(model: str) -> N
 
 
 def test_an_unknown_cut_lists_the_right_ones() -> None:
-    with pytest.raises(ValueError, match=r"^cut: got 'half'; expected one of apart, joined$"):
+    with pytest.raises(ValueError, match=r'^cut: got "half"; expected one of "apart", "joined"$'):
         al("lstm", cut="half")
 
 
@@ -251,7 +253,7 @@ def linears(module: nn.Module) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
-def test_a_linear_bridge_is_what_bp_s_head_is(model: str) -> None:
+def test_a_linear_bridge_has_the_form_of_the_bp_head(model: str) -> None:
     head = bp(model).layers["head"]
     bridge = al(model, bridge="linear")[-1].enc.b
     width = linears(head)[0][0]
@@ -263,6 +265,6 @@ def test_a_linear_bridge_is_what_bp_s_head_is(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
-def test_a_bridge_that_there_is_not_is_refused(model: str) -> None:
-    with pytest.raises(ValueError, match="bridge: got 'pool'; expected one of linear, hidden"):
+def test_an_unknown_bridge_is_refused(model: str) -> None:
+    with pytest.raises(ValueError, match='bridge: got "pool"; expected one of "linear", "hidden"'):
         al(model, bridge="pool")

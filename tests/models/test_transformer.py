@@ -13,7 +13,7 @@ from models.transformer import EncoderLayer
 from .small_text import LENGTHS, al, bp
 
 
-def test_sinusoids_equal_the_paper_s_formula() -> None:
+def test_sinusoids_equal_the_formula_of_the_paper() -> None:
     table = sinusoids(11, 6)
     for position in range(11):
         for pair in range(3):
@@ -51,6 +51,6 @@ def test_attention_equals_a_slow_reference_per_sample_and_head() -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 heads for a width of 8") as caught:
+    with pytest.raises(ValueError, match="n_heads: got 3; expected a divisor of the model's width of 8") as caught:
         bp("transformer", n_heads=3)
     assert "\n" not in str(caught.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,11 +11,13 @@ from torch import nn
 
 from ALPackage import ALStack
 from ALPackage.objectives.association import ASSOCIATIONS
-from models import DEFAULT_BRIDGE, VISION_MODELS, BPModel, build_vision, parameter_counts
-from models.resnet import CUTS, SHORTCUTS, BasicBlock
-from models.vision_parts import BRIDGES, bridge_of_maps
+from models import BPModel, VisionSettings, build_vision, model_names, parameter_counts
+from models.resnet import BasicBlock
+from models.vision_parts import bridge_of_maps
+from models.vision_settings import RESNET_SPLITS, ResNetSettings, VGGSettings
 
 LOCAL: dict[str, Any] = {"association": "contrastive", "temperature": 0.2, "lr": 1e-3, "weight_decay": 0.0}
+VISION_MODELS = model_names("vision")
 LAYERS = {"vgg": (4, 5), "resnet": (5, 6)}
 
 
@@ -65,16 +67,16 @@ def test_the_shapes_are_the_thesis_s() -> None:
     assert map_sizes(resnet) == [32, 32, 16, 8, 4]
 
 
-def test_resnet_is_cut_behind_its_strides() -> None:
+def test_resnet_is_split_after_its_strides() -> None:
     resnet = bp("resnet", width=1.0, image_size=32)
     expected = [[64] * 3, [64] * 2 + [128] * 2, [128] * 2 + [256] * 2, [256] * 2 + [512] * 2, [512] * 2, []]
     assert [channels(f) for f in resnet.layers.values()] == expected
     assert map_sizes(resnet) == [32, 16, 8, 4, 4]
 
 
-def test_however_it_is_cut_resnet_is_the_same_network() -> None:
+def test_however_it_is_split_resnet_is_the_same_network() -> None:
     networks = []
-    for cut in CUTS:
+    for cut in RESNET_SPLITS:
         torch.manual_seed(0)
         networks.append(bp("resnet", cut=cut))
     one, other = networks
@@ -103,11 +105,11 @@ def test_a_strided_shortcut_drops_every_second_position() -> None:
     assert not torch.equal(block(x), block.shortcut(x).relu())
 
 
-@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("shortcut", get_args(ResNetSettings.model_fields["shortcut"].annotation))
 def test_either_shortcut_trains_every_weight(shortcut: str) -> None:
     stack = al("resnet", shortcut=shortcut)
     before = {name: value.clone() for name, value in stack.named_parameters()}
-    for _ in range(2):  # behind a weight of zero, the first step moves only that weight
+    for _ in range(2):  # while a weight is zero, no gradient passes it, so the first step moves only that weight
         stack(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3]))
         stack.backward_and_update()
     assert [name for name, value in stack.named_parameters() if torch.equal(value, before[name])] == []
@@ -144,7 +146,7 @@ UNKNOWN += [("resnet", "shortcut", "long")]
 
 @pytest.mark.parametrize(("model", "option", "value"), UNKNOWN)
 def test_an_unknown_choice_lists_the_right_ones(model: str, option: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"{option}: got '{value}'; expected one of"):
+    with pytest.raises(ValueError, match=f'{option}: got "{value}"; expected one of'):
         al(model, **{option: value})
 
 
@@ -200,14 +202,14 @@ def test_parameters_are_counted_as_by_hand(model: str) -> None:
     assert parameter_counts(stack) == (network + sum(bridges) + sum(coders), network + bridges[-1] + sum(coders))
 
 
-def test_vgg_s_network_has_the_parameters_counted_by_hand() -> None:
+def test_vgg_has_the_parameters_counted_by_hand() -> None:
     shape = [(3, 8), (8, 16), (16, 16), (16, 24), (24, 24), (24, 24)]  # convolutions of width 0.05
     blocks = sum(9 * a * b + 2 * b for a, b in shape)
     head = 24 * 128 + 128 + 128 * 5 + 5
     assert parameter_counts(bp("vgg")) == (blocks + head, blocks + head)
 
 
-@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("bridge", get_args(VisionSettings.model_fields["bridge"].annotation))
 @pytest.mark.parametrize("model", VISION_MODELS)
 def test_every_bridge_reaches_the_codes(model: str, bridge: str) -> None:
     stack = al(model, bridge=bridge, image_size=32).eval()
@@ -218,17 +220,17 @@ def test_every_bridge_reaches_the_codes(model: str, bridge: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "convolutions"), [("vgg", 0), ("resnet", 1)])
-def test_each_model_has_its_best_bridge_unless_told(model: str, convolutions: int) -> None:
+def test_each_model_has_its_best_bridge_by_default(model: str, convolutions: int) -> None:
     torch.manual_seed(0)
     stack = al(model)
     assert [len(channels(layer.enc.b)) for layer in stack] == [convolutions] * len(stack)
     torch.manual_seed(0)
-    named = al(model, bridge=DEFAULT_BRIDGE[model])
+    named = al(model, bridge={"vgg": VGGSettings, "resnet": ResNetSettings}[model].best_bridge)
     assert all(torch.equal(a, b) for a, b in zip(stack.parameters(), named.parameters(), strict=True))
 
 
 def test_a_deep_bridge_shrinks_the_map_by_convolutions() -> None:
-    bridge = bridge_of_maps(48, 16, 8, hidden=10, act="relu", kind="deep")
+    bridge = bridge_of_maps(48, 16, 8, settings=VisionSettings(enc_dim=10, bridge="deep"))
     strided = [m for m in bridge if isinstance(m, nn.Conv2d)]
     assert [(m.in_channels, m.out_channels, m.stride) for m in strided] == [
         (48, 96, (2, 2)),
@@ -248,7 +250,9 @@ def test_a_deep_bridge_shrinks_the_map_by_convolutions() -> None:
 def test_the_thesis_bridges_are_as_large_as_they_were(maps: list[tuple[int, int]], millions: float) -> None:
     """VGG's and ResNet's at 32 x 32; the earlier code had 109M and 188M weights in its bridges."""
     with torch.device("meta"):
-        bridges = [bridge_of_maps(*shape, 700, hidden=1000, act="relu", kind="flatten") for shape in maps]
+        bridges = [
+            bridge_of_maps(*shape, 700, settings=VisionSettings(enc_dim=1000, bridge="flatten")) for shape in maps
+        ]
     first = [next(m for m in bridge.modules() if isinstance(m, nn.Linear)) for bridge in bridges]
     assert sum(linear.weight.numel() for linear in first) / 1e6 == pytest.approx(millions, abs=0.1)
     assert all(any(isinstance(m, nn.Sigmoid) for m in bridge.modules()) for bridge in bridges)

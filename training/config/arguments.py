@@ -1,7 +1,7 @@
 """The command line of the two entry points: what to run, on which data, where the results go.
 
 Whatever is wrong with it becomes a `UsageError` of one line, so that every mistake of a user, here or in the
-configuration, looks the same.
+configuration, looks the same. Nothing here needs torch: help and mistakes are answered at once.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from data import TEXT, VISION, DataError, canonical
+from models import registry
+
 from ..errors import UsageError, closest
-from .load import check_workers, device_list, load_config
+from .load import check_workers, device_list, load_config, resolve_model
 from .paths import user_path
-from .schema import LARGEST_SEED, SCHEMAS, Config, Method, Schedule, Task
+from .plugins import load_plugin
+from .reference import help_text
+from .schema import LARGEST_SEED, TASKS, Config, Method, Schedule, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[Task, str] = {"vision": "cvmain.py", "text": "nlpmain.py"}
@@ -42,11 +47,11 @@ EXAMPLES: dict[Task, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A command line that makes sense. None stands for "as the config says"."""
+    """What a command line asks for. None stands for "as the config says"."""
 
     task: Task
     dataset: str
-    """The data set's name as it is displayed and used in file names."""
+    """The data set's name as it is shown and used in file names."""
     model: str
     methods: tuple[Method, ...]
     """In the order in which they run."""
@@ -64,13 +69,40 @@ class Arguments:
     """Where the timeline of AL's first turn goes."""
     tensorboard: Path | None
     resume: bool
+    plugins: tuple[str, ...]
+    """The files and modules of `--plugin`, in order."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line and the configuration that goes with it, both checked."""
+
+    arguments: Arguments
+    config: Config
+
+
+def read_command(task: Task, argv: Sequence[str] | None = None) -> Command:
+    """Return the command of a command line, by default this process's. Raises `UsageError`."""
+    arguments = parse(task, sys.argv[1:] if argv is None else argv)
+    return Command(arguments, configure(arguments))
+
+
+def command_or_exit(task: Task) -> Command:
+    """Return the command of this process, or print what is wrong with it and leave with exit code 2."""
+    try:
+        return read_command(task)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def parse(task: Task, argv: Sequence[str]) -> Arguments:
-    """Return what the command line (without the program's name) asks for.
+    """Return what the command line (without the program's name) asks for, after importing its plug-ins.
 
     `--help`, `--list` and `--print-config` print to stdout and leave with `SystemExit(0)`. Raises `UsageError`.
     """
+    for plugin in _plugins(task, argv):
+        load_plugin(plugin)
     given = build_parser(task).parse_intermixed_args(list(argv))
     if given.list:
         _leave(_listing(task))
@@ -93,6 +125,7 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
         trace=given.trace,
         tensorboard=given.tensorboard,
         resume=given.resume,
+        plugins=tuple(given.plugin),
     )
     if given.trace is not None and methods == ("bp",):
         raise UsageError("--trace shows what AL's workers do, and --method bp has none: leave one of them out")
@@ -108,7 +141,7 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
 def configure(arguments: Arguments) -> Config:
     """Return the config that the arguments name, with `--set` and then the flags laid over it.
 
-    Raises `ConfigError`, also where a device list does not fit the model.
+    Raises `ConfigError`, also where a device list or a setting does not fit the model.
     """
     flags = {
         "seed": arguments.seed,
@@ -118,16 +151,32 @@ def configure(arguments: Arguments) -> Config:
     }
     overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     config = load_config(arguments.task, arguments.config, [*arguments.overrides, *overrides])
+    if arguments.model:
+        resolve_model(config, arguments.model)
     for method in arguments.methods:
         device_list(config, arguments.model, method)
-    if "al" in arguments.methods:
-        check_workers(config, arguments.model)
+        if method != "bp":
+            check_workers(config, arguments.model, method)
     return config
 
 
 class _Parser(argparse.ArgumentParser):
+    #: The task whose keys `--help` shows.
+    task: Task
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (python {self.prog} --help shows what is possible)")
+
+    def format_help(self) -> str:
+        return f"{super().format_help()}\n{help_text(self.task)}"
+
+
+def _plugins(task: Task, argv: Sequence[str]) -> list[str]:
+    """Return the plug-ins on the command line, which decide how the rest of it is read."""
+    parser = _Parser(prog=SCRIPTS[task], allow_abbrev=False, add_help=False)
+    parser.add_argument("--plugin", action="append", default=[], type=_text)
+    found: list[str] = parser.parse_known_args(list(argv))[0].plugin
+    return found
 
 
 def build_parser(task: Task) -> argparse.ArgumentParser:
@@ -140,11 +189,18 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
-    models = SCHEMAS[task].models
+    parser.task = task
+    models = registry.model_names(task)
+    methods = registry.method_names()
     run = parser.add_argument_group("what to run")
     run.add_argument("dataset", nargs="?", help="name of a data set, in any case; see --list")
     run.add_argument("model", nargs="?", help=f"{' or '.join(models)}; {models[0]}al means {models[0]} --method al")
-    run.add_argument("--method", type=str.lower, choices=["al", "bp", "both"], help="default: both, compared")
+    run.add_argument(
+        "--method",
+        type=_methods,
+        metavar="METHOD",
+        help=f"{', '.join(methods)}, several with commas between, or both: al,bp (default: both, compared)",
+    )
     run.add_argument(
         "-r",
         "--repeat",
@@ -155,13 +211,13 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     )
     run.add_argument("--seed", type=_number(0), metavar="N", help="default: the config's seed")
     run.add_argument(
-        "--schedule", choices=get_args(Schedule), help="how AL layers share the work (default: the config's)"
+        "--schedule", choices=get_args(Schedule), help="how AL's layers share the work (default: the config's)"
     )
     run.add_argument(
         "--workers",
         type=_number(1, 4096),
         metavar="N",
-        help="share AL's layers among N CPU workers, cut by measured cost (default: the config's)",
+        help="share AL's layers among N CPU workers by measured cost (default: the config's)",
     )
     config = parser.add_argument_group("configuration")
     config.add_argument(
@@ -173,6 +229,14 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     )
     config.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the config; may be repeated"
+    )
+    config.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        type=_text,
+        metavar="FILE_OR_MODULE",
+        help="import a Python file or module that registers models, data sets or objectives; may be repeated",
     )
     data = parser.add_argument_group("data and results")
     data.add_argument(
@@ -189,18 +253,18 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     data.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the last run of this command where it was interrupted; start it where there was none",
+        help="continue the last run of this command where it was interrupted; start it where there is none",
     )
-    seen = parser.add_argument_group("see it")
-    seen.add_argument(
+    watched = parser.add_argument_group("what to watch")
+    watched.add_argument(
         "--trace",
         type=_path,
         metavar="FILE",
         help="write a timeline of AL's first turn: Chrome trace, and a PNG beside it",
     )
-    seen.add_argument("--tensorboard", type=_path, metavar="DIR", help="write scalars for TensorBoard")
-    shown = parser.add_argument_group("show and leave")
-    shown.add_argument("--list", action="store_true", help="the data sets and the models")
+    watched.add_argument("--tensorboard", type=_path, metavar="DIR", help="write scalars for TensorBoard")
+    shown = parser.add_argument_group("show and exit")
+    shown.add_argument("--list", action="store_true", help="the data sets, models and methods")
     shown.add_argument("--print-config", action="store_true", help="the config as it would be used, in JSON")
     shown.add_argument("-h", "--help", action="help", help="this text")
     return parser
@@ -232,14 +296,31 @@ def _path(text: str) -> Path:
     return user_path(_text(text))
 
 
-def _model(task: Task, name: str, method: str | None) -> tuple[str, tuple[Method, ...]]:
+def _methods(text: str) -> tuple[Method, ...]:
+    """Return the methods that --method names, in that order."""
+    known = registry.method_names()
+    if text.lower() == "both":
+        return ("al", "bp")
+    methods = tuple(part.strip().lower() for part in text.split(","))
+    for method in methods:
+        if method not in known:
+            close = closest(method, known)
+            hint = f'; did you mean "{close}"?' if close else ""
+            expected = f"{', '.join(known)}, several with commas between, or both"
+            raise argparse.ArgumentTypeError(f'got "{text}"; expected {expected}{hint}')
+    if len(set(methods)) < len(methods):
+        raise argparse.ArgumentTypeError(f'got "{text}"; name every method once')
+    return methods
+
+
+def _model(task: Task, name: str, methods: tuple[Method, ...] | None) -> tuple[str, tuple[Method, ...]]:
     """Return the model and the methods that a name, perhaps one of the earlier code's (`vggal`), and --method mean."""
-    models = SCHEMAS[task].models
+    models = registry.model_names(task)
     lowered = name.lower()
-    model = lowered.removesuffix("al")
+    model = lowered if lowered in models else lowered.removesuffix("al")
     if model not in models:
-        for other, schema in SCHEMAS.items():
-            if model in schema.models:
+        for other in TASKS:
+            if model in registry.model_names(other):
                 raise UsageError(
                     f'"{name}" is a {other} model: run {SCRIPTS[other]} instead, or give one of {", ".join(models)}'
                 )
@@ -247,19 +328,16 @@ def _model(task: Task, name: str, method: str | None) -> tuple[str, tuple[Method
         hint = f'; did you mean "{close}"?' if close else ""
         raise UsageError(f'"{name}" is not a model: the right ones are {", ".join(models)}{hint}')
     if model != lowered:
-        if method in ("bp", "both"):
-            raise UsageError(f'"{name}" means {model} with --method al: give {model}, or leave --method {method} out')
-        method = "al"
-    if method in (None, "both"):
-        return model, ("al", "bp")
-    return model, ("al",) if method == "al" else ("bp",)
+        if methods not in (None, ("al",)):
+            given = "both" if methods == ("al", "bp") else ",".join(methods or ())
+            raise UsageError(f'"{name}" means {model} with --method al: give {model}, or leave --method {given} out')
+        return model, ("al",)
+    return model, methods or ("al", "bp")
 
 
 def _dataset(task: Task, name: str) -> str:
-    if name.lower().removesuffix("al") in SCHEMAS[task].models:
+    if name.lower().removesuffix("al") in registry.model_names(task):
         raise UsageError(f'"{name}" is a model, and the data set comes first: python {SCRIPTS[task]} <dataset> {name}')
-    from data import DataError, canonical  # late: it imports torch, and --help should not wait for that
-
     try:
         return canonical(name, task)
     except DataError as error:
@@ -267,9 +345,8 @@ def _dataset(task: Task, name: str) -> str:
 
 
 def _listing(task: Task) -> str:
-    from data import TEXT, VISION
-
     datasets = VISION if task == "vision" else TEXT
     column = max(map(len, datasets)) + 2
-    lines = ["data sets:", *(f"  {name:<{column}}{what}" for name, what in datasets.items()), "models:"]
-    return "\n".join([*lines, *(f"  {model}" for model in SCHEMAS[task].models)])
+    lines = ["data sets:", *(f"  {name:<{column}}{about}" for name, about in datasets.items())]
+    lines += ["models:", *(f"  {model}" for model in registry.model_names(task))]
+    return "\n".join([*lines, "methods:", *(f"  {method}" for method in registry.method_names())])

@@ -7,34 +7,72 @@ expectation is put into words from the schema, so it cannot drift from what is a
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ALPackage.stage.threads import available_cores, default_threads
 from data.registry import entry
+from models import registry
+from models.settings import ModelSettings, expected, shown
 
 from ..errors import ConfigError, reason, remedy
 from .recipes import apply_recipe
-from .schema import SCHEMAS, CommonConfig, Config, DeviceLists, Method, Task, TextConfig
+from .schema import TASKS, CommonConfig, Config, DeviceLists, Method, Task, TextConfig, schema
+
+
+def layer_names(model: str, method: Method, config: CommonConfig) -> list[str]:
+    """Return the names of the layers that `model` has with this config; BP's head is a layer."""
+    names = registry.model(model).layers(model_settings(config, model))
+    return [*names, "head"] if method == "bp" else names
 
 
 def layer_count(model: str, method: Method, config: CommonConfig) -> int:
-    """Return how many layers, and so devices, `model` has: BP's head is a layer, AL has none."""
-    if isinstance(config, TextConfig):
-        return config.n_layers + (2 if method == "bp" else 1)
-    return {"vgg": 4, "resnet": 5}[model] + (1 if method == "bp" else 0)
+    """Return how many layers, and so devices, `model` has with this config."""
+    return len(layer_names(model, method, config))
+
+
+def method_title(method: Method) -> str:
+    """Return the method's name as tables and messages show it."""
+    return "BP" if method == "bp" else registry.objective(method).title
+
+
+def model_settings(config: CommonConfig, model: str) -> BaseModel:
+    """Return the model's settings as the config has them."""
+    return _part(config, registry.model(model).settings)
+
+
+def objective_settings(config: CommonConfig, method: Method) -> BaseModel:
+    """Return the settings of the objective `method` as the config has them."""
+    return _part(config, registry.objective(method).settings_of(config.task))
+
+
+def _part(config: CommonConfig, kind: type[BaseModel]) -> BaseModel:
+    return kind.model_validate({key: getattr(config, key) for key in kind.model_fields if hasattr(config, key)})
+
+
+def resolve_model(config: CommonConfig, model: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what "auto" comes to among the model's settings, by key, and notes for the user.
+
+    Raises `ConfigError` for values that do not go together.
+    """
+    settings = model_settings(config, model)
+    if not isinstance(settings, ModelSettings):
+        return {}, []
+    values = dict(config)
+    try:
+        return settings.resolve(values), settings.notes(values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def device_list(config: CommonConfig, model: str, method: Method) -> Literal["auto"] | list[str]:
     """Return the devices that the config names for `model`, one per layer, or "auto".
 
-    Raises `ConfigError` for a list of another length. That the devices exist is checked where they are used.
+    Raises `ConfigError` for a list of another length. Whether the devices exist is checked where they are used.
     """
-    key = f"{method}_gpu_list"
+    key = "bp_gpu_list" if method == "bp" else "al_gpu_list"
     lists: DeviceLists = getattr(config, key)
     if isinstance(lists, dict):
         lists, key = lists.get(model, "auto"), f"{key}.{model}"
@@ -42,41 +80,26 @@ def device_list(config: CommonConfig, model: str, method: Method) -> Literal["au
     if lists != "auto" and len(lists) != layers:
         entries = "1 entry" if len(lists) == 1 else f"{len(lists)} entries"
         raise ConfigError(
-            f"{key} has {entries}, but {model} with {method.upper()} has {layers} layers: "
+            f"{key} has {entries}, but {model} with {method_title(method)} has {layers} layers: "
             'give one device per layer or "auto"'
         )
     return lists
 
 
-def check_workers(config: CommonConfig, model: str) -> None:
-    """Raise `ConfigError` where a number of workers makes no sense for AL's layers."""
+def check_workers(config: CommonConfig, model: str, method: Method = "al") -> None:
+    """Raise `ConfigError` where a number of workers makes no sense for the layers of a local method."""
     if config.workers is None:
         return
-    layers = layer_count(model, "al", config)
-    if device_list(config, model, "al") != "auto":
+    if device_list(config, model, method) != "auto":
         raise ConfigError(
             'workers: al_gpu_list says where every layer goes; leave workers out, or set al_gpu_list to "auto"'
         )
+    layers = layer_count(model, method, config)
     if config.workers > layers:
-        raise ConfigError(f"workers: got {config.workers}, but {model} with AL has {layers} layers: give at most that")
-
-
-def resolve_heads(n_heads: int | Literal["auto"], width: int) -> tuple[int, str | None]:
-    """Return the number of attention heads for a model of `width` units, and a notice where it is not 6.
-
-    Raises `ConfigError` when an explicit number does not divide the width.
-    """
-    if n_heads == "auto":
-        heads = max(heads for heads in range(1, 7) if width % heads == 0)
-        notice = f"n_heads is {heads}: 6 does not divide the model's width of {width}" if heads != 6 else None
-        return heads, notice
-    if width % n_heads:
-        divisors = ", ".join(str(heads) for heads in range(1, min(width, 16) + 1) if width % heads == 0)
         raise ConfigError(
-            f"n_heads: got {n_heads}; expected a divisor of the model's width of {width}: "
-            f'give one of {divisors}, or "auto"'
+            f"workers: got {config.workers}, but {model} with {method_title(method)} has {layers} layers: "
+            "give at most that"
         )
-    return n_heads, None
 
 
 def length_limit(config: TextConfig, dataset: str) -> int:
@@ -87,38 +110,12 @@ def length_limit(config: TextConfig, dataset: str) -> int:
     return limit
 
 
-def count_threads(config: CommonConfig, model: str, method: Method) -> int:
-    """Return the intra-op threads of an AL worker, or of BP: OMP_NUM_THREADS wins over everything.
-
-    An AL worker takes `threads`, else an equal share of the cores; BP takes all cores. It depends on no timing, no
-    schedule and no cut, because the number of threads may change the last bit of a sum.
-    """
-    asked = os.environ.get("OMP_NUM_THREADS", "").strip()
-    first = asked.split(",")[0].strip()
-    if asked and (not first.isdecimal() or int(first) < 1):
-        raise ConfigError(f'OMP_NUM_THREADS: got "{asked}"; expected a number of at least 1, or leave it unset')
-    if method == "bp":
-        return default_threads(1)
-    if asked or config.threads is None:
-        return default_threads(_worker_count(config, model))
-    return config.threads
-
-
-def _worker_count(config: CommonConfig, model: str) -> int:
-    """Return how many CPU workers AL has at most: what `workers` says, the list's distinct ones, or one per core."""
-    devices = device_list(config, model, "al")
-    if devices == "auto":
-        return config.workers or min(available_cores(), layer_count(model, "al", config))
-    return sum(name == "cpu" for name in devices) + len({name for name in devices if name.startswith("cpu:")}) or 1
-
-
 def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read the JSON file at `path`, lay its recipe and then the `key=value` overrides over it, and check the whole.
 
-    A value of an override is read as JSON and, where it is none, taken as text; `key.part=value` sets a part of
-    an object. Raises `ConfigError` with a message of one line.
+    The value of an override is read as JSON or, where it is not JSON, taken as text; `key.part=value` sets a part of
+    an object. Raises `ConfigError`.
     """
-    schema = SCHEMAS[task]
     values = _read(path)
     origin = dict.fromkeys(values, str(path))
     for override in overrides:
@@ -128,17 +125,27 @@ def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config
         key, dot, part = key.partition(".")
         value = _value(override, text)
         if dot:
-            whole = values.get(key)
-            value = {**(whole if isinstance(whole, dict) else {}), part: value}
+            before = values.get(key)
+            value = {**(before if isinstance(before, dict) else {}), part: value}
         values[key] = value
         origin[key] = f"--set {override}"
     set_now = {override.partition("=")[0].partition(".")[0] for override in overrides}
-    before, values = values, apply_recipe(values, task, set_now)
-    origin |= {key: f'recipe "{before["recipe"]}"' for key in values if key not in before or values[key] != before[key]}
+    with_recipe = apply_recipe(values, task, set_now)
+    for key, value in with_recipe.items():
+        if key not in values or values[key] != value:
+            origin[key] = f'recipe "{values["recipe"]}"'
+    values = with_recipe
+    whole = schema(task)
     try:
-        return schema.model_validate(values)
+        config = whole.model_validate(values)
+        # A settings class may have validators of its own, which the composed class has not.
+        for kind in [entry.settings for entry in registry.models(task)] + [
+            entry.settings_of(task) for entry in registry.objectives()
+        ]:
+            _part(config, kind)
     except ValidationError as error:
         raise ConfigError(_explain(error, task, values, origin)) from None
+    return config
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -161,7 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f'{path}: holds {_show(values)}; expected an object such as {{"epochs": 20}}')
+        raise ConfigError(f'{path}: holds {shown(values)}; expected an object such as {{"epochs": 20}}')
     return values
 
 
@@ -187,55 +194,23 @@ def _value(override: str, text: str) -> Any:
         raise ConfigError(f"--set {override}: {error}") from None
 
 
-def _explain(error: ValidationError, task: Task, values: dict[str, Any], origin: dict[str, str]) -> str:
+def _explain(error: ValidationError, task: Task, values: Mapping[str, Any], origin: Mapping[str, str]) -> str:
     """Return one line about the first mistake: where it is, what was found, what was expected."""
     first = error.errors()[0]
     facts = first.get("ctx", {})
     if first["type"] == "order":
         places = dict.fromkeys(origin[key] for key in (facts["low"], facts["high"]) if key in origin)
         return f"{' with '.join(places)}: {first['msg']}"
+    if not first["loc"]:  # a settings class of a plug-in may refuse a combination
+        return str(facts.get("error", first["msg"]))
     key = str(first["loc"][0])
-    known = SCHEMAS[task].model_fields
+    known = schema(task).model_fields
+    place = origin.get(key, "default")
     if key not in known:
-        other = next((name for name, schema in SCHEMAS.items() if key in schema.model_fields), None)
+        other = next((name for name in TASKS if key in schema(name).model_fields), None)
         if other:
-            return f'{origin[key]}: "{key}" is a key of the {other} task, not of the {task} task: leave it out'
-        return f'{origin[key]}: "{key}" is not a key: {remedy(key, known)}'
+            return f'{place}: "{key}" is a key of the {other} task, not of the {task} task: leave it out'
+        return f'{place}: "{key}" is not a key: {remedy(key, known)}'
     if first["type"] == "value_error":
-        return f"{origin[key]}: {key}: {facts['error']}"
-    expected = _expected(SCHEMAS[task].model_json_schema()["properties"][key])
-    return f"{origin[key]}: {key}: got {_show(values[key])}; expected {expected}"
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _expected(schema: dict[str, Any]) -> str:
-    """Put a field's JSON schema into words."""
-    if "description" in schema:
-        return str(schema["description"])
-    if "anyOf" in schema:
-        return ", or ".join(_expected(option) for option in schema["anyOf"])
-    if "enum" in schema:
-        return "one of " + ", ".join(json.dumps(choice) for choice in schema["enum"])
-    if "const" in schema:
-        return json.dumps(schema["const"])
-    words = {
-        "integer": "a whole number",
-        "number": "a number",
-        "string": "a text",
-        "boolean": "true or false",
-        "null": "null",
-    }[schema["type"]]
-    limits = {
-        "minimum": "of at least {}",
-        "exclusiveMinimum": "above {}",
-        "maximum": "at most {}",
-        "exclusiveMaximum": "below {}",
-        "multipleOf": "a multiple of {}",
-        "minLength": "of at least {} character",
-    }
-    bounds = [wording.format(schema[name]) for name, wording in limits.items() if name in schema]
-    return " ".join([words, ", ".join(bounds)]).strip()
+        return f"{place}: {key}: {facts['error']}"
+    return f"{place}: {key}: got {shown(values.get(key))}; expected {expected(schema(task), key)}"

@@ -1,6 +1,7 @@
 """Named sets of hyper-parameters: `"recipe": "thesis"` in the config stands for all of them at once.
 
-A recipe is laid over the file, which usually holds every key, and under `--set`, which is what the user asks for now.
+A recipe overrides the file, which usually holds every key; `--set` overrides the recipe, as it is what the user asks
+for now.
 """
 
 from __future__ import annotations
@@ -62,15 +63,16 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
     }
 }
-"""What a recipe sets, by its name and the task: the shapes, losses and settings of Wu's thesis and of Wu, Lin, Chen &
-Chen 2022. Where these had faults (a bounded decoder before a cross-entropy, padding that is read), it has none."""
+"""What each recipe sets, by task. "thesis": the shapes, losses and settings of Wu's thesis and of Wu, Lin, Chen & Chen
+2022, without the faults of their code (a bounded decoder before a cross-entropy, padding that is read)."""
 
 
 def apply_recipe(values: dict[str, Any], task: str, overridden: set[str]) -> dict[str, Any]:
-    """Return the values with those of the recipe that they name, but for the `overridden` keys.
+    """Return the values with those of the recipe that they name laid over them, except for the `overridden` keys.
 
-    Where one of these is the recipe's, the whole is no longer that recipe: `recipe` is then "default", and the values
-    say all, so that they can be saved and read again. A recipe that there is not is left for the schema to refuse.
+    If an overridden key belongs to the recipe and has another value, the result is no longer that recipe: `recipe`
+    becomes "default", and the values themselves say everything, so that they can be saved and read again. An unknown
+    recipe is left for the schema to refuse.
     """
     name = values.get("recipe", "default")
     if not isinstance(name, str) or name not in RECIPES:

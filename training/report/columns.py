@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from models import registry
+
 COMMON = ("turn", "epoch", "train_acc", "val_acc", "test_acc", "train_time")
 DEPTH = "test_acc_depth"
 #: The columns of a method whose losses belong to layers; the number is that of the layer.
@@ -45,5 +47,6 @@ def depth_count(loss_names: LossNames) -> int:
 
 
 def display_name(method: str) -> str:
-    """Return how tables and messages call a method: acronyms in capitals, others as they are typed."""
-    return method.upper() if method in ("al", "bp") else method
+    """Return how tables and messages call a method; its name where it comes from a plug-in that is not loaded."""
+    titles = {entry.name: entry.title for entry in registry.objectives()}
+    return "BP" if method == "bp" else titles.get(method, method)

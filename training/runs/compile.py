@@ -1,6 +1,6 @@
-"""torch.compile for a model's layers, all of it done before training begins.
+"""torch.compile for the layers of a model, all of it before training starts.
 
-The compiler is not thread-safe, so nothing may be compiled once workers run: every shape that an epoch will bring is
+The compiler is not thread-safe, so nothing may be compiled once workers run: every shape that an epoch brings is
 compiled here, on the caller's thread.
 """
 
@@ -22,10 +22,11 @@ from ..errors import ConfigError
 def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor]], threads: int) -> None:
     """Compile every layer for the shapes of `batches`; weights, buffers and moments stay as they are.
 
-    `threads`: intra-op threads of a worker, and autocast as it is now: with others the workers would compile anew.
+    `threads`: intra-op threads of a worker. With other threads, or another autocast than the caller's, the workers
+    would compile again.
     Raises ConfigError where torch.compile does not work.
     """
-    import torch._dynamo  # late: only who compiles shall wait for it
+    import torch._dynamo  # importing it takes seconds, which only a run that compiles should pay
 
     before = copy.deepcopy(model.state_dict())
     model.train()
@@ -35,7 +36,7 @@ def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor
         parts = list(model.layers.values())
     shapes = list(batches)
     try:
-        # torch counts the compilations of all modules together and gives up in silence after a few. BP meets the shapes
+        # torch counts the compilations of all modules together and silently gives up after a few. BP sees every shape
         # a second time, in evaluation.
         limits = torch._dynamo.config
         limits.cache_size_limit = max(limits.cache_size_limit, 2 * len(parts) * (len(shapes) + 1))

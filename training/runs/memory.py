@@ -1,8 +1,8 @@
-"""The peak memory of a stretch of work: of a turn, its training and its measuring. And whether it was too much.
+"""The peak memory of a turn, training and measuring together, and whether an error means that there was too little.
 
-On CUDA it is what PyTorch's allocator handed out, added up over the devices. On the CPU it is the largest
-resident size of the process while inside. Linux can forget the earlier peak; elsewhere the operating system
-tells only the peak since the process started, and `exact` is then False.
+On CUDA it is what PyTorch's allocator handed out, added up over the devices. On the CPU it is the largest resident size
+of the process inside the block. Linux can reset the peak; other systems only know the peak since the process started,
+and `exact` is then False.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Tell whether an operation failed because it was refused the memory that it asked for."""
+    """Tell whether an operation failed because it did not get the memory that it asked for."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's words, on the CPU
@@ -32,7 +32,7 @@ class PeakMemory:
     """Measure the peak memory inside a `with` block, in MB (10**6 bytes), of these devices.
 
     With a CUDA device among them the figure is that of the CUDA devices alone. `mb` can be read inside the block
-    and after it; it is None where the system tells nothing. Reading it on CUDA does not wait for the device.
+    and after it; it is None where the system does not say. Reading it on CUDA does not wait for the device.
     """
 
     def __init__(self, devices: Iterable[torch.device | str] = ("cpu",)) -> None:
@@ -43,13 +43,13 @@ class PeakMemory:
         self._open = False
 
     def __enter__(self) -> PeakMemory:
-        gc.collect()  # what an earlier run left must not count as ours
+        gc.collect()  # what an earlier turn left must not count as this one's
         self._open = True
         for device in self.cuda:
             torch.cuda.reset_peak_memory_stats(device)
         if not self.cuda:
             _return_free_memory()
-            self.exact = _forget_peak()
+            self.exact = _reset_peak()
         return self
 
     def __exit__(
@@ -70,15 +70,15 @@ class PeakMemory:
 
 
 def _return_free_memory() -> None:
-    """Have the C library give back what it keeps of freed memory, which would count as resident."""
+    """Make the C library return freed memory to the system, or it would count as resident."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
         if trim is not None:
             trim(0)
 
 
-def _forget_peak() -> bool:
-    """Set the process's peak to its present size; return whether the system allowed it."""
+def _reset_peak() -> bool:
+    """Reset the process's peak to its present size; return whether the system allowed it."""
     try:
         CLEAR_REFS.write_text("5")
     except OSError:
@@ -87,7 +87,7 @@ def _forget_peak() -> bool:
 
 
 def _process_peak() -> float | None:
-    """Return the peak resident size in MB: since it was last forgotten on Linux, else since the start."""
+    """Return the peak resident size in MB: since the last reset on Linux, else since the start."""
     try:
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

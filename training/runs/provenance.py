@@ -1,4 +1,4 @@
-"""Where figures come from: versions, machine and the commit of the source."""
+"""Where figures come from: versions, machine, and the commit of the source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "torchvision", "torchtext", "numpy")
 def collect(devices: Iterable[torch.device | str]) -> dict[str, Any]:
     """Return versions, platform, the names of `devices` and the git commit, ready for JSON.
 
-    What cannot be found out is None.
+    Whatever cannot be found out is None.
     """
     return {
         "versions": versions(),
@@ -36,7 +36,7 @@ def collect(devices: Iterable[torch.device | str]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions that figures depend on; None for a package that is not there."""
+    """Return the versions that figures depend on; None for a package that is not installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
@@ -65,12 +65,12 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass  # not Linux: the portable name is shorter, but there
+        pass  # not Linux: the portable name is shorter, but it exists
     return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:
-    """Return the commit of the source, unless it merely lies inside someone else's repository."""
+    """Return the commit of the source, or None where it merely lies inside another repository."""
     top = _git("rev-parse", "--show-toplevel")
     return _git("rev-parse", "--verify", "HEAD") if top and Path(top).resolve() == ROOT else None
 

@@ -14,12 +14,13 @@ from ALPackage.devices import resolve as resolve_devices
 from ALPackage.errors import PlacementError
 
 from ..config.arguments import Arguments
-from ..config.load import count_threads, device_list, layer_count
+from ..config.load import device_list, layer_names
 from ..config.schema import Config
 from ..config.spec import RunSpec
 from ..errors import ConfigError
 from .provenance import versions
 from .tasks import Job
+from .threads import count_threads
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Machine:
     """Intra-op threads of a worker, or of BP."""
 
 
-def find_machine(config: Config, model: str, method: Any) -> Machine:
+def find_machine(config: Config, model: str, method: str) -> Machine:
     """Return where a method runs. Raises ConfigError, with the key, for a device that this machine does not have."""
-    layers = tuple(f"layer_{number}" for number in range(1, layer_count(model, method, config) + 1))
+    layers = tuple(layer_names(model, method, config))
     devices = device_list(config, model, method)
     try:
         resolve_devices(devices, len(layers))

@@ -22,12 +22,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Let Ctrl-C in the block end the process without a word: libraries take seconds to load, nothing is lost yet."""
-    python_s = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if python_s:
+    """Let Ctrl-C end the process silently inside the block: libraries take seconds to load, and nothing is lost yet."""
+    by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if by_python:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     yield
-    if python_s:
+    if by_python:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -42,16 +42,16 @@ class Interrupted(KeyboardInterrupt):
 class GracefulShutdown:
     """While entered, on the main thread, SIGINT and SIGTERM raise `Interrupted`, or wait for a `deferred` block.
 
-    A second one does not wait. After `LIMIT` seconds the process ends wherever it is: Python hears of a signal only
-    between two of its own instructions, and an operation may take long. A signal that the process was begun to
-    ignore, as a shell does for Ctrl-C and what runs in the background, stays ignored.
+    A second signal does not wait. After `LIMIT` seconds the process ends wherever it is: Python handles a signal only
+    between two of its own instructions, and a single operation may take long. A signal that the process was started to
+    ignore, as a shell does with Ctrl-C for what runs in the background, stays ignored.
     """
 
     def __init__(self) -> None:
         self._signum: int | None = None
         self._deferring = False
         self._before: dict[int, Any] = {}
-        self._over = threading.Event()
+        self._ended = threading.Event()
 
     @property
     def requested(self) -> bool:
@@ -76,41 +76,41 @@ class GracefulShutdown:
 
     def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
-            heeded = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
-            self._ears, mouth = socket.socketpair()
-            mouth.setblocking(False)
-            self._mouth = mouth
-            self._other = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-            threading.Thread(target=self._watch, args=(set(heeded),), name="stopping", daemon=True).start()
-            self._before = {signum: signal.signal(signum, self._receive) for signum in heeded}
+            handled = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+            # Python writes the number of a signal here at once, even while the main thread is stuck in an operation.
+            self._reader, self._writer = socket.socketpair()
+            self._writer.setblocking(False)
+            self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=(set(handled),), name="shutdown", daemon=True).start()
+            self._before = {signum: signal.signal(signum, self._receive) for signum in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
-        self._over.set()
+        self._ended.set()
         if threading.current_thread() is threading.main_thread():
-            signal.set_wakeup_fd(self._other)
-            self._mouth.close()
+            signal.set_wakeup_fd(self._wakeup_before)
+            self._writer.close()  # ends the watchdog
 
-    def _watch(self, heeded: set[int]) -> None:
-        """Wait for a signal, which the system notes here at once, and see to it that it comes to something."""
-        with self._ears:
-            while (told := self._ears.recv(1)) and told[0] not in heeded:
+    def _watch(self, handled: set[int]) -> None:
+        """Watchdog: `GRACE` seconds after a signal, repeat it; after `LIMIT` seconds, end the process."""
+        with self._reader:
+            while (received := self._reader.recv(1)) and received[0] not in handled:
                 pass
-            if not told:
+            if not received:
                 return
-            if self._over.wait(GRACE):
+            if self._ended.wait(GRACE):
                 return
             if self._deferring:
-                _again(told[0])
-            if not self._over.wait(LIMIT - GRACE):
-                words = "interrupted: it took too long to end; --resume goes on from the last checkpoint"
+                _repeat(received[0])
+            if not self._ended.wait(LIMIT - GRACE):
+                words = "interrupted: it took too long to end; --resume continues from the last checkpoint"
                 print(words, file=sys.stderr, flush=True)
-                os._exit(128 + told[0])
+                os._exit(128 + received[0])
 
 
-def _again(signum: int) -> None:
+def _repeat(signum: int) -> None:
     """Send the signal to the main thread once more, which also ends its waiting."""
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:

@@ -1,4 +1,4 @@
-"""What differs between the tasks: how the data is loaded and transformed, and how the models are built."""
+"""What differs between the tasks: how the data is loaded and transformed, and the shape that the models get."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from ALPackage import ALStack
 from data import Dataset
 from data.batches import Transform
 from data.dataset import digest
-from models import DEFAULT_BRIDGE, BPModel, build_text, build_vision
+from models import BPModel, ImageShape, TextShape, Training, build_model
+from models.registry import RegistryError
 
-from ..config.load import length_limit, resolve_heads
-from ..config.schema import Config, TextConfig, VisionConfig
-from ..errors import ConfigError
+from ..config.load import length_limit, model_settings, objective_settings, resolve_model
+from ..config.schema import Config, Method, TextConfig, VisionConfig
+from ..errors import ConfigError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A data set, ready to be iterated over, and the builder of the model that learns it."""
+    """A data set that is ready for batches, and the builder of the model that learns it."""
 
     data: Dataset
     transform: Transform
@@ -30,7 +31,7 @@ class Job:
     test_batch_size: int
     lr: float
     end_lr: float
-    build: Callable[[str], ALStack | BPModel]
+    build: Callable[[Method], ALStack | BPModel]
     """Draws the initial weights from torch's process-wide generator."""
     resolved: dict[str, Any]
     """What "auto" and null in the config came to mean."""
@@ -44,17 +45,23 @@ def load_job(config: Config, dataset: str, model: str, root: Path, limit_train: 
     return _text(config, dataset, model, root, limit_train)
 
 
-def _local(config: Config, lr: float) -> dict[str, Any]:
-    """Return what the AL form needs beside the network."""
-    return {
-        "association": config.association,
-        "temperature": config.temperature,
-        "lr": lr,
-        "weight_decay": config.weight_decay,
-        "label_smoothing": config.label_smoothing,
-        "codes": config.codes,
-        "auto_encoder": config.auto_encoder,
-    }
+def _builder(
+    config: Config, model: str, shape: ImageShape | TextShape, lr: float, code_dim: int
+) -> Callable[[Method], ALStack | BPModel]:
+    """Return the function that builds `model` for a method."""
+    settings = model_settings(config, model)
+    training = Training(
+        lr=lr, weight_decay=config.weight_decay, label_smoothing=config.label_smoothing, code_dim=code_dim
+    )
+
+    def build(method: Method) -> ALStack | BPModel:
+        objective = None if method == "bp" else objective_settings(config, method)
+        try:
+            return build_model(model, method, shape, settings, objective=objective, training=training)
+        except RegistryError as error:
+            raise UsageError(str(error)) from None
+
+    return build
 
 
 def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> Job:
@@ -75,26 +82,8 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
     if config.in_channels not in ("auto", channels):
         raise ConfigError(f'in_channels: got {config.in_channels}, but {dataset} has {channels}; give that, or "auto"')
     augmentation = default_augmentation(dataset) if config.augmentation == "auto" else config.augmentation
-    bridge = DEFAULT_BRIDGE[model] if config.bridge == "auto" else config.bridge
-
-    def build(method: str) -> ALStack | BPModel:
-        return build_vision(
-            model,
-            method,
-            n_classes=len(data.classes),
-            in_channels=channels,
-            image_size=size,
-            width=config.width,
-            act=config.act,
-            head_act=config.act if config.head_act == "auto" else config.head_act,
-            enc_dim=config.enc_dim,
-            ae_dim=config.ae_dim,
-            bridge=bridge,
-            cut=config.cut,
-            shortcut=config.shortcut,
-            **_local(config, config.base_lr),
-        )
-
+    chosen, notes = resolve_model(config, model)
+    shape = ImageShape(n_classes=len(data.classes), channels=channels, size=size)
     return Job(
         data=data,
         transform=VisionTransform(*channel_stats(data.train), augmentation),
@@ -102,15 +91,15 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
         test_batch_size=config.test_batch_size,
         lr=config.base_lr,
         end_lr=config.end_lr,
-        build=build,
+        build=_builder(config, model, shape, config.base_lr, config.ae_dim),
         resolved={
             "augmentation": augmentation,
-            "bridge": bridge,
+            **chosen,
             "in_channels": channels,
             "image_size": size,
             "data_digest": digest(data),
         },
-        notes=data.notes,
+        notes=[*notes, *data.notes],
     )
 
 
@@ -119,11 +108,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
     from data.text.load import load_text, trim
 
     max_len = length_limit(config, dataset)
-    notes: list[str] = []
-    heads = 1
-    if model == "transformer":
-        heads, notice = resolve_heads(config.n_heads, config.embedding_dim)
-        notes += [notice] if notice else []
+    chosen, notes = resolve_model(config, model)
     data = load_text(
         dataset,
         root=root,
@@ -142,25 +127,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
     else:
         vectors, vector_notes = random_vectors(data.vocabulary, config.embedding_dim, seed=config.seed), []
 
-    def build(method: str) -> ALStack | BPModel:
-        return build_text(
-            model,
-            method,
-            n_classes=len(data.classes),
-            vectors=vectors,
-            x_hid=config.x_hid,
-            y_hid=config.y_hid,
-            n_heads=heads,
-            n_layers=config.n_layers,
-            act=config.act,
-            bridge=config.bridge,
-            reading=config.reading,
-            cut=config.cut,
-            dropout=config.dropout,
-            word_dropout=config.word_dropout,
-            **_local(config, config.lr),
-        )
-
+    shape = TextShape(n_classes=len(data.classes), vectors=vectors)
     return Job(
         data=data,
         transform=trim,
@@ -168,8 +135,12 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         test_batch_size=4 * config.batch_size,
         lr=config.lr,
         end_lr=config.end_lr,
-        build=build,
-        resolved={"max_len": max_len, "vocabulary": len(data.vocabulary), "data_digest": digest(data, vectors)}
-        | ({"n_heads": heads} if model == "transformer" else {}),
+        build=_builder(config, model, shape, config.lr, config.y_hid),
+        resolved={
+            "max_len": max_len,
+            "vocabulary": len(data.vocabulary),
+            "data_digest": digest(data, vectors),
+            **chosen,
+        },
         notes=[*notes, *data.notes, *vector_notes],
     )

@@ -1,4 +1,4 @@
-"""The command line: what is accepted, and the one line that each mistake earns."""
+"""The command line: what is accepted, and the one line that answers each mistake."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from training.errors import ConfigError, UsageError
 FLAGS = {
     *("--method", "-r", "--repeat", "--seed", "--schedule", "--config", "--set", "--data-root", "--limit-train"),
     *("--out", "--list", "--print-config", "-h", "--help", "--workers", "--trace", "--tensorboard", "--resume"),
+    "--plugin",
 }
 
 
 def mistake(line: str, task: Task = "vision") -> str:
-    """Return the message that a command line earns."""
+    """Return the message that answers a wrong command line."""
     with pytest.raises(UsageError) as caught:
         configure(parse(task, line.split()))
     message = str(caught.value)
@@ -54,6 +55,14 @@ def test_everything_at_once_in_any_order() -> None:
     assert (config.epochs, config.seed, config.act, config.schedule) == (2, 7, "elu", "al-fm")
     assert config.outputpath == "12"
     assert given.limit_train == 9
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("al", ("al",)), ("BP", ("bp",)), ("both", ("al", "bp")), ("bp,al", ("bp", "al")), ("AL, bp", ("al", "bp"))],
+)
+def test_methods_run_in_the_order_in_which_they_are_named(method: str, expected: tuple[str, ...]) -> None:
+    assert parse("vision", ["digits", "vgg", "--method", method]).methods == expected
 
 
 def test_flags_win_over_set() -> None:
@@ -98,7 +107,18 @@ def test_names_of_the_earlier_code_mean_al(task: Task, dataset: str, name: str, 
         ("digits vgg --seed 99999999999999999999", "expected a whole number from 0 to 9007199254740992"),
         ("digits vgg --limit-train 1", 'argument --limit-train: got "1"; expected a whole number of at least 2'),
         ("digits vgg --limit 10", "unrecognized arguments: --limit 10"),
-        ("digits vgg --method adam", "argument --method: invalid choice: 'adam'"),
+        (
+            "digits vgg --method adam",
+            'argument --method: got "adam"; expected al, bp, several with commas between, or both',
+        ),
+        (
+            "digits vgg --method all",
+            'got "all"; expected al, bp, several with commas between, or both; did you mean "al"?',
+        ),
+        ("digits vgg --method al,al", 'got "al,al"; name every method once'),
+        ("digits vgg --method al,both", 'got "al,both"; expected al, bp'),
+        ("digits vgg --method=", 'argument --method: got ""; expected al, bp'),
+        ("digits vgg --plugin", "argument --plugin: expected one argument (python cvmain.py --help"),
         ("digits vgg --schedule gpipe", "argument --schedule: invalid choice: 'gpipe'"),
         ("digits vgg --out=", "argument --out: got an empty name"),
         ("digits vgg --config=", "argument --config: got an empty name"),

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ALPackage.stage.threads import available_cores
-from training.config.load import count_threads, device_list, layer_count, length_limit, load_config, resolve_heads
+from training.config.load import device_list, layer_count, layer_names, length_limit, load_config, resolve_model
 from training.config.recipes import RECIPES
-from training.config.schema import SCHEMAS, CommonConfig, Task, TextConfig, VisionConfig
+from training.config.schema import SAME_NUMBERS, CommonConfig, Task, TextConfig, VisionConfig, schema, sections
 from training.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).parents[3]
 SHIPPED: dict[Task, Path] = {"vision": ROOT / "cvconfig.json", "text": ROOT / "nlpconfig.json"}
 
 
+def text_config(**keys: Any) -> CommonConfig:
+    """Return a config of the text task."""
+    return schema("text")(**keys)
+
+
 def mistake(tmp_path: Path, task: Task, text: str | bytes, *overrides: str) -> str:
-    """Return the message that a config file (and overrides) earns."""
+    """Return the message that answers a wrong config file (with overrides)."""
     path = tmp_path / "config.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
@@ -33,15 +38,15 @@ def mistake(tmp_path: Path, task: Task, text: str | bytes, *overrides: str) -> s
 @pytest.mark.parametrize("task", ["vision", "text"])
 def test_shipped_file_holds_every_key_with_its_default(task: Task) -> None:
     shipped = json.loads(SHIPPED[task].read_text())
-    defaults = SCHEMAS[task]().model_dump(mode="json")
+    defaults = schema(task)().model_dump(mode="json")
     assert shipped == defaults
     assert list(shipped) == list(defaults)
     assert shipped["bp_gpu_list"] == shipped["al_gpu_list"] == "auto"
-    assert load_config(task, SHIPPED[task]) == SCHEMAS[task]()
+    assert load_config(task, SHIPPED[task]) == schema(task)()
 
 
-@pytest.mark.parametrize(("task", "key"), [(task, key) for task in SHIPPED for key in SCHEMAS[task].model_fields])
-def test_a_value_that_no_key_can_have_is_told_for_every_key(task: Task, key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "key"), [(task, key) for task in SHIPPED for key in schema(task).model_fields])
+def test_a_value_that_no_key_can_have_is_refused_for_every_key(task: Task, key: str, tmp_path: Path) -> None:
     """Guards a bug: what is expected of a truth value had no words."""
     assert f"{key}: got " in mistake(tmp_path, task, json.dumps({key: [[1]]}))
 
@@ -51,8 +56,8 @@ def test_keys_of_the_earlier_code_are_known() -> None:
     text = "batch_size min_len max_len pretrained_model embedding_dim vocab_size x_hid y_hid n_heads n_layers"
     text += " act dropout lr"
     common = "epochs outputpath bp_gpu_list al_gpu_list"
-    assert set(f"{vision} {common}".split()) <= set(VisionConfig.model_fields)
-    assert set(f"{text} {common}".split()) <= set(TextConfig.model_fields)
+    assert set(f"{vision} {common}".split()) <= set(schema("vision").model_fields)
+    assert set(f"{text} {common}".split()) <= set(schema("text").model_fields)
 
 
 def test_a_partial_file_keeps_the_other_defaults_and_overrides_win(tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ def test_a_mistake_beside_a_recipe_names_it() -> None:
     assert str(caught.value).startswith('recipe "thesis" with --set lr=1e-5: end_lr: got 0.00025')
 
 
-def test_a_recipe_that_there_is_not_is_refused() -> None:
+def test_an_unknown_recipe_is_refused() -> None:
     with pytest.raises(ConfigError, match='recipe: got "best"; expected one of "default", "thesis"'):
         load_config("vision", SHIPPED["vision"], ["recipe=best"])
     with pytest.raises(ConfigError, match=r"recipe: got \[1\]"):
@@ -212,7 +217,7 @@ def test_a_contradiction_names_both_places(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(sorted(TextConfig.model_fields)),
+    st.sampled_from(sorted(schema("text").model_fields)),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
@@ -243,7 +248,9 @@ def test_any_value_is_accepted_or_earns_one_line(
         (VisionConfig(), "resnet", 6, 5),
         (TextConfig(), "lstm", 5, 4),
         (TextConfig(), "transformer", 5, 4),
-        (TextConfig(n_layers=12), "transformer", 14, 13),
+        (text_config(n_layers=12), "transformer", 14, 13),
+        (text_config(cut="joined"), "lstm", 4, 3),
+        (text_config(cut="joined", n_layers=2), "transformer", 3, 2),
     ],
 )
 def test_layers_per_model(config: CommonConfig, model: str, bp: int, al: int) -> None:
@@ -273,16 +280,48 @@ def test_a_device_list_of_another_length_says_both_numbers_and_the_model() -> No
         device_list(VisionConfig(al_gpu_list=[]), "vgg", "al")
 
 
+def test_a_list_fits_the_layers_that_the_settings_give() -> None:
+    """Guards fault 1: with cut=joined a right list was refused, and a wrong one ended in a traceback."""
+    lists = {"al_gpu_list": ["cpu"] * 3, "bp_gpu_list": ["cpu"] * 4}
+    for method in ("al", "bp"):
+        assert device_list(text_config(cut="joined", **lists), "lstm", method) == lists[f"{method}_gpu_list"]
+        with pytest.raises(ConfigError, match=f"lstm with {method.upper()} has .* layers"):
+            device_list(text_config(**lists), "lstm", method)
+    wrong = text_config(cut="joined", al_gpu_list=["cpu"] * 4, bp_gpu_list=["cpu"] * 5)
+    with pytest.raises(ConfigError, match="al_gpu_list has 4 entries, but lstm with AL has 3 layers"):
+        device_list(wrong, "lstm", "al")
+    with pytest.raises(ConfigError, match="bp_gpu_list has 5 entries, but lstm with BP has 4 layers"):
+        device_list(wrong, "lstm", "bp")
+    assert layer_names("lstm", "bp", wrong) == ["lstm_1", "lstm_2", "lstm_3", "head"]
+
+
 def test_heads() -> None:
-    assert resolve_heads("auto", 300) == (6, None)
-    heads, notice = resolve_heads("auto", 50)
-    assert heads == 5
-    assert notice is not None
-    assert "50" in notice
-    assert resolve_heads("auto", 7)[0] == 1
-    assert resolve_heads(10, 50) == (10, None)
+    def heads(width: int, n_heads: int | str = "auto") -> Any:
+        chosen, notes = resolve_model(text_config(embedding_dim=width, n_heads=n_heads), "transformer")
+        return chosen["n_heads"], notes
+
+    assert heads(300) == (6, [])
+    assert heads(50) == (5, ["n_heads is 5: 6 does not divide the model's width of 50"])
+    assert heads(7)[0] == 1
+    assert heads(50, 10) == (10, [])
     with pytest.raises(ConfigError, match=r'n_heads: got 6; .* width of 50: give one of 1, 2, 5, 10, or "auto"'):
-        resolve_heads(6, 50)
+        heads(50, 6)
+    assert resolve_model(text_config(embedding_dim=50, n_heads=6), "lstm") == ({}, [])
+
+
+def test_auto_bridges_are_those_that_each_model_is_best_with() -> None:
+    whole = schema("vision")
+    assert resolve_model(whole(), "vgg")[0] == {"bridge": "pool"}
+    assert resolve_model(whole(), "resnet")[0] == {"bridge": "conv"}
+    assert resolve_model(whole(bridge="deep"), "resnet")[0] == {"bridge": "deep"}
+
+
+@pytest.mark.parametrize("task", ["vision", "text"])
+def test_every_key_has_help_and_stands_in_one_section(task: Task) -> None:
+    keys = [key for section in sections(task) for key in section.keys]
+    assert sorted(keys) == sorted(schema(task).model_fields)
+    assert all(field.description for field in schema(task).model_fields.values())
+    assert set(keys) >= SAME_NUMBERS - {"test_batch_size"}
 
 
 def test_length_limit_follows_the_data_set() -> None:
@@ -291,20 +330,6 @@ def test_length_limit_follows_the_data_set() -> None:
     assert length_limit(TextConfig(max_len=7), "imdb") == 7
     with pytest.raises(ConfigError, match="min_len: got 200; expected at most max_len, which is 128 for agnews"):
         length_limit(TextConfig(min_len=200), "agnews")
-
-
-def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert count_threads(VisionConfig(threads=3), "vgg", "bp") == available_cores()
-    assert count_threads(TextConfig(n_layers=48), "lstm", "al") == max(1, available_cores() // 49)
-    assert count_threads(VisionConfig(threads=3), "vgg", "al") == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
-    assert count_threads(VisionConfig(threads=3), "vgg", "al") == 2
-    assert count_threads(VisionConfig(), "vgg", "bp") == 2
-    for wrong in ("0", "many"):
-        monkeypatch.setenv("OMP_NUM_THREADS", wrong)
-        with pytest.raises(ConfigError, match=f'OMP_NUM_THREADS: got "{wrong}"'):
-            count_threads(VisionConfig(), "vgg", "al")
 
 
 def test_a_config_cannot_be_changed_afterwards() -> None:

@@ -1,0 +1,37 @@
+"""The settings of the objective "al". Nothing here needs torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .settings import Settings
+
+Temperature = Annotated[float, Field(gt=0)]
+
+
+class ALSettings(Settings):
+    """What Associated Learning's two losses and its class codes can be."""
+
+    association: Literal["mse", "cosine", "contrastive"] = "contrastive"
+    """The associated loss: `contrastive`: cross-entropy over the codes of all classes; `mse`, `cosine`: distance to the
+    code of the sample's own class."""
+
+    temperature: Temperature = 0.2
+    """Divides the similarities in the losses of the contrastive association: lower is sharper."""
+
+    codes: Literal["linear", "tanh", "sigmoid"] = "linear"
+    """What follows the linear maps of g, h and the bridge: `linear`: nothing, and h is the transpose of g; `tanh`,
+    `sigmoid`: bounded codes, and decoders of their own."""
+
+    auto_encoder: Literal["auto", "mse"] = "auto"
+    """The loss of h(g(y)) against y: `auto`: cross-entropy over the classes in the first layer, then what suits the
+    association; `mse`: squared distance in every layer."""
+
+
+class TextALSettings(ALSettings):
+    """The same for texts, with the temperature that suits them."""
+
+    temperature: Temperature = 0.5
+    """Divides the similarities in the losses of the contrastive association: lower is sharper."""

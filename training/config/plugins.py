@@ -1,0 +1,67 @@
+"""Plug-ins: Python files or modules outside the packages, which register models, data sets and objectives.
+
+They are imported before the rest of the command line is read, so that what they register is known everywhere: among
+the names, among the keys of the configuration, in `--help` and in `--list`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import UsageError
+from .paths import user_path
+
+
+def load_plugin(name: str) -> None:
+    """Import a plug-in, once in a process. `name`: a path (that ends in .py or has a separator), or a module's name.
+
+    Raises `UsageError` where it cannot be imported, with the line that failed.
+    """
+    try:
+        if name.endswith(".py") or os.sep in name:
+            _import_file(user_path(name), name)
+        else:
+            importlib.import_module(name)
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever it raises, it is the plug-in's mistake
+        raise UsageError(f"--plugin {name}: {_where(error, name)}{type(error).__name__}: {error}") from None
+
+
+def _import_file(path: Path, name: str) -> ModuleType:
+    if not path.is_file():
+        kind = "is not a file" if path.exists() else "there is no such file"
+        raise UsageError(f"--plugin {name}: {kind}; give a Python file or the name of a module")
+    path = path.resolve()
+    # The same file again is the same module, and another file of the same name is another.
+    key = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--plugin {name}: is not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module  # classes look up their module by name, for example when they are pickled
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[key]  # a second attempt must fail too
+        raise
+    return module
+
+
+def _where(error: BaseException, name: str) -> str:
+    """Return "line N: ", for the line of the plug-in that was at work when it failed, where there is one."""
+    if isinstance(error, SyntaxError) and error.filename is not None and error.filename.endswith(Path(name).name):
+        return f"line {error.lineno}: "
+    module = name.rpartition(".")[2]
+    ends = Path(name).name if name.endswith(".py") else f"{module}.py"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == ends]
+    return f"line {lines[-1]}: " if lines else ""
