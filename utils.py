@@ -21,12 +21,12 @@ def set_seed(seed: int) -> None:
 
 
 def set_deterministic() -> None:
-    """Have CUDA compute the same numbers every time; call it before the first CUDA operation.
+    """Make CUDA compute the same numbers in every run; call it before the first CUDA operation.
 
-    An operation that has no deterministic form still runs, with a warning. The CPU needs none of this.
+    An operation without a deterministic implementation still runs, with a warning. The CPU needs none of this.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling costs a pass over every new tensor, and we read none that was not written.
+    # Filling costs a pass over every new tensor, and we never read one that was not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

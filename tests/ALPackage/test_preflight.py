@@ -529,3 +529,26 @@ def test_the_context_holds_in_every_forward_pass() -> None:
 
     check(ALStack([layer(Call(note))]), context=lambda: torch.autocast("cpu", dtype=torch.bfloat16))
     assert seen == [torch.bfloat16] * 3  # a step, forward, hidden
+
+
+# --- on a GPU -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", ["F.dropout", "rand_like", "nn.Dropout", "LSTM", None])
+def test_draws_from_the_generator_of_a_gpu_are_found_and_it_is_as_before(kind: str | None) -> None:
+    stack = ALStack({"below": layer(), "suspect": layer(DRAWING[kind]() if kind else None)})
+    stack.set_device(["cuda:0", "cuda:0"])
+    batch = (torch.randn(5, 3, WIDTH, device="cuda"), torch.randn(5, 3, WIDTH, device="cuda"))
+    if kind == "LSTM":  # the first use in the process draws, later ones do not
+        stack[1](*batch)
+        stack[1].backward_and_update()
+    before = torch.cuda.get_rng_state()
+    if kind is None:
+        check(stack, batch=batch)
+    else:
+        with pytest.raises(ValueError, match=r"layer 'suspect': enc\.f"):
+            check(stack, batch=batch)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    check(stack, concurrent=False, batch=batch)
