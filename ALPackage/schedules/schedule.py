@@ -98,8 +98,11 @@ class Schedule(ABC):
         with self._opened() as threads:
             for item in self._run(self._numbered(batches, lr, first)):
                 if isinstance(item, TrainBatch):
-                    with threads.suspended():
+                    threads.restore()
+                    try:
                         yield item.losses
+                    finally:
+                        threads.set()
                 elif isinstance(item, Snapshot) and item.ready is not None:
                     item.ready(item)
 
@@ -117,8 +120,11 @@ class Schedule(ABC):
             for batch in self._run(self._to_predict(inputs)):
                 if isinstance(batch, PredictBatch):
                     predictions = self._step.decode(list(self.stack.items()), batch)
-                    with threads.suspended():
+                    threads.restore()
+                    try:
                         yield predictions
+                    finally:
+                        threads.set()
 
     def usage(self) -> list[Usage]:
         """Return how each worker has spent its time in training since the schedule was made."""
@@ -174,7 +180,8 @@ class Schedule(ABC):
                 y = self.stack.target(labels)
             except (Exception, GeneratorExit) as error:
                 raise StageError(source, number, error) from error
-            self._check_layers((x, labels))
+            if not self._checked:
+                self._check_layers((x, labels))
             batch = TrainBatch(number, x, y, rate)
             batch.guard = InPlaceGuard("loader", (x, y))
             yield batch

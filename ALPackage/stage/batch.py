@@ -85,7 +85,8 @@ class TrainBatch(Batch):
     @property
     def results(self) -> Any:
         """The losses of the layers so far."""
-        return self.losses
+        # Flat: for dicts `tensors` would ask pytree, once per layer and batch.
+        return [loss for layer in self.losses for loss in layer.values()]
 
     def map_inputs(self, function: Callable[[Any], Any]) -> None:
         """Replace the pair (x, y)."""

@@ -31,31 +31,30 @@ def default_threads(layers: int) -> int:
 class IntraOpThreads:
     """A context in which the calling thread uses `threads` intra-op threads.
 
-    A generator that computes under it leaves it at every yield with `suspended`. So the caller's own work between two
-    items runs with the caller's count, and generators that are resumed in turns, or closed in another order than they
-    were opened in, neither take each other's count nor leave it behind.
+    A generator that computes in it calls `restore` before every yield and `set` after it. So the caller's own work
+    between two items runs with the caller's count, and generators that are resumed in turns, or closed in another order
+    than they were opened in, neither take each other's count nor leave it behind.
     """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._before = threads
 
-    def __enter__(self) -> IntraOpThreads:
+    def set(self) -> None:
+        """Note the count that holds, and use `threads`."""
         self._before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
+
+    def restore(self) -> None:
+        """Use the count that was noted."""
+        torch.set_num_threads(self._before)
+
+    def __enter__(self) -> IntraOpThreads:
+        self.set()
         return self
 
     def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._before)
-
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Run the block with the count that held before."""
-        self.__exit__()
-        try:
-            yield
-        finally:
-            self.__enter__()
+        self.restore()
 
 
 @contextmanager

@@ -200,9 +200,9 @@ def order_streams(inputs: Sequence[StageInput], *, entering: bool) -> None:
 
 def entry_events(tree: Any, cuda: Any = torch.cuda) -> list[Any]:
     """Return the events after which the caller's GPU tensors are there: one per GPU that holds some of them."""
-    # Almost every batch is on the CPU or on one GPU, but x and y may come from a loader that uses two.
-    devices = dict.fromkeys(tensor.device for tensor in tensors(tree) if tensor.is_cuda)
-    return [cuda.current_stream(device).record_event() for device in devices]
+    devices = [tensor.device for tensor in tensors(tree) if tensor.is_cuda]
+    # Almost every batch is on one GPU, but x and y may come from a loader that uses two.
+    return [cuda.current_stream(device).record_event() for device in dict.fromkeys(devices)]
 
 
 def sync_with_caller(batch: Batch, cuda: Any = torch.cuda) -> None:

@@ -134,6 +134,7 @@ def test_the_busy_time_of_every_layer_is_known(schedule: str) -> None:
         usages = one.usage()
     busy = {name: seconds for usage in usages for name, seconds in usage.layer_busy.items()}
     assert list(busy) == stack.names
-    assert busy["layer_2"] > 10 * 0.005 > 2 * max(busy["layer_1"], busy["layer_3"])
+    assert busy["layer_2"] > 10 * 0.005
+    assert min(busy.values()) > 0
     for usage in usages:
         assert 0.8 * usage.busy <= sum(usage.layer_busy.values()) <= 1.001 * usage.busy
