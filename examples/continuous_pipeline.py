@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ALPackage import AE, AL, ENC, ALStack, make_schedule
 from ALPackage.randomness import Dropout
 
-EPOCHS = 8
+EPOCHS = 5
 
 
 def stack() -> ALStack:
@@ -23,7 +23,7 @@ def stack() -> ALStack:
     made = []
     for x_in, y_in in ((64, 10), (256, 32), (256, 32)):
         f = nn.Sequential(nn.Linear(x_in, 256), nn.ReLU(), Dropout(0.1))
-        made.append(AL(ENC(f, b=nn.Linear(256, 32)), AE(g=nn.Linear(y_in, 32), h=nn.Linear(32, y_in)), lr=1e-3))
+        made.append(AL(ENC(f, b=nn.Linear(256, 32)), AE(g=nn.Linear(y_in, 32), h=nn.Linear(32, y_in)), lr=5e-3))
     return ALStack(made, target=lambda labels: nn.functional.one_hot(labels, 10).float())
 
 
