@@ -1,8 +1,10 @@
-"""Every page: its commands parse, those on embedded data run, its Python runs, its links resolve. CPU, no network."""
+"""Every page: its commands parse, those on embedded data run, its Python runs, its links resolve. CPU, no network.
+
+A Python block that begins with `# file: NAME` is a file that the commands of its page use, such as a plug-in.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import runpy
 import shlex
@@ -20,21 +22,18 @@ from training.config.schema import Task
 pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("benchmarks/*/*.md")]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 SCRIPTS: dict[str, Task] = {"cvmain.py": "vision", "nlpmain.py": "text"}
-#: What every run on a page gets, so that it takes a second.
+#: What every command on a page gets, so that its run takes a second.
 SMALL = {
-    "cvmain.py": "--set width=0.05 --set epochs=1 --set train_batch_size=16 --limit-train 40",
-    "nlpmain.py": "--set embedding_dim=50 --set x_hid=8 --set epochs=1 --set batch_size=16 --set max_len=12 "
-    "--limit-train 40",
+    "cvmain.py": "--set epochs=1 --set train_batch_size=16 --set width=0.05",
+    "nlpmain.py": "--set epochs=1 --set batch_size=16 --set embedding_dim=50 --set x_hid=8 --set max_len=12",
 }
 EMBEDDED = ("digits", "docstrings")
-#: Commands without a parser of ours.
+#: Packages whose modules are started with `python -m` and read arguments.
+WITH_PARSER = ("ALPackage", "benchmarks", "data", "training")
+#: Commands that are not ours to parse.
 OTHERS = ("python -m venv .venv", ". .venv/bin/activate", "pip install tensorboard")
-#: Modules that are started with `python -m` and take no argument.
-WITHOUT_ARGUMENTS = ("training.demo", "training.config.reference")
 
 
 def text(page: Path) -> str:
@@ -45,42 +44,29 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL)
+
+
 def prose(page: Path) -> str:
     """Return the page without its blocks of code."""
     return re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL)
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL)
-
-
 def commands(page: Path) -> list[str]:
-    """Return the lines of the bash blocks and the commands in running text, without comments, `&&` taken apart."""
+    """Return the commands of the bash blocks and of the running text, without comments."""
     lines = [line.split("  #")[0].strip() for block in blocks(page, "bash") for line in block.splitlines()]
     lines += re.findall(r"`((?:python|make|pip) [^`<]*)`", prose(page))
-    return list(dict.fromkeys(part for line in lines for part in line.split(" && ") if part))
+    return [part for line in lines for part in line.split(" && ") if part]
 
 
-ALL = list(dict.fromkeys((name(page), line) for page in PAGES for line in commands(page)))
-RUNS = [(page, line) for page, line in ALL if any(script in line.split() for script in SCRIPTS)]
-
-
-def needs_no_file(line: str) -> bool:
-    """Tell whether a command of ours runs on embedded data, or on that of a plug-in."""
-    return any(f" {dataset} " in line for dataset in EMBEDDED) or "--plugin" in line
-
-
-def once(embedded: bool) -> list[tuple[str, str]]:
-    """Return the commands that train, each once, and the pages that they are on."""
-    trains = {line: page for page, line in RUNS if not {"--list", "--print-config"} & set(line.split())}
-    return [(page, line) for line, page in trains.items() if needs_no_file(line) == embedded and "<" not in line]
-
-
-def write_plugins(page: str, folder: Path) -> None:
-    """Write the files that the page shows: Python blocks that begin with `# file: NAME`."""
-    for block in blocks(ROOT / page, "python"):
-        if found := re.match(r"# file: (\S+)\n", block):
-            (folder / found[1]).write_text(block)
+#: Each command once, and the page that it is on.
+COMMANDS = {line: page for page in PAGES for line in commands(page)}
+OURS = {line: page for line, page in COMMANDS.items() if set(SCRIPTS) & set(line.split())}
+TRAINING = [line for line in OURS if not {"--list", "--print-config", "--help"} & set(line.split())]
+ON_PLUGINS = [line for line in TRAINING if "--plugin" in line]
+ON_EMBEDDED = [line for line in TRAINING if set(EMBEDDED) & set(line.split()) and line not in ON_PLUGINS]
+ON_FILES = [line for line in TRAINING if line not in ON_PLUGINS + ON_EMBEDDED]
 
 
 def call(script: str, argv: list[str]) -> int | str | None:
@@ -90,94 +76,80 @@ def call(script: str, argv: list[str]) -> int | str | None:
         return left.code
 
 
-@pytest.mark.parametrize(("page", "line"), RUNS)
-def test_a_command_parses(
-    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_plugins(page, tmp_path)
+def small(line: str, data_root: Path, out: Path) -> tuple[str, list[str]]:
+    """Return the script and the arguments of a command, with a tiny network and a few samples."""
+    _, script, *argv = shlex.split(line)
+    argv += [*shlex.split(SMALL[script]), "--data-root", str(data_root), "--out", str(out)]
+    if "mlp" in argv:  # it has no width
+        argv.remove("width=0.05")
+        argv.pop(argv.index("--data-root") - 1)
+    return script, argv if "--limit-train" in argv or "-r" in argv else [*argv, "--limit-train", "40"]
+
+
+@pytest.mark.parametrize("line", [line for line in OURS if line not in ON_PLUGINS])
+def test_a_command_parses(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, script, *argv = shlex.split(line)
     assert call(script, [*argv, "--print-config"]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("page", "line"), once(embedded=True))
+@pytest.mark.parametrize("line", ON_EMBEDDED)
 def test_a_command_on_embedded_data_runs(
-    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_plugins(page, tmp_path)
-    run_small(line, tmp_path, tmp_path, monkeypatch, capsys)
+    monkeypatch.chdir(tmp_path)  # where `--trace trace.json` goes
+    assert call(*small(line, datasets, tmp_path)) == 0, capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "line"), once(embedded=False))
-def test_a_command_on_other_data_runs(
-    page: str,
-    line: str,
-    datasets: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("line", ON_FILES)
+def test_a_command_on_files_runs(
+    line: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_small(line, datasets, tmp_path, monkeypatch, capsys)
+    monkeypatch.chdir(tmp_path)
+    assert call(*small(line, datasets, tmp_path)) == 0, capsys.readouterr().err
 
 
-def run_small(
-    line: str, data_root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Run a command with a tiny network on a few samples, in the folder `out`."""
-    monkeypatch.chdir(out)
-    _, script, *argv = shlex.split(line)
-    small = shlex.split(SMALL[script])
-    if "mlp" in argv:  # has no `width`
-        small = small[2:]
-    if "--limit-train" in argv or "-r" in argv:
-        small = small[: small.index("--limit-train")]
-    code = call(script, [*argv, *small, "--data-root", str(data_root), "--out", str(out)])
-    assert code == 0, capsys.readouterr().err
+@pytest.mark.parametrize("line", ON_PLUGINS)
+def test_a_plug_in_runs(line: str, tmp_path: Path) -> None:
+    for block in blocks(OURS[line], "python"):
+        if found := re.match(r"# file: (\S+)\n", block):
+            (tmp_path / found[1]).write_text(block)
+    script, argv = small(line, tmp_path, tmp_path)
+    # In a process of its own: what a plug-in registers stays.
+    command = [sys.executable, str(ROOT / script), *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("*.csv")) != []
 
 
-@pytest.mark.parametrize("line", list(dict.fromkeys(line for page, line in ALL if (page, line) not in RUNS)))
-def test_another_command_exists(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line not in OURS])
+def test_another_command_exists(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(line)
     if words[0] == "make":
         assert words[1] in re.findall(r"^([\w-]+):", text(ROOT / "Makefile"), flags=re.MULTILINE)
     elif words[:3] == ["pip", "install", "-r"]:
         assert (ROOT / words[3]).exists()
-    elif words[:2] == ["python", "-m"] and words[2] in WITHOUT_ARGUMENTS:
-        assert importlib.util.find_spec(words[2]) is not None
-        assert len(words) == 3
-    elif words[:2] == ["python", "-m"] and words[2].split(".")[0] in ("ALPackage", "benchmarks", "data"):
-        check_module(words[2], words[3:], capsys)
+    elif words[:2] == ["python", "-m"] and words[2].split(".")[0] in WITH_PARSER:
+        monkeypatch.setattr(sys, "argv", [*words[2:], "--help"])  # the last word: what precedes it is read
+        with pytest.raises(SystemExit) as left:
+            runpy.run_module(words[2], run_name="__main__")
+        shown = capsys.readouterr()
+        assert left.value.code == 0, shown.err
+        assert [word for word in words if word.startswith("--") and word not in shown.out] == []
     elif words[0] == "python" and words[1].endswith(".py"):
         assert (ROOT / words[1]).exists()
-        assert len(words) == 2
     else:
         assert line in OTHERS, f"nothing checks {line!r}: add it to a test"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("line", [line for _, line in ALL if line.endswith("/tmp/try.json")])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.endswith("/tmp/try.json")])
 def test_a_benchmark_can_be_tried_out(line: str, tmp_path: Path) -> None:
-    _, *words, out = shlex.split(line)
-    assert out == "/tmp/try.json"
-    results = tmp_path / "try.json"
-    done = subprocess.run(
-        [sys.executable, *words, str(results)], cwd=ROOT, capture_output=True, text=True, timeout=800, check=False
-    )
+    words = [sys.executable, *shlex.split(line)[1:-1], str(tmp_path / "try.json")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr
-    assert results.exists()
-
-
-def check_module(module: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Have the module's own parser read the arguments; every option must stand in its help."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [module, *arguments, "--help"])
-        with pytest.raises(SystemExit) as left:
-            runpy.run_module(module, run_name="__main__")
-    shown = capsys.readouterr()
-    assert left.value.code == 0, shown.err
-    assert [word for word in arguments if word.startswith("--") and word not in shown.out] == []
+    assert (tmp_path / "try.json").exists()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
@@ -199,12 +171,11 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = []
-    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text(page)):
-        if re.match(r"[a-z]+:", target):
-            continue
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose(page)):
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
-        if not there.exists() or (anchor and anchor not in anchors(there)):
+        inside = re.match(r"[a-z]+:", target) is None
+        if inside and (not there.exists() or (anchor and anchor not in anchors(there))):
             broken.append(target)
     assert broken == []
 
@@ -212,16 +183,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_readme_is_short_and_leads_to_every_page() -> None:
     readme = text(ROOT / "README.md")
     assert len(readme.splitlines()) <= 180
-    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in readme] == []
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"(docs/{page.name})" not in readme] == []
 
 
 def test_every_data_set_option_and_key_has_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     data, readme, keys = text(ROOT / "docs/data.md"), text(ROOT / "README.md"), text(ROOT / "docs/configuration.md")
     assert [dataset for dataset in [*VISION, *TEXT] if f"`{dataset}`" not in data] == []
     assert call("cvmain.py", ["--help"]) == 0
-    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--repeat"}
-    assert {option for option in options if option not in readme} == set()
+    options = set(re.findall(r"^  (?:-\w[^,]*, )?(--[a-z-]+)", capsys.readouterr().out, flags=re.MULTILINE))
+    assert {"--method", "--set"} <= options
+    assert {option for option in options - {"--repeat"} if option not in readme} == set()
     for script in SCRIPTS:
         assert call(script, ["--print-config"]) == 0
         shown = re.findall(r'^    "(\w+)":', capsys.readouterr().out, flags=re.MULTILINE)
         assert [key for key in shown if f"`{key}`" not in keys] == []
+
+
+def test_the_tables_of_keys_are_those_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    from training.config import reference
+
+    assert reference.main(["--check", str(ROOT / "docs/configuration.md")]) == 0, capsys.readouterr().out
