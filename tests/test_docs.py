@@ -117,7 +117,7 @@ def test_a_plug_in_runs(line: str, tmp_path: Path) -> None:
     script, argv = small(line, tmp_path, tmp_path)
     # In a process of its own: what a plug-in registers stays.
     command = [sys.executable, str(ROOT / script), *argv]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("*.csv")) != []
 

@@ -25,6 +25,6 @@ def test_every_example_is_known() -> None:
 def test_an_example_runs(name: str, tmp_path: Path) -> None:
     assert len((FOLDER / name).read_text().splitlines()) < 60
     command = [sys.executable, str(FOLDER / name)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(SHOWS[name], done.stdout), done.stdout
