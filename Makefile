@@ -1,16 +1,21 @@
-# make demo: the main job on embedded real data.  make test: lint, types, tests.  VENV=dir puts the environment elsewhere.
+# make demo: the main job on embedded real data.  make test: lint, types, tests.  make test-all: the slow tests.
+# VENV=dir puts the environment elsewhere.
 PYTHON ?= python3
 VENV ?= .venv
 VENV_TORCHTEXT ?= .venv-torchtext
 IN := $(VENV)/bin/python
 
-.PHONY: demo test test-torchtext lint clean
+.PHONY: demo test test-all test-torchtext lint clean
 
 demo: $(VENV)/.requirements
 	$(IN) -m training.demo
 
 test: lint
 	$(IN) -m pytest -n 2
+
+# What `make test` leaves out, because it would not fit into its ten minutes.
+test-all: $(VENV)/.requirements-dev
+	$(IN) -m pytest -n 2 -m slow
 
 lint: $(VENV)/.requirements-dev
 	$(IN) -m ruff check .

@@ -1,8 +1,8 @@
-"""Write the benchmarks' tables from their JSON into the READMEs: `python -m benchmarks.tables`; `--check` only looks.
+"""Write the benchmarks' tables from their JSON into the pages: `python -m benchmarks.tables`; `--check` only looks.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being a benchmark's folder. `NAME FORM` is made
-by another function of its table.py than `markdown`, and `NAME FORM FILE` from another file than results.json. No figure
-is typed.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, where NAME is a benchmark's folder. `NAME FORM` calls
+another function of its table.py than `markdown`, and `NAME FORM FILE` reads another file than results.json. Nobody
+types a figure. Markers with another NAME belong to another generator and are left alone.
 """
 
 from __future__ import annotations
@@ -15,10 +15,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["main", "written"]
+__all__ = ["main", "pages", "written"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(r"(<!-- table: (\w+)(?: (\w+)(?: (\S+))?)? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """Return the pages that may hold tables."""
+    return [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "benchmarks").glob("*/README.md")),
+    ]
 
 
 def written(text: str) -> str:
@@ -26,20 +35,26 @@ def written(text: str) -> str:
 
     def table(place: re.Match[str]) -> str:
         name, form, file = place[2], place[3] or "markdown", place[4] or "results.json"
-        results = json.loads((ROOT / "benchmarks" / name / file).read_text(encoding="utf-8"))
-        markdown: str = getattr(importlib.import_module(f"benchmarks.{name}.table"), form)(results)
+        folder = ROOT / "benchmarks" / name
+        if not (folder / "table.py").exists():
+            return place[0]
+        if (folder / file).exists():
+            results = json.loads((folder / file).read_text(encoding="utf-8"))
+            markdown: str = getattr(importlib.import_module(f"benchmarks.{name}.table"), form)(results)
+        else:
+            markdown = "*No result is committed yet.*"
         return f"{place[1]}\n{markdown.strip()}\n\n{place[5]}"
 
     return PLACE.sub(table, text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Bring the tables up to date, or with --check return 1 where one is not."""
+    """Bring the tables up to date, or with --check return 1 if one is not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a table is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a table is out of date")
     given = parser.parse_args(argv)
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "benchmarks").glob("*/README.md"))]:
+    for path in pages():
         text = path.read_text(encoding="utf-8")
         if (new := written(text)) != text:
             stale.append(str(path.relative_to(ROOT)))

@@ -68,7 +68,7 @@ def associated_learning(job: Job) -> dict[str, Any]:
         for losses in schedule.run(islice(cycle(batches), job["batches"]), first=job["warmup"]):  # noqa: B007
             pass
         stop = time.perf_counter()
-    return {"start": start, "stop": stop, "loss": _finite(losses[-1][0])}
+    return {"start": start, "stop": stop, "loss": _finite(losses[-1]["assoc"])}
 
 
 def _tie(layer: AL, core: int) -> None:
