@@ -63,6 +63,7 @@ def associated_learning(job: Job) -> dict[str, Any]:
     with make_schedule(job["schedule"], stack, threads=1, seed=0, **job["options"]) as schedule:
         for _ in schedule.run(islice(cycle(batches), job["warmup"])):
             pass
+        os.sched_setaffinity(0, job["cores"])  # the check of the layers, on this thread, has moved it
         losses = []
         start = time.perf_counter()
         for losses in schedule.run(islice(cycle(batches), job["batches"]), first=job["warmup"]):  # noqa: B007
@@ -73,17 +74,18 @@ def associated_learning(job: Job) -> dict[str, Any]:
 
 def _tie(layer: AL, core: int) -> None:
     """Have the layer's work done on `core`, whichever thread asks for it."""
-    forward, backward = layer.forward, layer.backward_and_update
+    backward = layer.backward_and_update
 
-    def forward_there(x: Any, y: Any) -> tuple[Any, Any]:
+    def move_there(*_: Any) -> None:
         os.sched_setaffinity(0, {core})  # of the calling thread
-        return forward(x, y)
 
     def backward_there() -> None:
-        os.sched_setaffinity(0, {core})
+        move_there()
         backward()
 
-    layer.forward, layer.backward_and_update = forward_there, backward_there  # type: ignore[method-assign]
+    # A hook, because a `forward` set here would still be this layer's on the copies that are checked before training.
+    layer.register_forward_pre_hook(move_there)
+    layer.backward_and_update = backward_there  # type: ignore[method-assign]
 
 
 def data_parallel(job: Job) -> dict[str, Any]:
