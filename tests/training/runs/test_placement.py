@@ -28,11 +28,11 @@ def stack() -> ALStack:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, device) asked for."""
+    """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, devices) asked for."""
     calls: Asked = []
 
-    def measure(stack: ALStack, batch: Any, *, threads: int, device: torch.device) -> list[LayerCost]:
-        calls.append((batch, threads, str(device)))
+    def measure(stack: ALStack, batch: Any, *, threads: int, devices: list[torch.device]) -> list[LayerCost]:
+        calls.append((batch, threads, " ".join(map(str, devices))))
         return [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**30) for name, ms in zip(stack.names, MS, strict=True)]
 
     monkeypatch.setattr(placing, "measure", measure)
@@ -100,7 +100,7 @@ def test_a_list_is_obeyed_and_its_plan_says_what_to_expect(
     assert placed.plan.sizes == tuple(stages)
     assert [str(device) for device in placed.plan.per_layer_devices] == devices
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, 1, devices[0])]
+    assert asked == [(BATCH, 1, " ".join(devices))]
 
 
 def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
