@@ -243,7 +243,7 @@ class Schedule(ABC):
 
 
 def _of_a_lost_process(error: RuntimeError) -> bool:
-    """Return whether torch's signal handler raised this because a loader's process died, whatever the main thread did."""
+    """Return whether torch's signal handler raised this because a loader's process died."""
     return any(
         frame.f_globals.get("__name__") == "torch.utils.data._utils.signal_handling"
         for frame, _ in walk_tb(error.__traceback__)

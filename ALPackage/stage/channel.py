@@ -38,8 +38,8 @@ class Channel(Protocol[T]):
 def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
     """Take the oldest item, waiting up to `seconds`, or without limit. Raises Empty.
 
-    Ctrl-C is seen within a `BEAT`. Python by itself may see it only after the wait: a signal that arrives between its last
-    look for signals and the wait wakes nobody, and on Windows no signal does.
+    Ctrl-C is seen within a `BEAT`. Python by itself may see it only after the wait: a signal that arrives between its
+    last look for signals and the wait wakes nobody, and on Windows no signal does.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:

@@ -62,7 +62,7 @@ def test_auto_follows_the_costs(
     assert placed.names == [f"cpu:{stage}" for stage, size in enumerate(stages) for _ in range(size)]
     assert placed.plan is not None
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, threads, "cpu:0")]
+    assert asked == [(BATCH, threads, " ".join(["cpu:0"] * 4))]
 
 
 def test_the_sequential_schedule_needs_one_device_and_no_measuring(
