@@ -176,7 +176,9 @@ class AL(LocalLayer):
 
     def losses(self) -> dict[str, Tensor]:
         """Return what `loss` returns, detached and by name."""
-        return {name: loss.detach() for name, loss in zip(self.loss_names, self.loss(), strict=True)}
+        # Only what a subclass keeps has a graph: an operation that is not needed would cost a thread switch.
+        losses = (loss.detach() if loss.requires_grad else loss for loss in self.loss())
+        return dict(zip(self.loss_names, losses, strict=True))
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return f, b and h as the modules behind "hidden", "readout" and "decode"."""

@@ -75,6 +75,7 @@ def measure(
     with IntraOpThreads(threads), generators:
         for (name, original), device in zip(stack.items(), where, strict=True):
             before = _allocated(device)
+            # One copy at a time, or measuring would need twice the memory of the model.
             layer = copy.deepcopy(original).to(device)
             x, y = to_device((x, y), device)
             forward, backward, out = [], [], (x, y)
@@ -94,7 +95,7 @@ def measure(
                 LayerCost(name, statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:]), used)
             )
             x, y = out
-            del layer
+            del layer  # before the next copy is made
     return costs
 
 
@@ -107,7 +108,7 @@ def _step(
     layer: LocalLayer, name: str, seed: int, x: Any, y: Any, device: torch.device, autocast: Autocast
 ) -> tuple[float, float, float, tuple[Any, Any]]:
     """Take one step and return when it began, when its backward pass began, when it ended, and what it hands on."""
-    _synchronize(device)
+    _synchronize(device)  # a GPU is asked for work and does it later; only a wait makes the clock tell its time
     started = time.perf_counter()
     with torch.enable_grad(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         enter_stream(layer, seed, name, 0)

@@ -27,6 +27,7 @@ def partition(
     if not layers or parts < 1:
         raise ValueError(f"partition: got {layers} layers and {parts} parts; expected at least one of each")
     parts = min(parts, layers)
+    # Prefix sums: the cost of any stage is one subtraction.
     cost_to = [0.0, *accumulate(costs)]
     bytes_to = [0, *accumulate(memory or [0] * layers)]
 
@@ -38,6 +39,7 @@ def partition(
     for part in range(parts):
         best: list[tuple[float, int] | None] = [None] * (layers + 1)
         for stop in range(part + 1, layers + 1):
+            # Every stage before this one has at least one layer; the first stage starts at 0.
             for start in range(part, stop) if part else (0,):
                 before = tables[-1][start] if part else (0.0, 0)
                 if before is None or not fits(part, start, stop):
@@ -50,6 +52,7 @@ def partition(
     complete = [(entry[0], used) for used, table in enumerate(tables, start=1) if (entry := table[layers]) is not None]
     if not complete:
         raise PlacementError(_too_large(bytes_to[-1], max(memory or [0]), list(capacity or [])))
+    # Walk back from the last stage: each entry says where its stage starts, which is where the one before stops.
     sizes: list[int] = []
     stop = layers
     for part in range(min(complete)[1] - 1, -1, -1):

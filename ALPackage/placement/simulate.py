@@ -53,7 +53,7 @@ def _continuous(costs: Sequence[LayerCost], sizes: Sequence[int], batches: int, 
     for size in sizes:
         layers = costs[start : start + size]
         start += size
-        last = layers[-1].backward
+        last = layers[-1].backward  # what comes after the hand-over
         stages.append((sum(cost.total for cost in layers) - last + overhead, last))
     count = len(stages)
     # When each stage took batch t, and when it was free again; only the last depth + 1 batches taken matter.

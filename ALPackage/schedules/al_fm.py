@@ -42,7 +42,7 @@ class ALFM(Schedule):
                 yield self._take_snapshot(item)
                 continue
             failures: list[StageError] = []
-            workers = self._threads = []
+            workers = self._threads = []  # on the schedule too, so that `_abort` finds them
             # Where one of these fails, `_abort` joins the workers.
             for (name, layer), usage in zip(self.stack.items(), self._usages, strict=True):
                 start = time.perf_counter()
@@ -64,6 +64,7 @@ class ALFM(Schedule):
                 )
                 workers.append(worker)  # before it starts: Ctrl-C in between would leave a thread that nobody joins
                 worker.start()
+            # The barrier that the continuous schedule does without.
             for worker in workers:
                 worker.finished()
             if failures:

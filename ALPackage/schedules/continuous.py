@@ -99,9 +99,11 @@ class Continuous(Schedule):
                     item.events = entry_events(item.inputs)
                 inlet.put(item)  # waits while the first stage is behind, which bounds what is under way
                 under_way += 1
+                # Hand out what is done, without waiting: the caller's thread has the first stage to feed.
                 while outlet.ready():
                     under_way -= 1
                     yield self._next_done()
+            # The loader is exhausted; from here on the pipeline drains.
             while under_way:
                 under_way -= 1
                 yield self._next_done()

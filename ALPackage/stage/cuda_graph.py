@@ -69,6 +69,7 @@ class StepGraph:
         self._inputs = _cloned((example.x, example.y))
         self._outputs: tuple[Any, Any, list[dict[str, Tensor]]] = None, None, []
         before = copy_state(layers)
+        # Libraries set themselves up and the moments come into being here, which a capture must not record.
         for _ in range(WARM_UP):
             self._seed(example)
             self._body()

@@ -95,23 +95,24 @@ class CudaStageInput(StageInput):
         """Fill the next slot with the tensors of `batch`; the host waits until the stage is done with the slot."""
         self._current = (self._current + 1) % len(self._slots)
         slot = self._slots[self._current]
-        slot.wait()
+        slot.wait()  # [2] in the drawing
         # Here for changes that the host has seen, and in `_Slot.wait` for those that it makes while the copy runs.
         if batch.guard is not None:
             batch.guard.check()
         slot.sources, slot.guard, batch.guard = tensors(batch.inputs), batch.guard, None
         with self.cuda.stream(self._copy):
             for event in batch.events:
-                self._copy.wait_event(event)
+                self._copy.wait_event(event)  # [1]
             batch.map_inputs(slot.fill)
             slot.filled.record(self._copy)
-        self.stream.wait_event(slot.filled)
+        self.stream.wait_event(slot.filled)  # [3]; the host goes on at once
 
     def record_output(self, batch: Batch) -> None:
         """Record the event that a reader of the tensors waits for; copy out what still lies in the slot's memory."""
         slot = self._slots[self._current]
         batch.map_inputs(slot.copy_out)
         batch.map_results(slot.copy_out)
+        # A new event per batch: the slot's own would be recorded anew before a slow reader waits for it.
         event = self.cuda.Event()
         event.record(self.stream)
         batch.events = [event]

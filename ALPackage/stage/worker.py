@@ -90,13 +90,14 @@ class Worker:
             pass
         except BaseException as error:  # whatever it is, the caller must hear of it, or it would wait for ever
             self._failure.report(StageError(*self._at, error))
+        # So that the layers can be trained by another schedule, whatever this one was in the middle of.
         for _, layer in self.layers:
             layer.discard()
 
     def _take_next(self) -> None:
         """Take the next item through the stage: a batch, a snapshot, or the marker of a run's end."""
         waiting = time.perf_counter()
-        item = self._inlet.get()
+        item = self._inlet.get()  # [1] in the drawing
         if item is None:
             self._outlet.put(None)
             return
@@ -108,7 +109,7 @@ class Worker:
             return
         taken = time.perf_counter()
         self._at = self.layers[0][0], item.number
-        self.stage_input.receive(item)
+        self.stage_input.receive(item)  # [2]
         if isinstance(item, PredictBatch):
             self._infer(item)
             return
@@ -154,10 +155,12 @@ class Worker:
         start = time.perf_counter()
         for name, layer in self.layers:
             self._at = name, number
-            self._step.forward(name, layer, batch)
+            self._step.forward(name, layer, batch)  # [3]
             if name == last:
                 guard = batch.guard  # after the offer the next stage puts its own there
                 self.stage_input.record_output(batch)
+                # [4] early, if there is space; never from the last stage, or the caller would get losses of a batch
+                # whose update may still fail.
                 handed_on = not self._last and self._outlet.offer(batch)
             with self._step.span(name, number, "backward"):
                 layer.backward_and_update()
