@@ -63,6 +63,7 @@ def run(command: Command) -> Outcome:
     logs: list[RunLog] = []
     interrupted: KeyboardInterrupt | None = None
     with GracefulShutdown() as shutdown, ExitStack() as held:
+        # Two commands that write the same files would mix their epochs.
         for name in arguments.methods:
             held.enter_context(lock_results(out, arguments.dataset, arguments.model, name))
         job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
@@ -78,6 +79,7 @@ def run(command: Command) -> Outcome:
         if not arguments.resume:
             note_unfinished(specs, stores)
         _introduce(arguments, job)
+        # AL and BP train one after the other, so that each has the machine to itself.
         gallery = Gallery(out, arguments.dataset, arguments.model)
         try:
             with TensorBoardWriter(arguments.tensorboard) if arguments.tensorboard else nullcontext() as board:
@@ -97,6 +99,7 @@ def run(command: Command) -> Outcome:
     if gallery.complaint is not None:
         print(f"note: {gallery.complaint}")
     title = f"{arguments.dataset}, {arguments.model}, {arguments.turns} turn{'s' * (arguments.turns > 1)}"
+    # An interrupted method counts with the epochs that it has done.
     done = [log for log in logs if log.rows]
     tables = [path for log in done for path in (log.csv_path, log.json_path)]
     files = [*tables, *gallery.pictures, *gallery.extras] if done else []

@@ -1,1 +1,1 @@
-"""Checkpoints: written while training goes on, and gone on from."""
+"""Checkpoints: written while training continues, and resumed from."""

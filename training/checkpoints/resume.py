@@ -40,6 +40,7 @@ def find_resume_points(specs: Specs, stores: Mapping[str, Store]) -> dict[str, C
         print("note: there is nothing to resume; the run starts from the beginning")
     resumed: dict[str, Checkpoint | None] = {}
     for method, checkpoint in newest.items():
+        # The records of the other methods count too: a run may have been interrupted before this one's turn came.
         run = max((other.run for other in found if method in other.record.methods_of_run), default=None)
         if run is not None:
             stores[method].run = run
@@ -100,6 +101,7 @@ def checkpoint_errors(checkpoint: Checkpoint) -> Iterator[None]:
 
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError with every key that changes what is computed and differs."""
+    # A key may be new in this version, or gone: then nobody knows whether the numbers are the same.
     keys = [key for key in dict.fromkeys([*then, *now]) if key not in SAME_NUMBERS]
     differing = [
         f"{key} was {_shown(then, key)} and is {_shown(now, key)}"

@@ -88,6 +88,7 @@ class Store:
         `layers`: nested dicts and lists of tensors and numbers, by layer; nobody may change them afterwards. Raises
         UsageError where the one before could not be written.
         """
+        # One at a time: if the disk is slower than training, training waits, and memory does not fill with states.
         self.wait()
         if self.keep:
             self.position = info.position
@@ -118,6 +119,7 @@ class Store:
 
         Without its layers only the JSON files are looked at. Raises UsageError where the system refuses to read.
         """
+        # From the newest run back: a later one has replaced the earlier, once it had a checkpoint.
         for folder in reversed(self._runs()):
             for position in reversed(positions(folder)):
                 try:
@@ -149,11 +151,13 @@ class Store:
         folder = self.folder / self.run
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
+        # Before the manifest, so that no checkpoint is without it.
         if self._record is not None:
             write_json(folder / RUN_FILE, self._record)
             self._record = None
         files = {}
         for number, (layer, state) in enumerate(layers.items(), start=1):
+            # The number keeps layers apart whose names differ only in what a file name cannot hold.
             name = f"{info.position}.{number}-{re.sub(r'[^A-Za-z0-9_-]', '_', layer)[:60]}.pt"
             files[layer] = TensorFile(name=name, sha256=save_tensors(folder / name, state))
         # Last, because from now on the checkpoint exists.

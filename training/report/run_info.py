@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What goes into the JSON of a run as it is, and into its checkpoints, so that a finished run can be told again."""
+    """What stands in the JSON of a run, and beside its checkpoints, from which a finished run is recorded again."""
 
     config: dict[str, Any]
     """The resolved configuration."""

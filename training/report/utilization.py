@@ -140,7 +140,7 @@ def _layer_times(usages: Sequence[Usage]) -> dict[str, float]:
     """Return the seconds of work by layer; layers whose worker has counted them together stay together."""
     times: dict[str, float] = {}
     for usage in usages:
-        parts = usage.layer_busy or {", ".join(usage.layers): usage.busy}
+        parts = usage.layer_busy if any(usage.layer_busy.values()) else {", ".join(usage.layers): usage.busy}
         for layer, seconds in parts.items():
             times[layer] = times.get(layer, 0.0) + seconds
     return times

@@ -28,6 +28,7 @@ def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor
     """
     import torch._dynamo  # importing it takes seconds, which only a run that compiles should pay
 
+    # Compiling runs the layers, which moves the running statistics of batch normalization.
     before = copy.deepcopy(model.state_dict())
     model.train()
     if isinstance(model, ALStack):
@@ -40,6 +41,7 @@ def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor
         # a second time, in evaluation.
         limits = torch._dynamo.config
         limits.cache_size_limit = max(limits.cache_size_limit, 2 * len(parts) * (len(shapes) + 1))
+        # One graph per shape: an epoch has two at most, and static shapes give faster code.
         for part in parts:
             part.compile(dynamic=False)
         for x, labels in shapes:

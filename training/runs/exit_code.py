@@ -64,17 +64,20 @@ class ExitCode:
                 file=sys.stderr,
             )
             return True
+        # The report failed for another reason: that is a fault of the program, as any other exception is.
         if expected and error is not None:
             raise error
         return False
 
     def _report(self, error: BaseException | None) -> None:
+        # Tables first: what was finished counts, whatever happened afterwards.
         for outcome in self.outcomes:
             if outcome.summaries:
                 print(f"\n{outcome.title}\n{comparison_table(outcome.summaries)}")
         files = [path for outcome in self.outcomes for path in outcome.files]
         if files:
             print("\nresults:", *(f"  {path}" for path in files), sep="\n", flush=True)
+        # A signal while training is kept in the outcome, with the tables; one before that is the exception itself.
         interrupted = error if isinstance(error, KeyboardInterrupt) else None
         for outcome in self.outcomes:
             interrupted = interrupted or outcome.interrupted

@@ -35,6 +35,7 @@ def make_trainer(spec: RunSpec, task: Job, placement: Placement | None, seed: in
     torch.set_num_threads(default_threads(1))
     set_seed(seed)
     model = task.build(spec.method)
+    # Before the optimizer has moments, which would have to move along.
     model.set_device(placement.names if placement else list(spec.devices or ()) or "auto")
     set_layout(model)
     if isinstance(config, VisionConfig) and config.compile:
@@ -50,6 +51,7 @@ def make_trainer(spec: RunSpec, task: Job, placement: Placement | None, seed: in
             seed=seed,
         )
     assert placement is not None  # local layers are always placed first
+    # Only the pipeline has stages; the other schedules go layer by layer.
     options: dict[str, Any] = {"stages": placement.stages} if config.schedule == "continuous" else {}
     options |= {"threads": spec.threads, "seed": seed, "trace": trace, "cuda_graph": config.cuda_graph}
     return ALTrainer(model, config.schedule, precision=config.precision, on_nan=config.on_nan, **options)

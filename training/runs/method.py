@@ -50,12 +50,14 @@ def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) ->
                 print("\n".join(describe(resumed, spec)), flush=True)
             log.resumptions += 1
 
+        # Turns that an earlier process finished are in the log already; the one that it was in continues.
         used: Utilization | None = None
         for turn in range(1, spec.turns + 1):
             here = resumed if resumed is not None and resumed.info.turn == turn else None
             if resumed is not None and (turn < resumed.info.turn or (here and here.info.turn_finished)):
                 continue
             used = train_turn(spec, session, log, placement, turn, here)
+        # One table is enough: that of the last turn.
         if used is not None:
             print(used.text(), flush=True)
 
@@ -93,6 +95,7 @@ def rehearse(spec: RunSpec, task: Job) -> tuple[RunInfo, Placement | None]:
     Runs on models that are thrown away, so that no method pays for the one-time initialization of libraries.
     """
     config, seed = spec.config, spec.seeds[0]
+    # Costs are measured as a worker will run: with its threads, and weights as the first turn has them.
     torch.set_num_threads(spec.threads)
     set_seed(seed)
     model = task.build(spec.method)
@@ -100,6 +103,8 @@ def rehearse(spec: RunSpec, task: Job) -> tuple[RunInfo, Placement | None]:
     placement: Placement | None = None
     if isinstance(model, ALStack):
         placement = place(model, next(iter(training_batches(task, "cpu", seed=seed))), spec)
+    del model  # the trainer makes its own, and two would not fit where one just does
+    # Two batches: the second finds everything set up, so what fails here would fail in the run.
     with make_trainer(spec, task, placement, seed, None) as trainer:
         batches = islice(training_batches(task, trainer.devices[0]), 2)
         trainer.train_epoch(batches, lambda step: task.lr, lambda losses: None)

@@ -44,6 +44,7 @@ def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec) -> Placement:
     the layers do not fit the devices.
     """
     config, given = spec.config, spec.devices
+    # One worker does everything, so there is nothing to balance.
     if config.schedule == "sequential":
         one = candidates(config.workers, 1)[:1] * len(stack)
         devices = one if given is None else resolve(list(given), len(stack))
@@ -57,6 +58,7 @@ def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec) -> Placement:
         except PlacementError as error:
             raise ConfigError(f"al_gpu_list: {error}") from None
         return Placement(made.per_layer_devices, list(made.sizes), made)
+    # Neighbors on one device are a stage; the costs decide nothing here, they only say what to expect.
     devices = resolve(list(given), len(stack))
     sizes = stage_sizes(devices)
     firsts = [devices[sum(sizes[:stage])] for stage in range(len(sizes))]

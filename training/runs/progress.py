@@ -22,6 +22,7 @@ class ProgressBar:
         self._sizes = iter(sizes[batches.done :])
         self._bar = tqdm(
             total=len(batches.split),
+            # What an earlier process trained counts as done.
             initial=sum(sizes[: batches.done]),
             desc=label,
             unit=" samples",

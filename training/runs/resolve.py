@@ -37,6 +37,7 @@ class Machine:
 
 def find_machine(config: Config, model: str, method: str) -> Machine:
     """Return where a method runs. Raises ConfigError, with the key, for a device that this machine does not have."""
+    # The registry knows the layers without building the model, which would take its memory.
     layers = tuple(layer_names(model, method, config))
     devices = device_list(config, model, method)
     try:
@@ -44,6 +45,7 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     except PlacementError as error:
         key = "bp_gpu_list" if method == "bp" else "al_gpu_list"
         raise ConfigError(f"{key}: {str(error).removeprefix('devices: ')}") from None
+    # From the number of layers, not from the schedule: it may change the last bit of a sum.
     threads = count_threads(config, model, method)
     return Machine(layers, None if devices == "auto" else tuple(devices), threads)
 

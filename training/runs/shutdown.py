@@ -66,15 +66,18 @@ class GracefulShutdown:
             yield
         finally:
             self._deferring = False
+        # Outside of `finally`: a failure of the block matters more than the signal.
         if self._signum is not None:
             raise Interrupted(self._signum)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
+        # The second signal, or the watchdog's, means now.
         if not self._deferring or self._signum is not None:
             raise Interrupted(signum if self._signum is None else self._signum)
         self._signum = signum
 
     def __enter__(self) -> GracefulShutdown:
+        # Python allows handlers on the main thread only; tests and notebooks may run a command elsewhere.
         if threading.current_thread() is threading.main_thread():
             handled = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
             # Python writes the number of a signal here at once, even while the main thread is stuck in an operation.
@@ -102,8 +105,10 @@ class GracefulShutdown:
                 return
             if self._ended.wait(GRACE):
                 return
+            # A worker may hang, or a step take minutes: the run ends at its last checkpoint.
             if self._deferring:
                 _repeat(received[0])
+            # The main thread is in a single operation that nothing interrupts; nobody else can end the process.
             if not self._ended.wait(LIMIT - GRACE):
                 words = "interrupted: it took too long to end; --resume continues from the last checkpoint"
                 print(words, file=sys.stderr, flush=True)

@@ -44,14 +44,17 @@ def train_turn(
     with a checkpoint. The model lives in this call only, so that a turn never meets the model of the one before.
     """
     config, task, seed = spec.config, session.task, spec.seeds[turn - 1]
+    # A timeline of every turn would be long, and all of them look alike.
     trace = Trace() if spec.trace is not None and turn == 1 else None
     used: Utilization | None = None
+    # The peak covers the building of the model too: on a GPU that is where a run first fails.
     with (
         PeakMemory(log.info.devices) as memory,
         make_trainer(spec, task, placement, seed, trace) as trainer,
     ):
-        device = trainer.devices[0]
+        device = trainer.devices[0]  # batches are made where the first layer needs them
         first, done, train_time = 1, 0, 0.0
+        # Weights, moments, sums and step come from the checkpoint, so the rest is computed as if nothing had happened.
         if resumed is not None:
             with checkpoint_errors(resumed):
                 trainer.load(resumed.info.step, resumed.info.losses, resumed.layers)
@@ -67,7 +70,7 @@ def train_turn(
 
         for epoch in range(first, config.epochs + 1):
             batches = training_batches(task, device, seed=seed, epoch=epoch, done=done)
-            done = 0
+            done = 0  # only the first epoch of a resumed run starts in the middle
             save = partial(save_checkpoint, spec, session, log, trainer, per_epoch, train_time, time.perf_counter())
             # A signal in here lets the step at hand end; its checkpoint has to be on the disk before the process goes.
             with session.shutdown.deferred(), ProgressBar(f"{spec.method} turn {turn} epoch {epoch}", batches) as bar:
@@ -92,14 +95,16 @@ def train_turn(
                 train_time=train_time,
                 losses=losses,
             )
+            # Of this process alone: the workers of an earlier one have taken their times with them.
             if placement is not None and trainer.step > first_step:
                 used = utilization(spec, trainer, placement, train_time - before, trainer.step - first_step)
             show_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, used)
             session.gallery.draw_now_and_then(session.logs)
 
     # The peak is that of training and measuring, so it is known only here.
-    notes = [] if memory.exact else ["peak memory: of the process since it began; this system tells no other"]
+    notes = [] if memory.exact else ["peak memory: of the process since it began; this system knows no other"]
     log.finish_turn(turn, peak_memory_mb=memory.mb, utilization=used.to_json() if used else None, notes=notes)
+    # From here on --resume goes to the next turn, or has nothing left to do.
     session.store.finish_turn(log.state())
     if trace is not None and spec.trace is not None and used is not None:
         session.gallery.extras += write_trace(trace, spec.trace, title=f"{spec.dataset} {spec.model}")
@@ -113,7 +118,9 @@ def with_snapshots(
     every, per_epoch = spec.config.checkpoint_every, len(batches.bounds)
     for batch, item in enumerate(batches, start=batches.done + 1):
         yield item
+        # Asked after the batch has been handed over: a signal during the batch still gets a checkpoint behind it.
         stop = session.shutdown.requested
+        # Counted over the whole turn, so that an interruption does not shift the later checkpoints.
         due = every is not None and ((batches.epoch - 1) * per_epoch + batch) % every == 0
         if spec.config.checkpoint_keep and (stop or due or batch == per_epoch):
             yield Snapshot(partial(save, Position(turn, batches.epoch, batch)))

@@ -57,8 +57,10 @@ class BPTrainer(Trainer):
             # Random numbers are derived from the step, as AL's are, so that a run can be resumed anywhere.
             for name, layer, inside in layers:
                 seed_dropouts(layer, inside, self.seed, name, step)
+            # By the step, not by a scheduler with a state of its own to save.
             for group in self.optimizer.param_groups:
                 group["lr"] = lr(step)
+            # A bad batch must not leave its mark on running statistics either.
             if self.skipping:
                 guard.save_buffers(self.model.buffers())
             logits = self.model(x)

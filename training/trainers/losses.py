@@ -57,6 +57,7 @@ class EpochLosses:
 
     def add(self, step: int, losses: BatchLosses) -> None:
         """Add the losses of the batch that was optimizer step `step`."""
+        # Only the first batch shows on which devices the losses are.
         if not self._devices:
             self._devices = self._arrange(losses)
         for device in self._devices:
@@ -73,6 +74,7 @@ class EpochLosses:
 
     def look(self) -> BadLoss | None:
         """Return the first bad batch since the last look, if any; waits for the devices."""
+        # One number per device is copied in the usual case; the losses themselves only if it is bad.
         flagged = [device for device in self._devices if not bool(torch.isfinite(device.sums).all())]
         bad = min((found for device in flagged if (found := device.first_bad())), default=None)
         steps = self._steps

@@ -111,6 +111,7 @@ class Trainer(ABC):
         # Work that a GPU still has in its queue belongs to this epoch.
         self._synchronize()
         seconds = time.perf_counter() - start
+        # The rest of the batches, which are fewer than a look waits for.
         self._check_losses()
         means, self.skipped = self.losses.means(), self.losses.skipped()
         self.losses.clear()
@@ -118,6 +119,7 @@ class Trainer(ABC):
 
     def check(self, snapshot: Snapshot) -> None:
         """Raise NumbersError rather than let a checkpoint hold a number that is not finite."""
+        # The sums first: their message names the batch.
         self._check_losses()
         layer = first_not_finite(snapshot.state)
         if layer is not None:

@@ -265,7 +265,7 @@ def test_the_command_ends_with_the_code_of_the_signal(datasets: Path, tmp_path: 
         _, error = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20, "the watchdog ends it after 9 s; the rest is a busy machine"
     assert process.returncode == 143
     assert error.startswith("interrupted: ")
     assert error.count("\n") == 1
