@@ -24,7 +24,7 @@ from .runs.method import train_method
 from .runs.resolve import Machine, find_machine, make_spec
 from .runs.session import Session
 from .runs.shutdown import GracefulShutdown
-from .runs.tasks import Job, load_job
+from .runs.tasks import LoadedTask, load_task
 
 
 def main(task: Task, argv: Sequence[str] | None = None) -> int:
@@ -66,9 +66,9 @@ def run(command: Command) -> Outcome:
         # Two commands that write the same files would mix their epochs.
         for name in arguments.methods:
             held.enter_context(lock_results(out, arguments.dataset, arguments.model, name))
-        job = load_job(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
+        task = load_task(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
         specs = {
-            method: make_spec(arguments, config, method, machine, job, out) for method, machine in machines.items()
+            method: make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()
         }
         # A full disk or another run's checkpoints are found before hours of training, not after.
         stores = make_stores(specs)
@@ -78,14 +78,14 @@ def run(command: Command) -> Outcome:
         resumed = find_resume_points(specs, stores) if arguments.resume else dict.fromkeys(specs)
         if not arguments.resume:
             note_unfinished(specs, stores)
-        _introduce(arguments, job)
+        _introduce(arguments, task)
         # AL and BP train one after the other, so that each has the machine to itself.
         gallery = Gallery(out, arguments.dataset, arguments.model)
         try:
             with TensorBoardWriter(arguments.tensorboard) if arguments.tensorboard else nullcontext() as board:
                 for method, spec in specs.items():
                     together = methods_of_run(stores, method)
-                    session = Session(job, stores[method], together, shutdown, logs, gallery, board)
+                    session = Session(task, stores[method], together, shutdown, logs, gallery, board)
                     train_method(spec, session, resumed[method])
                     stores[method].wait()
             gallery.draw(logs)
@@ -117,11 +117,11 @@ def _check_trace(arguments: Arguments, results: Sequence[Path]) -> None:
         raise UsageError(f"--trace {arguments.trace}: the results of the run go there; name another file")
 
 
-def _introduce(arguments: Arguments, job: Job) -> None:
-    data = job.data
+def _introduce(arguments: Arguments, task: LoadedTask) -> None:
+    data = task.data
     print(
         f"{data.name}, {arguments.model}: {len(data.train)} training, {len(data.val)} validation, "
         f"{len(data.test)} test samples; {len(data.classes)} classes"
     )
-    for note in job.notes:
+    for note in task.notes:
         print(f"  {note}")

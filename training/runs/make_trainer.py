@@ -20,15 +20,17 @@ from ..trainers.bp import BPTrainer
 from ..trainers.trainer import Trainer, mixed_precision
 from .compile import compile_layers
 from .placement import Placement, set_layout
-from .tasks import Job
+from .tasks import LoadedTask
 
 
-def training_batches(task: Job, device: torch.device | str, **order: int) -> Batches:
+def training_batches(task: LoadedTask, device: torch.device | str, **order: int) -> Batches:
     """Return the training batches on `device`; `order`: seed, epoch, and how many of its batches are done."""
     return Batches(task.data.train, task.batch_size, task.transform, device=device, **order)
 
 
-def make_trainer(spec: RunSpec, task: Job, placement: Placement | None, seed: int, trace: Trace | None) -> Trainer:
+def make_trainer(
+    spec: RunSpec, task: LoadedTask, placement: Placement | None, seed: int, trace: Trace | None
+) -> Trainer:
     """Return a trainer of a new model; the seed decides the initial weights. `placement`: of local layers."""
     config = spec.config
     # The schedule limits the threads of its workers itself; BP and measuring take all cores.
@@ -57,7 +59,7 @@ def make_trainer(spec: RunSpec, task: Job, placement: Placement | None, seed: in
     return ALTrainer(model, config.schedule, precision=config.precision, on_nan=config.on_nan, **options)
 
 
-def _compile(model: ALStack | BPModel, spec: RunSpec, task: Job) -> None:
+def _compile(model: ALStack | BPModel, spec: RunSpec, task: LoadedTask) -> None:
     """Compile the layers for every size of batch that an epoch has, which are two at most."""
     whole = training_batches(task, model.devices[0])
     x, labels = next(iter(whole))

@@ -28,7 +28,7 @@ from .memory import out_of_memory
 from .placement import Placement, place
 from .provenance import collect
 from .session import Session
-from .tasks import Job
+from .tasks import LoadedTask
 from .turn import train_turn
 
 
@@ -89,7 +89,7 @@ def recall(spec: RunSpec, session: Session, finished: Checkpoint) -> None:
     print(f"{display_name(spec.method)}: finished before, nothing is left to do", flush=True)
 
 
-def rehearse(spec: RunSpec, task: Job) -> tuple[RunInfo, Placement | None]:
+def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None]:
     """Place the layers, train two batches, print what will run, and return it with the placement.
 
     Runs on models that are thrown away, so that no method pays for the one-time initialization of libraries.
@@ -137,7 +137,7 @@ def rehearse(spec: RunSpec, task: Job) -> tuple[RunInfo, Placement | None]:
 
 
 @contextmanager
-def memory_errors(spec: RunSpec, task: Job) -> Iterator[None]:
+def memory_errors(spec: RunSpec, task: LoadedTask) -> Iterator[None]:
     """Turn a device that has run out of memory into a UsageError that says what would need less."""
     try:
         yield
@@ -148,7 +148,7 @@ def memory_errors(spec: RunSpec, task: Job) -> Iterator[None]:
         raise UsageError(_too_large(spec, task, error)) from None
 
 
-def _too_large(spec: RunSpec, task: Job, error: BaseException) -> str:
+def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
     method = display_name(spec.method)
     layer = error.layer if isinstance(error, StageError) else None
     who = method if layer is None else "the loader" if layer == "loader" else f"layer {layer} of {method}"

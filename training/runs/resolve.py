@@ -19,7 +19,7 @@ from ..config.schema import Config
 from ..config.spec import RunSpec
 from ..errors import ConfigError
 from .provenance import versions
-from .tasks import Job
+from .tasks import LoadedTask
 from .threads import count_threads
 
 
@@ -50,7 +50,9 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     return Machine(layers, None if devices == "auto" else tuple(devices), threads)
 
 
-def make_spec(arguments: Arguments, config: Config, method: str, machine: Machine, task: Job, out: Path) -> RunSpec:
+def make_spec(
+    arguments: Arguments, config: Config, method: str, machine: Machine, task: LoadedTask, out: Path
+) -> RunSpec:
     """Return the spec of one method of a command, whose data has been loaded."""
     # One timeline: of the first method that has workers to show.
     first_local = next((name for name in arguments.methods if name != "bp"), None)
@@ -72,7 +74,7 @@ def make_spec(arguments: Arguments, config: Config, method: str, machine: Machin
     )
 
 
-def resolved_config(config: Config, task: Job, limit_train: int | None) -> dict[str, Any]:
+def resolved_config(config: Config, task: LoadedTask, limit_train: int | None) -> dict[str, Any]:
     """Return the config as it is used, with what was derived from the data, ready for JSON."""
     values = {**config.model_dump(mode="json"), **task.resolved, "limit_train": limit_train}
     # As a reader of the JSON gets it, so that a checkpoint's config can be compared with this one.

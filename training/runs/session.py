@@ -9,14 +9,14 @@ from ..report.gallery import Gallery
 from ..report.run_log import RunLog
 from ..report.tensorboard import TensorBoardWriter
 from .shutdown import GracefulShutdown
-from .tasks import Job
+from .tasks import LoadedTask
 
 
 @dataclass(frozen=True)
 class Session:
     """The data, the files and the signals of a command, for one of its methods."""
 
-    task: Job
+    task: LoadedTask
     store: Store
     methods_of_run: list[str]
     """The methods whose checkpoints belong to the same run as this one's."""

@@ -22,7 +22,7 @@ from ..errors import ConfigError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class LoadedTask:
     """A data set that is ready for batches, and the builder of the model that learns it."""
 
     data: Dataset
@@ -38,8 +38,8 @@ class Job:
     notes: list[str]
 
 
-def load_job(config: Config, dataset: str, model: str, root: Path, limit_train: int | None) -> Job:
-    """Load the data set and return the job. Raises DataError or ConfigError."""
+def load_task(config: Config, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
+    """Load the data set and return the task. Raises DataError or ConfigError."""
     if isinstance(config, VisionConfig):
         return _vision(config, dataset, model, root, limit_train)
     return _text(config, dataset, model, root, limit_train)
@@ -64,7 +64,7 @@ def _builder(
     return build
 
 
-def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> Job:
+def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.vision.augment import VisionTransform, channel_stats, default_augmentation
     from data.vision.load import load_vision
 
@@ -84,7 +84,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
     augmentation = default_augmentation(dataset) if config.augmentation == "auto" else config.augmentation
     chosen, notes = resolve_model(config, model)
     shape = ImageShape(n_classes=len(data.classes), channels=channels, size=size)
-    return Job(
+    return LoadedTask(
         data=data,
         transform=VisionTransform(*channel_stats(data.train), augmentation),
         batch_size=config.train_batch_size,
@@ -103,7 +103,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
     )
 
 
-def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> Job:
+def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.text.embeddings import load_vectors, random_vectors
     from data.text.load import load_text, trim
 
@@ -128,7 +128,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         vectors, vector_notes = random_vectors(data.vocabulary, config.embedding_dim, seed=config.seed), []
 
     shape = TextShape(n_classes=len(data.classes), vectors=vectors)
-    return Job(
+    return LoadedTask(
         data=data,
         transform=trim,
         batch_size=config.batch_size,
