@@ -14,7 +14,7 @@ from .schedules.schedule import Schedule
 from .stack import ALStack
 from .stage.snapshot import Snapshot
 
-__version__ = "0.1.0"  # pyproject.toml reads it
+__version__ = "0.2.0.dev0"  # pyproject.toml reads it
 
 __all__ = [
     "AE",

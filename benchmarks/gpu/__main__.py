@@ -20,6 +20,7 @@ from torch import Tensor
 from ALPackage import ALStack, make_schedule
 from models import build_text, build_vision
 from training.runs.provenance import collect
+from utils import set_deterministic
 
 from .table import markdown
 
@@ -150,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     device = torch.device(given.device)
     small = device.type == "cpu"
+    if not small:
+        set_deterministic()  # as the commands do; else the eager step need not equal itself, and graphs are refused
     if not small and not torch.cuda.is_available():
         print("error: there is no CUDA device here; --device cpu tries the script out", file=sys.stderr)
         return 2
