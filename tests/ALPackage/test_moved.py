@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -73,4 +74,4 @@ def test_an_earlier_path_that_nobody_asks_for_imports_nothing() -> None:
 
 def test_every_public_name_is_there_and_so_is_the_version() -> None:
     assert [name for name in ALPackage.__all__ if not hasattr(ALPackage, name)] == []
-    assert ALPackage.__version__.count(".") == 2
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", ALPackage.__version__)
