@@ -125,7 +125,7 @@ class Checkout:
         with open(self.folder / "killed.log", "ab") as log:  # a pipe that nobody reads would stop it
             process = self._command(command, out, log)
             until = time.monotonic() + HANGING
-            pattern = f"{glob.escape(str(out))}/checkpoints/**/*.json"
+            pattern = f"{glob.escape(str(out))}/checkpoints/**/turn*.json"
             while not (there := glob.glob(pattern, recursive=True)) and process.poll() is None:
                 if time.monotonic() > until:
                     break
