@@ -138,6 +138,7 @@ class AL(LocalLayer):
     """
 
     loss_names = ("assoc", "ae")
+    rate_names = ("enc", "ae")
     loss_titles = MappingProxyType({"assoc": "associated loss", "ae": "auto-encoder loss"})
 
     def __init__(
@@ -176,7 +177,9 @@ class AL(LocalLayer):
 
     def losses(self) -> dict[str, Tensor]:
         """Return what `loss` returns, detached and by name."""
-        # Only what a subclass keeps has a graph: an operation that is not needed would cost a thread switch.
+        if type(self).loss is AL.loss:
+            return super().losses()
+        # Only what a subclass keeps may have a graph: an operation that is not needed would cost a thread switch.
         losses = (loss.detach() if loss.requires_grad else loss for loss in self.loss())
         return dict(zip(self.loss_names, losses, strict=True))
 

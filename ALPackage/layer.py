@@ -67,6 +67,9 @@ class LocalLayer(nn.Module):
     #: Whether every loss is a mean over the rows of a batch, so that replicas may divide the rows among themselves.
     row_separable: bool = False
 
+    #: Names that a mapping of learning rates may have, besides those of the optimizer's parameter groups.
+    rate_names: tuple[str, ...] = ()
+
     optimizer: Optimizer
 
     def __init__(self) -> None:
@@ -211,7 +214,9 @@ class LocalLayer(nn.Module):
         """
         groups = self.optimizer.param_groups
         names = [group["name"] for group in groups if "name" in group]
-        for name, rate in checked_rates(type(self).__name__, lr, names or list(self.loss_names)).items():
+        for name, rate in checked_rates(
+            type(self).__name__, lr, list(dict.fromkeys([*self.rate_names, *names]))
+        ).items():
             for group in groups:
                 # A group without a name, from a user's own optimizer, takes every rate.
                 if name is not None and group.get("name", name) != name:

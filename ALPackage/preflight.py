@@ -101,8 +101,11 @@ def _check(
         with torch.cuda.device(layer.device) if layer.device.type == "cuda" else nullcontext():
             x, y = to_device(detach((x, y)), layer.device)
             step = partial(_drawing_step, layer, (seed, name, 0), x, y, context, generators)
+            source = _unseen_source(layer) if concurrent else None
             # The second step confirms the draw: it could have come from another thread, such as a loader's.
-            if concurrent and (source := step()) is not None and step() is not None:
+            if source is None and concurrent and (seen := step()) is not None and step() is not None:
+                source = seen
+            if source is not None:
                 raise _RefusedError(
                     f"layer {name!r}: {source} draws from a process-wide random generator, so layers that train at the "
                     "same time would get other numbers in every run; use ALPackage.randomness.replace_dropout(model), "
@@ -293,7 +296,7 @@ def _drawing_step(
     generators: _Generators,
 ) -> str | None:
     """Take one training step; return the innermost module that drew from a process-wide generator, or None."""
-    sources = [f"{path} ({type(module).__name__})" for path, module in layer.named_modules() if _draws_unseen(module)]
+    sources: list[str] = []
     entered: list[list[Any]] = []  # the states at the start of every call that has not returned
 
     def enter(*_: Any) -> None:
@@ -323,15 +326,17 @@ def _drawing_step(
     return sources[0] if sources else None
 
 
-def _draws_unseen(module: nn.Module) -> bool:
-    """Tell whether this is an RNN with dropout on a GPU.
+def _unseen_source(layer: nn.Module) -> str | None:
+    """Return the first RNN with dropout on a GPU, if there is one.
 
     cuDNN keeps one dropout state per GPU for the whole process. It is seeded from the generator once, and afterwards
     every call of every layer advances it, which the generator does not show.
     """
-    if not isinstance(module, nn.RNNBase) or not module.training:
-        return False
-    return module.dropout > 0.0 and module.num_layers > 1 and any(weight.is_cuda for weight in module.parameters())
+    for path, module in layer.named_modules():
+        drops = isinstance(module, nn.RNNBase) and module.training and module.dropout > 0.0 and module.num_layers > 1
+        if drops and any(weight.is_cuda for weight in module.parameters()):
+            return f"{path} ({type(module).__name__})"
+    return None
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------

@@ -87,14 +87,17 @@ class Continuous(Schedule):
         self._unfinished = True
         inlet, outlet = self._links.channels[0], self._links.channels[-1]
         under_way = 0
-        stale = [worker.begin_run() for worker in self._workers]
-        if any(stale):
-            self._captured = False
+        training = False
+        for worker in self._workers:
+            worker.begin_run()
         self._order_streams(entering=True)
         try:
             for item in items:
                 if isinstance(item, Batch):
                     if isinstance(item, TrainBatch):
+                        if not training:
+                            training = True
+                            self._drop_stale_graphs()
                         self._prepare(item)
                     item.events = entry_events(item.inputs)
                 inlet.put(item)  # waits while the first stage is behind, which bounds what is under way
@@ -128,6 +131,16 @@ class Continuous(Schedule):
             if not left:
                 self._raise_failure()
             raise
+
+    def _drop_stale_graphs(self) -> None:
+        """Have the steps captured anew if a layer has changed since, such as its mode or a loss's temperature.
+
+        Asked before a run's first training batch and not before predictions, for which the layers are in evaluation
+        mode: every measurement between two epochs would cost a capture.
+        """
+        stale = [worker.drop_stale_graph() for worker in self._workers]
+        if any(stale):
+            self._captured = False
 
     def _prepare(self, example: TrainBatch) -> None:
         """Let every GPU stage try to put its step into a CUDA graph, one after another, while all workers wait."""

@@ -73,9 +73,12 @@ class Worker:
                 self._graph = make_graph(self.layers, self._step, example, self.stage_input.stream, force=force)
             return preview(self.layers, self._step, example)
 
-    def begin_run(self) -> bool:
-        """Note that a run begins; forget a graph that no longer is the stage's step, and return whether it was one."""
+    def begin_run(self) -> None:
+        """Note that a run begins; call it while every worker waits."""
         self._run_began = time.perf_counter()
+
+    def drop_stale_graph(self) -> bool:
+        """Forget a graph that no longer is the stage's step, and return whether it was one; call it as `capture`."""
         stale = self._graph is not None and self._graph.stale()
         if stale:
             self._graph = None

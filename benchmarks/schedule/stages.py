@@ -32,15 +32,15 @@ class _Simulated(AL):
 
     def __init__(self) -> None:
         super().__init__(ENC(nn.Linear(1, 1), nn.Identity()), AE(nn.Identity(), nn.Identity()))
-        self._pair = torch.zeros(()), torch.zeros(())
+        self._losses = {"assoc": torch.zeros(()), "ae": torch.zeros(())}
 
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the inputs."""
         return x, y
 
-    def loss(self) -> tuple[Tensor, Tensor]:
-        """Return the same pair every time."""
-        return self._pair
+    def losses(self) -> dict[str, Tensor]:
+        """Return the same losses every time."""
+        return self._losses
 
     def backward_and_update(self) -> None:
         """Do nothing."""

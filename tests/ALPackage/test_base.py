@@ -270,3 +270,13 @@ def test_losses_are_those_of_the_last_batch() -> None:
         layer(x, Y)
         layer.backward_and_update()
     assert layer.loss()[0].item() == (11.5**2 + 22.5**2) / 2
+
+
+def test_an_optimizer_without_named_groups_takes_every_rate() -> None:
+    """Guards a bug: rates for the two sides were refused, as no group had these names."""
+    layer = dense_layer()
+    layer.optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer.set_lr({"enc": 1e-3, "ae": 3e-3})
+    assert [group["lr"] for group in layer.optimizer.param_groups] == [3e-3]
+    with pytest.raises(ValueError, match='expected "enc" and "ae"'):
+        layer.set_lr({"other": 1e-3})

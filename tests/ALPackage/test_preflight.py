@@ -416,13 +416,13 @@ def test_a_draw_by_another_thread_is_no_reason_to_refuse() -> None:
 def test_an_rnns_dropout_on_a_gpu_is_known_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a GPU shows it: cuDNN draws once per process and advances a state that no generator shows."""
 
-    dropping, single = nn.LSTM(2, 2, num_layers=2, dropout=0.1), nn.LSTM(2, 2)
-    assert not preflight._draws_unseen(dropping), "on the CPU the generator shows it"
+    dropping, single = nn.Sequential(nn.LSTM(2, 2, num_layers=2, dropout=0.1)), nn.Sequential(nn.LSTM(2, 2))
+    assert preflight._unseen_source(dropping) is None, "on the CPU the generator shows it"
     weights = [type("Weight", (), {"is_cuda": True})()]
     monkeypatch.setattr(nn.LSTM, "parameters", lambda self: iter(weights))
-    assert preflight._draws_unseen(dropping)
-    assert not preflight._draws_unseen(single)
-    assert not preflight._draws_unseen(dropping.eval())
+    assert preflight._unseen_source(dropping) == "0 (LSTM)"
+    assert preflight._unseen_source(single) is None
+    assert preflight._unseen_source(dropping.eval()) is None
 
 
 # --- nothing is changed ---------------------------------------------------------------------------------------------

@@ -403,6 +403,28 @@ def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch
     assert_equal(snapshot(one), snapshot(expected))
 
 
+def test_predictions_between_two_runs_cost_no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: in evaluation mode the step looked changed, so every epoch after the first captured it anew."""
+    recorders: list[Recorder] = []
+
+    def made(*arguments: Any, **options: Any) -> StepGraph | None:
+        recorders.append(Recorder())
+        return make_graph(*arguments, **options, record=recorders[-1])
+
+    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
+    monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
+    one = prepared()
+    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED, cuda_graph="on") as schedule:
+        schedule._captured = False  # type: ignore[attr-defined]
+        list(schedule.run(data()[:3], lr=rate))
+        one.eval()
+        predictions = list(schedule.predict([x for x, _ in data()]))
+        one.train()
+        list(schedule.run(data()[3:], lr=rate, first=3))
+    assert len(predictions) == len(data())
+    assert len(recorders) == 1
+
+
 def test_preparing_captures_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards fault 12: the capture with its trial steps was part of the first run, and of its training time."""
     recorders: list[Recorder] = []

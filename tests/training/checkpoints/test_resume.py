@@ -128,7 +128,7 @@ def test_on_a_gpu_it_ends_as_one_that_is_not_too(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command("vision", "", datasets, tmp_path / "whole") == 0
-    for batches in (5, 9, 20):
+    for batches in (5, 9, 12):
         with monkeypatch.context() as patched:
             strike(patched, batches, signal.SIGTERM)
             assert command("vision", "--resume", datasets, tmp_path / "parts") == 143
