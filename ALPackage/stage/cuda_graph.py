@@ -152,7 +152,7 @@ def _refusal(layers: Layers) -> str | None:
             return f"{name} has hooks, which a replay would not call"
         for path, module in layer.named_modules():
             if not getattr(module, "capturable", True):
-                return f"{path} of {name} ({type(module).__name__}) reads tensors on the host"
+                return f"{path} of {name} ({type(module).__name__}) is marked as not capturable"
     return None
 
 

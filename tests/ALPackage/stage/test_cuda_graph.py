@@ -208,7 +208,7 @@ def test_a_layer_that_needs_the_host_gets_no_graph_and_is_not_even_tried() -> No
     assert refusal(hooked, example) == "layer_1 has hooks, which a replay would not call"
     packed = prepared(1)
     packed[0].enc.f[2].capturable = False
-    assert refusal(packed, example) == "enc.f.2 of layer_1 (Tanh) reads tensors on the host"
+    assert refusal(packed, example) == "enc.f.2 of layer_1 (Tanh) is marked as not capturable"
     assert BiLSTM.capturable is False
 
 
