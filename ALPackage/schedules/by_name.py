@@ -14,7 +14,27 @@ SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Sequential,
 
 
 def make_schedule(name: str, stack: ALStack, **options: Any) -> Schedule:
-    """Return the schedule of that name for `stack`; options as for its class. Raises ValueError."""
+    """Return the schedule of that name for `stack`.
+
+    Args:
+        name: "sequential", "al-fm" or "continuous"; all give the same numbers, bit for bit.
+        stack: The layers, on their devices. Place them first (`set_device`).
+        options: `threads`, `seed`, `trace` and `cuda_graph`, as for `Schedule`; "continuous" also takes `stages`, the
+            number of layers of each stage, and `depth`, the batches that may wait between two stages.
+
+    Returns:
+        The schedule, which is best used as a context manager, because it may have threads to end.
+
+    Raises:
+        ValueError: If there is no such schedule, or an option cannot be used.
+
+    Example:
+        >>> layer = AL(ENC(nn.Linear(4, 8), nn.Linear(8, 2)), AE(nn.Linear(3, 2), nn.Linear(2, 3)))
+        >>> with make_schedule("continuous", ALStack([layer]), threads=1, seed=0) as schedule:
+        ...     losses = list(schedule.run([(torch.randn(5, 4), torch.randn(5, 3))]))
+        >>> [sorted(of_layer) for of_layer in losses[0]]
+        [['ae', 'assoc']]
+    """
     if name not in SCHEDULES:
         raise ValueError(f"schedule: got {name!r}; expected one of {', '.join(SCHEDULES)}")
     return SCHEDULES[name](stack, **options)

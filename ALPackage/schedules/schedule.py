@@ -29,10 +29,27 @@ FAILURE_DEADLINE = 1.5
 class Schedule(ABC):
     """Trains a stack on batches. Use it as a context manager, or `close` it, to end its threads.
 
-    `threads`: intra-op threads of every worker, the same for every schedule because the order of a sum depends
-    on it. `seed`: root of the layers' random streams. `trace`: records what each layer did when. `cuda_graph`: whether
-    the continuous schedule may run a GPU stage's step as a CUDA graph: "auto" where that has been seen to be the same
-    and faster, "on" where it is the same, "off". Raises ValueError.
+    Args:
+        stack: The layers to train, on their devices.
+        threads: Intra-op threads of every worker, the same for every schedule because the order of a sum depends on
+            it; by default OMP_NUM_THREADS, or an equal share of the cores.
+        seed: Root of the layers' random streams.
+        trace: Records what each layer did when.
+        cuda_graph: Whether the continuous schedule may run a GPU stage's step as a CUDA graph: "auto" where that has
+            been seen to be the same and faster, "on" where it is the same, "off".
+
+    Raises:
+        ValueError: If an option has a value that it cannot have.
+
+    Example:
+        >>> layer = AL(ENC(nn.Linear(4, 8), nn.Linear(8, 2)), AE(nn.Linear(3, 2), nn.Linear(2, 3)))
+        >>> batches = [(torch.randn(5, 4), torch.randn(5, 3)) for _ in range(6)]
+        >>> with make_schedule("sequential", ALStack([layer]), threads=1) as schedule:
+        ...     schedule.prepare(batches[0])
+        ...     trained = sum(1 for losses in schedule.run(batches, lr=lambda number: 1e-3 / (1 + number)))
+        ...     predictions = list(schedule.predict([x for x, _ in batches]))
+        >>> trained, predictions[0][-1].shape
+        (6, torch.Size([5, 3]))
     """
 
     name: ClassVar[str]

@@ -360,3 +360,22 @@ def test_a_turn_never_meets_the_model_of_the_one_before(
     assert command("vision", "tinyImageNet vgg -r 3 --workers 2", datasets, tmp_path) == 0
     assert len(built) == 2 * (1 + 3), "a rehearsal and three turns each"
     assert alive == [0] * len(built)
+
+
+def test_every_turn_is_prepared_before_its_clock_starts(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards fault 12: checks and the capture of CUDA graphs were part of the first epoch's training time."""
+    calls: list[str] = []
+    for name in ("prepare", "train_epoch"):
+        original = getattr(ALTrainer, name)
+
+        def noted(self: Any, *arguments: Any, name: str = name, original: Any = original) -> Any:
+            calls.append(name)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(ALTrainer, name, noted)
+    assert command("vision", "tinyImageNet vgg --method al -r 2", datasets, tmp_path) == 0
+    assert calls[0] == "train_epoch", "the rehearsal"
+    turn = ["prepare", *["train_epoch"] * (len(calls[1:]) // 2 - 1)]
+    assert calls[1:] == [*turn, *turn]
