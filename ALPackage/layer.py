@@ -62,7 +62,7 @@ class LocalLayer(nn.Module):
 
     #: One name per loss, in the order in which they are reported; result files take their columns from it.
     loss_names: tuple[str, ...] = ("loss",)
-    #: How messages and pictures call a loss, where that is not its name.
+    #: Display names of losses, where they differ from the names.
     loss_titles: Mapping[str, str] = MappingProxyType({})
     #: Whether every loss is a mean over the rows of a batch, so that replicas may divide the rows among themselves.
     row_separable: bool = False
@@ -84,7 +84,8 @@ class LocalLayer(nn.Module):
     def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
         """Return (x_i, y_i, losses by name) for one batch that is on the layer's device.
 
-        Losses are 0-d with their graph. The caller detaches the outputs. The inputs must not be changed in place.
+        Losses are 0-d with their graph, by the names of `loss_names` and in that order; backward goes through their
+        sum, so weights belong in here. The caller detaches the outputs. The inputs must not be changed in place.
         """
         raise NotImplementedError(f"{type(self).__name__}.compute: implement it; it computes the losses of a batch")
 
@@ -101,8 +102,11 @@ class LocalLayer(nn.Module):
         return code
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Return the modules behind "hidden", "readout" and "decode", to count what inference needs."""
-        return {"hidden": [], "readout": [], "decode": []}
+        """Return the modules behind "hidden", "readout" and "decode", to count what inference needs.
+
+        By default the whole layer counts, as if `hidden` needed all of it.
+        """
+        return {"hidden": [self], "readout": [], "decode": []}
 
     @property
     def device(self) -> torch.device:
@@ -122,7 +126,7 @@ class LocalLayer(nn.Module):
         self._assigned = device
 
     def optimizers(self) -> list[Optimizer]:
-        """Return the optimizers that `update` steps."""
+        """Return every optimizer of the layer, to count the memory of their moments."""
         return [self.optimizer]
 
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
@@ -152,6 +156,11 @@ class LocalLayer(nn.Module):
             raise RuntimeError(
                 f"{who}.forward: the input was changed in place, by this layer or by the code that handed it on; use "
                 "operations that are not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
+            )
+        if tuple(losses) != self.loss_names:
+            raise RuntimeError(
+                f"{who}.compute: returned the losses {', '.join(losses) or '(none)'}; expected those of loss_names, in "
+                f"their order: {', '.join(self.loss_names)}"
             )
         self._last = {name: loss.detach() for name, loss in losses.items()}
         if torch.is_grad_enabled():

@@ -178,7 +178,7 @@ def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:
 
 
 def seed_dropouts(layer: nn.Module, found: Sequence[Dropout], *coordinates: int | str) -> None:
-    """Do the same for the `Dropout`s that `dropouts(layer)` found earlier: finding them costs more than seeding."""
+    """Do what `enter_stream` does, for `found`: the result of `dropouts(layer)`, which costs more than seeding."""
     if not found:
         return
     parameter = next(layer.parameters(), None)

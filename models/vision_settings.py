@@ -56,7 +56,8 @@ class ResNetSettings(VisionSettings):
 
     shortcut: Literal["pool", "stride"] = "pool"
     """What stands beside ResNet's convolutions where maps are halved: `pool`: the means of 2x2 positions, and every
-    block's convolutions start at zero; `stride`: every second position (as in the thesis)."""
+    block starts out as its shortcut alone (the last normalization's weights are zero); `stride`: every second position
+    (as in the thesis)."""
 
 
 def vgg_layers(settings: VGGSettings) -> list[str]:

@@ -102,7 +102,7 @@ def test_the_library_imports_only_from_lower_levels() -> None:
 
     library = [path for path in sources() if package_of(path) == "ALPackage"]
     unknown = {path.parts[1].removesuffix(".py") for path in library} - set(LEVELS)
-    assert not unknown, f"give {unknown} a place in LEVELS, and in the design"
+    assert not unknown, f"give {unknown} a place in LEVELS, and in CONTRIBUTING.md"
     wrong = [
         f"{path} imports {other}"
         for path in library

@@ -31,7 +31,7 @@ def main(task: Task, argv: Sequence[str] | None = None) -> int:
     """Run the command line of a task's entry point and return its exit code.
 
     0: done. 2: a mistake in the arguments, the config or the data, in one line. 130 and 143: interrupted, by Ctrl-C or
-    SIGTERM; a checkpoint of the last step is on disk if training had begun.
+    SIGTERM; the newest checkpoint is that of the last step, unless a second signal or a very long step cut it short.
     """
     with ExitCode() as end:
         end.outcomes.append(run(read_command(task, argv)))

@@ -15,7 +15,7 @@ from .cost import LayerCost
 from .plan import Plan, plan
 from .simulate import simulate
 
-#: Share of a layer's time that its forward pass takes where only the whole is options.
+#: The forward pass's share of a layer's time when only the total is given.
 FORWARD = 1 / 3
 
 

@@ -21,8 +21,7 @@ from ..stage.step import Step
 from ..stage.threads import IntraOpThreads, default_threads
 from ..stage.trace import Trace, Usage
 
-#: Seconds that the workers get, together, to end their steps after a failure, which the caller shall hear of soon; a
-#: longer step ends by itself afterwards.
+#: Seconds to wait for all workers together before a failure is raised; slower ones finish in the background.
 FAILURE_DEADLINE = 1.5
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.storage.files import atomic_write_text, exclusive_lock
-from training.config.schema import SAME_NUMBERS
+from training.config.schema import RESUME_MAY_CHANGE
 from training.errors import UsageError, reason
 
 from .grid import Grid, Run
@@ -81,7 +81,7 @@ class Records:
 
 def lasting(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a run's config that decides its numbers, and names no folder or device."""
-    return {key: value for key, value in config.items() if key not in SAME_NUMBERS}
+    return {key: value for key, value in config.items() if key not in RESUME_MAY_CHANGE}
 
 
 def asked(run: Run) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_reported_losses_hold_no_graph() -> None:
     ids=repr,
 )
 def test_a_learning_rate_is_a_number_of_any_kind(lr: Any) -> None:
-    """Guards fault 12: an int learning rate failed."""
+    """Guards a bug: an int learning rate failed."""
     layer = AL(ENC(weight(1.0), weight(1.0)), AE(weight(1.0), weight(1.0)), lr)  # third, positional
     assert [group["lr"] for group in layer.optimizer.param_groups] == [float(lr)] * 2
     layer(X, Y)
@@ -229,7 +229,7 @@ def test_inference_paths_are_f_b_and_h() -> None:
 
 @pytest.mark.parametrize("path", ["g", "", "F", "fb", "text", None])
 def test_another_path_is_a_value_error_that_names_the_right_ones(path: Any) -> None:
-    """Guards fault 12: `assert "text"` let every path through."""
+    """Guards a bug: `assert "text"` let every path through."""
     with pytest.raises(ValueError, match="'f', 'b' or 'h'"):
         dense_layer().inference(torch.randn(2, 6), path)
 

@@ -28,7 +28,7 @@ def test_backward_before_forward_is_an_error() -> None:
 
 
 def test_a_second_forward_in_flight_is_an_error_and_the_first_batch_is_still_right() -> None:
-    """Guards fault 4: one batch in flight only, and the second silently replaced it."""
+    """Guards a bug: one batch in flight only, and the second silently replaced it."""
     layer = dense_layer()
     twin = copy.deepcopy(layer)
     one, two = dense_batches(2)

@@ -62,7 +62,7 @@ class ThirdAE(AE):
 
 
 def test_subclasses_of_enc_and_ae_are_used() -> None:
-    """Guards fault 4: a subclass's `loss()` crashed on a name-mangled attribute."""
+    """Guards a bug: a subclass's `loss()` crashed on a name-mangled attribute."""
     layer = AL(HalfENC(weight(2.0), weight(3.0)), ThirdAE(weight(0.5), weight(4.0)))
     hidden, _ = layer(X, Y)
     assert hidden.tolist() == [[1.0], [2.0]]
@@ -72,7 +72,7 @@ def test_subclasses_of_enc_and_ae_are_used() -> None:
 
 
 def test_a_wholly_replaced_layer_reports_its_own_losses_and_trains() -> None:
-    """Guards fault 4: a subclass that kept its own losses could not be driven by the base class."""
+    """Guards a bug: a subclass that kept its own losses could not be driven by the base class."""
     layer = dense_layer(kind=Whole)
     batch = dense_batches(1)[0]
     losses = []

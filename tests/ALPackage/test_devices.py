@@ -65,7 +65,7 @@ def meta(monkeypatch: pytest.MonkeyPatch) -> None:
     indirect=["gpus"],
 )
 def test_auto_spreads_the_layers_in_contiguous_runs(gpus: int, layers: int, spread: list[str]) -> None:
-    """Guards fault 5: nothing ran without four GPUs."""
+    """Guards a bug: nothing ran without four GPUs."""
     assert [str(device) for device in resolve("auto", layers)] == spread
 
 
@@ -78,7 +78,7 @@ def test_names_are_resolved_to_devices_with_an_index(gpus: int) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
 def test_a_list_of_the_wrong_length_says_both_numbers(count: int) -> None:
-    """Guards fault 5: the shipped config failed its own assert about the list."""
+    """Guards a bug: the shipped config failed its own assert about the list."""
     with pytest.raises(PlacementError, match=rf"\b{count} entries.*\b4 layers") as caught:
         resolve(["cpu"] * count, 4)
     assert "\n" not in str(caught.value)
@@ -145,7 +145,7 @@ def test_a_stack_places_its_layers() -> None:
 
 
 def test_a_stack_remembers_its_workers() -> None:
-    """Half of fault 5 of the review: the K of "cpu:K" was dropped, so that every layer got a worker of its own."""
+    """Guards a bug: the K of "cpu:K" was dropped, so that every layer got a worker of its own."""
     stack = ALStack([layer() for _ in range(4)])
     assert [str(place) for place in stack.placement] == ["cpu"] * 4
     where = stack.set_device(["cpu:0", "cpu:0", "cpu", "cpu:7"])

@@ -53,7 +53,7 @@ def test_the_message_says_where_and_what(layer: str, batch: int | None, words: s
 
 
 def test_it_survives_pickle_with_its_cause() -> None:
-    """Guards fault 22 of the review: unpickling was a TypeError."""
+    """Guards a bug: unpickling was a TypeError."""
     error = StageError("conv_1", 7, KeyError("x"))
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is StageError

@@ -96,7 +96,8 @@ def test_what_a_subclass_leaves_out_is_named_when_it_is_needed(call: str, count:
     with pytest.raises(NotImplementedError, match=rf"Bare\.{call}: implement it"):
         getattr(Bare(), call)(*[torch.ones(1)] * count)
     assert Bare().decode("code") == "code"
-    assert Bare().parts() == {"hidden": [], "readout": [], "decode": []}
+    bare = Bare()
+    assert bare.parts() == {"hidden": [bare], "readout": [], "decode": []}, "all of it counts"
 
 
 def test_rates_without_named_groups_are_one_number() -> None:
@@ -116,3 +117,17 @@ def test_a_copy_keeps_its_worker_and_a_batch_can_be_dropped() -> None:
     layer.discard()
     layer(*batch())
     layer.backward_and_update()
+
+
+def test_losses_by_other_names_than_announced_are_refused() -> None:
+    """Guards a bug: a loss that `loss_names` does not have was trained on and never reported."""
+
+    class Silent(Classifier):
+        def compute(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            x, labels, losses = super().compute(x, labels)
+            return x, labels, {**losses, "extra": losses["size"]}
+
+    with pytest.raises(
+        RuntimeError, match=r"Silent\.compute: returned the losses .*extra; expected those of loss_names"
+    ):
+        Silent()(*batch())

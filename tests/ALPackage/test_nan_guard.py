@@ -101,7 +101,7 @@ class OnGPU(Tensor):
 
 @pytest.mark.filterwarnings("error")
 def test_an_optimizer_that_is_not_fused_is_warned_of_once_where_the_host_would_wait() -> None:
-    """Guards fault 23 of the review: the wait at every step was only documented."""
+    """Guards a bug: the wait at every step was only documented."""
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
     adam = torch.optim.Adam([weight])

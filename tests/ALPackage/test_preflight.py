@@ -64,7 +64,7 @@ def _no_warnings() -> Any:
 
 
 class ResidualENC(ENC):
-    """Trains with a residual that inference does not have: fault 3 of the review."""
+    """Trains with a residual that inference does not have."""
 
     def forward(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.f(x) + x
@@ -305,7 +305,7 @@ def test_layers_over_class_codes_are_compared_too() -> None:
         check(over_codes(ResidualOnCodes), batch=batch)
 
 
-# --- draws from process-wide generators: fault 2 --------------------------------------------------------------------
+# --- draws from process-wide generators -----------------------------------------------------------------------------
 
 DRAWING: dict[str, Callable[[], nn.Module]] = {
     "F.dropout": lambda: Call(lambda out, training: F.dropout(out, 0.5, training)),

@@ -205,7 +205,7 @@ def test_a_shared_dropout_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["parameter", "buffer", "slice"])
 def test_memory_shared_under_two_names_is_refused_and_both_are_named(kind: str) -> None:
-    """Guards fault 4 of the review: only the objects were compared, and two Parameters over one memory passed."""
+    """Guards a bug: only the objects were compared, and two Parameters over one memory passed."""
     one, two = nn.Linear(5, 5), nn.Linear(5, 5)
     if kind == "parameter":
         two.weight = nn.Parameter(one.weight.data)

@@ -67,7 +67,7 @@ def test_a_bridge_hangs_on_the_shape_that_its_block_returns(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_bp_returns_logits_that_nothing_bounds(model: str) -> None:
-    """Guards fault 8, and the sigmoid that the thesis's BP head ended in."""
+    """Guards a bug, bounded logits, and the sigmoid that the thesis's BP head ended in."""
     bp = build(model, "bp").eval()
     x = inputs(model)
     plain = bp(x)

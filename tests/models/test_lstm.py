@@ -49,7 +49,7 @@ def test_places_are_mirrored_within_the_length_and_padding_stays() -> None:
 
 
 def test_the_bp_lstm_reads_the_true_last_states() -> None:
-    """Guards fault 9: it read position -1, which is padding in every sample but the longest."""
+    """Guards a bug: it read position -1, which is padding in every sample but the longest."""
     twin = bp("lstm", reading="last").eval()
     layers = list(twin.layers.values())
     tokens, lengths = text()

@@ -35,7 +35,7 @@ def layer_settings() -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("method", ["al", "bp"])
 @pytest.mark.parametrize(("model", "keys"), layer_settings())
 def test_an_entry_names_the_layers_that_are_built(model: str, keys: dict[str, Any], method: str) -> None:
-    """Guards fault 1: the number of layers stood in a table that knew nothing of `cut`."""
+    """Guards a bug: the number of layers stood in a table that knew nothing of `cut`."""
     entry = registry.model(model)
     names = entry.layers(checked(entry.settings, keys))
     if entry.task == "vision":
@@ -48,7 +48,7 @@ def test_an_entry_names_the_layers_that_are_built(model: str, keys: dict[str, An
 
 
 def test_the_layers_of_the_design() -> None:
-    """DESIGN 2: VGG 4 AL layers, ResNet 5, LSTM 4, Transformer 4."""
+    """The lengths of the device lists: VGG 4 AL layers, ResNet 5, LSTM 4, Transformer 4."""
     counts = {entry.name: len(entry.layers(entry.settings())) for entry in map(registry.model, registry._MODELS)}
     assert counts == {"vgg": 4, "resnet": 5, "lstm": 4, "transformer": 4}
 

@@ -50,7 +50,7 @@ def test_an_unknown_cut_lists_the_right_ones() -> None:
 
 
 def test_the_embedding_gives_each_token_its_own_vector() -> None:
-    """Guards fault 3: rows shifted by two, so that every word got another word's vector."""
+    """Guards a bug: rows shifted by two, so that every word got another word's vector."""
     table = vectors()
     layer = Embedding(table, dropout=0.0, positional=False)
     found, lengths = layer((torch.tensor([[5, 29, 1]]), torch.tensor([3])))
@@ -90,7 +90,7 @@ def test_a_zero_padding_row_stays_zero(model: str) -> None:
 @pytest.mark.parametrize("more", [0, 3])
 @pytest.mark.parametrize("model", TEXT_MODELS)
 def test_padding_never_changes_anything(model: str, more: int, fill: int) -> None:
-    """Guards fault 9: means over padding, LSTMs that ran through it, attention to it."""
+    """Guards a bug: means over padding, LSTMs that ran through it, attention to it."""
     torch.manual_seed(1)
     stack = al(model).eval()
     torch.manual_seed(1)
@@ -188,7 +188,7 @@ def test_word_dropout_reaches_both_forms_of_both_models() -> None:
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
 def test_nothing_squashes_the_first_decoder(model: str) -> None:
-    """Guards fault 8: the decoder ended in tanh before cross-entropy, so logits lay within [-1, 1]."""
+    """Guards a bug: the decoder ended in tanh before cross-entropy, so logits lay within [-1, 1]."""
     stack = al(model).eval()
     decoder = stack[0].ae.h
     plain = stack.inference(text())
@@ -202,7 +202,7 @@ def test_nothing_squashes_the_first_decoder(model: str) -> None:
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
 def test_the_bridges_are_much_smaller_than_the_network(model: str) -> None:
-    """Guards fault 7, at the sizes of the shipped config."""
+    """Guards a bug, bridges larger than the network, at the sizes of the shipped config."""
     stack = al(model, vectors=torch.zeros(2, 300), x_hid=256, y_hid=128, n_heads=6)
     bridges = sum(p.numel() for layer in stack for p in layer.enc.b.parameters())
     network = sum(p.numel() for layer in list(stack)[1:] for p in layer.enc.f.parameters())  # without the embedding

@@ -29,7 +29,7 @@ def test_sinusoids_of_any_width(width: int) -> None:
 
 
 def test_the_transformer_sees_the_order_of_words() -> None:
-    """Guards fault 9: there was no positional encoding, so a text was a bag of words."""
+    """Guards a bug: there was no positional encoding, so a text was a bag of words."""
     twin, stack = bp("transformer").eval(), al("transformer").eval()
     lengths = torch.tensor([4])
     one, other = torch.tensor([[3, 9, 5, 12]]), torch.tensor([[12, 5, 9, 3]])

@@ -154,7 +154,7 @@ def test_an_unknown_choice_lists_the_right_ones(model: str, option: str, value: 
 @pytest.mark.parametrize("bridge", ["pool", "conv", "deep"])
 @pytest.mark.parametrize("model", VISION_MODELS)
 def test_the_bridges_are_much_smaller_than_the_network(model: str, bridge: str, image_size: int) -> None:
-    """Guards fault 7: bridges of 109M weights on a 7M VGG and of 188M on an 11M ResNet."""
+    """Guards a bug: bridges of 109M weights on a 7M VGG and of 188M on an 11M ResNet."""
     stack = al(model, n_classes=200, width=1.0, image_size=image_size, bridge=bridge, enc_dim=256, ae_dim=128)
 
     def count(part: str) -> int:
@@ -166,7 +166,7 @@ def test_the_bridges_are_much_smaller_than_the_network(model: str, bridge: str, 
 @pytest.mark.parametrize("association", ASSOCIATIONS)
 @pytest.mark.parametrize("model", VISION_MODELS)
 def test_nothing_squashes_the_codes_with_a_sigmoid(model: str, association: str) -> None:
-    """Guards fault 7: a sigmoid twice on the bridge and one on the decoder's output."""
+    """Guards a bug: a sigmoid twice on the bridge and one on the decoder's output."""
     stack = al(model, association=association)
     assert not [m for m in stack.modules() if isinstance(m, (nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Tanh))]
 

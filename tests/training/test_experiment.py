@@ -365,7 +365,7 @@ def test_a_turn_never_meets_the_model_of_the_one_before(
 def test_every_turn_is_prepared_before_its_clock_starts(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards fault 12: checks and the capture of CUDA graphs were part of the first epoch's training time."""
+    """Guards a bug: checks and the capture of CUDA graphs were part of the first epoch's training time."""
     calls: list[str] = []
     for name in ("prepare", "train_epoch"):
         original = getattr(ALTrainer, name)

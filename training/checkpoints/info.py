@@ -63,7 +63,7 @@ class RunRecord(_File):
     methods_of_run: list[str]
     """The methods that train in this run: those of the command that started it."""
     info: dict[str, Any]
-    """`training.report.run_log.RunInfo`: the config, the versions and the machine of the process that wrote it last."""
+    """`training.report.run_info.RunInfo`: config, versions and machine of the process that wrote it last."""
 
 
 class TensorFile(BaseModel):
@@ -92,7 +92,7 @@ class CheckpointInfo(_File):
     losses: dict[str, Any]
     """`training.trainers.losses.EpochLosses.state`: the running sums of the epoch."""
     log: dict[str, Any]
-    """`training.report.run_log.RunLog.state`: the rows so far."""
+    """`training.report.run_log.RunLog.state`: the rows, turns and notes so far."""
     layers: dict[str, TensorFile] = Field(default_factory=dict)
     """By layer name; filled in when the files have been written."""
 

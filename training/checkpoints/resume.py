@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..config.schema import SAME_NUMBERS
+from ..config.load import method_title
+from ..config.schema import RESUME_MAY_CHANGE
 from ..config.spec import RunSpec
 from ..errors import UsageError
-from ..report.columns import display_name
 from .store import Checkpoint, Store, checkpoint_folder, run_name
 
 Specs = Mapping[str, RunSpec]
@@ -51,7 +51,7 @@ def find_resume_points(specs: Specs, stores: Mapping[str, Store]) -> dict[str, C
             stores[method].position = checkpoint.info.position
         elif found:
             older = "; the checkpoints that are there belong to an earlier run" if checkpoint else ""
-            print(f"note: {display_name(method)} starts from the beginning{older}")
+            print(f"note: {method_title(method)} starts from the beginning{older}")
     return resumed
 
 
@@ -63,7 +63,7 @@ def note_unfinished(specs: Specs, stores: Mapping[str, Store]) -> None:
             keep = specs[method].config.checkpoint_keep
             then = "; this run replaces it once it has a checkpoint of its own" if keep else ""
             print(
-                f"note: an unfinished {display_name(method)} run is there ({checkpoint.info.position}); --resume would "
+                f"note: an unfinished {method_title(method)} run is there ({checkpoint.info.position}); --resume would "
                 f"continue it{then}"
             )
 
@@ -79,7 +79,7 @@ def _check(checkpoint: Checkpoint, spec: RunSpec) -> None:
     check_same_run(checkpoint.record.info["config"], spec.resolved)
     if info.turn > spec.turns:
         raise UsageError(
-            f"--resume: {display_name(spec.method)} has begun turn {info.turn}, and -r asks for {spec.turns}: "
+            f"--resume: {method_title(spec.method)} has begun turn {info.turn}, and -r asks for {spec.turns}: "
             "give at least as many turns, or leave --resume out to start anew"
         )
     if info.turn_finished:
@@ -94,7 +94,7 @@ def checkpoint_errors(checkpoint: Checkpoint) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         problem = str(error).partition("\n")[0]
         raise UsageError(
-            f"--resume: checkpoint {checkpoint.info.position} of {display_name(checkpoint.info.method)} does not fit "
+            f"--resume: checkpoint {checkpoint.info.position} of {method_title(checkpoint.info.method)} does not fit "
             f"this program ({type(error).__name__}: {problem}); leave --resume out to start anew"
         ) from None
 
@@ -102,7 +102,7 @@ def checkpoint_errors(checkpoint: Checkpoint) -> Iterator[None]:
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError with every key that changes what is computed and differs."""
     # A key may be new in this version, or gone: then nobody knows whether the numbers are the same.
-    keys = [key for key in dict.fromkeys([*then, *now]) if key not in SAME_NUMBERS]
+    keys = [key for key in dict.fromkeys([*then, *now]) if key not in RESUME_MAY_CHANGE]
     differing = [
         f"{key} was {_shown(then, key)} and is {_shown(now, key)}"
         for key in keys
@@ -110,8 +110,8 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise UsageError(
-            f"--resume: the run that is there is another one: {'; '.join(differing)}; "
-            "give what it was started with, or leave --resume out to start anew"
+            f"--resume: the saved run had other settings: {'; '.join(differing)}; "
+            "give those that it was started with, or leave --resume out to start anew"
         )
 
 
@@ -119,7 +119,7 @@ def describe(checkpoint: Checkpoint, spec: RunSpec) -> list[str]:
     """Return what the user should know about resuming: where it continues, and what may change the last bits."""
     info, before = checkpoint.info, checkpoint.record.info
     lines = [
-        f"{display_name(info.method)}: continues from turn {info.turn}, epoch {info.epoch}/{info.epochs}, "
+        f"{method_title(info.method)}: continues from turn {info.turn}, epoch {info.epoch}/{info.epochs}, "
         f"batch {info.batch}/{info.batches_per_epoch} (of {info.date})"
     ]
     versions = before["provenance"]["versions"]

@@ -163,12 +163,12 @@ class Store:
         # Last, because from now on the checkpoint exists.
         write_json(self._manifest(folder, info.position), info.model_copy(update={"layers": files}))
         self.written = True
-        # It may be a damaged one that has been written again, after the run had continued from before it.
+        # This position may have been marked as damaged; the file that has just been written is good.
         self._unusable.discard((self.run, info.position))
         self._drop_old(folder, info.position)
 
     def _drop_old(self, folder: Path, newest: Position) -> None:
-        """Remove all but the last `keep` good ones up to `newest`, files without a manifest, and earlier runs.
+        """Keep the newest `keep` usable checkpoints up to `newest`; remove all other files, and earlier runs.
 
         What lies beyond `newest` in its run is damaged: the run has continued from before it.
         """

@@ -34,8 +34,9 @@ def layer_count(model: str, method: Method, config: CommonConfig) -> int:
 
 
 def method_title(method: Method) -> str:
-    """Return the method's name as tables and messages show it."""
-    return "BP" if method == "bp" else registry.objective(method).title
+    """Return how tables and messages call a method; its name where it comes from a plug-in that is not loaded."""
+    titles = {entry.name: entry.title for entry in registry.objectives()}
+    return "BP" if method == "bp" else titles.get(method, method)
 
 
 def model_settings(config: CommonConfig, model: str) -> BaseModel:

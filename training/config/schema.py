@@ -44,7 +44,7 @@ LARGEST_SEED = 2**53
 """The largest number up to which every JSON reader holds whole numbers exactly."""
 
 
-SAME_NUMBERS = frozenset(
+RESUME_MAY_CHANGE = frozenset(
     {
         "al_gpu_list",
         "bp_gpu_list",
@@ -59,7 +59,7 @@ SAME_NUMBERS = frozenset(
         "workers",
     }
 )
-"""Keys that say where and how fast, not what is computed (the number of threads may change the last bits)."""
+"""Keys that may differ on --resume: they say where and how fast (`threads` and `workers` can change the last bits)."""
 
 
 class TrainingKeys(Settings):
@@ -124,7 +124,7 @@ class DeviceKeys(Settings):
     where there are any."""
 
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Intra-op threads of an AL worker; null: cores / layers, at least 1. OMP_NUM_THREADS overrides both and, unlike
+    """Intra-op threads of an AL worker; null: cores / workers, at least 1. OMP_NUM_THREADS overrides both and, unlike
     `threads`, limits BP too, which uses all cores otherwise."""
 
     cuda_graph: Literal["auto", "on", "off"] = "auto"

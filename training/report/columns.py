@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from models import registry
-
 COMMON = ("turn", "epoch", "train_acc", "val_acc", "test_acc", "train_time")
 DEPTH = "test_acc_depth"
 #: The columns of a method whose losses belong to layers; the number is that of the layer.
@@ -44,9 +42,3 @@ def loss_of(kind: str) -> str:
 def depth_count(loss_names: LossNames) -> int:
     """Return at how many depths inference is measured: at every layer with losses of its own."""
     return sum(layer != "" for layer in loss_names)
-
-
-def display_name(method: str) -> str:
-    """Return how tables and messages call a method; its name where it comes from a plug-in that is not loaded."""
-    titles = {entry.name: entry.title for entry in registry.objectives()}
-    return "BP" if method == "bp" else titles.get(method, method)

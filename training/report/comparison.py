@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-from .columns import display_name
+from ..config.load import method_title
 from .summary import MethodSummary
 
 
@@ -23,7 +23,7 @@ def comparison_table(summaries: Sequence[MethodSummary]) -> str:
         ("turns", lambda s: str(s.turns)),
     ]
     cells = [
-        ["", *(display_name(s.method) for s in summaries)],
+        ["", *(method_title(s.method) for s in summaries)],
         *([name, *map(show, summaries)] for name, show in rows),
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from data.storage.files import atomic_write_text, check_writable, exclusive_lock, remove_stale
 
+from ..config.load import method_title
 from ..config.paths import user_path
 from ..errors import UsageError, reason
-from .columns import display_name
 
 
 def csv_path(out: Path, dataset: str, model: str, method: str) -> Path:
@@ -49,7 +49,7 @@ def lock_results(out: Path, dataset: str, model: str, method: str) -> Iterator[N
                 held.enter_context(exclusive_lock(path.with_name(f".{path.stem}.lock"), wait=False))
             except BlockingIOError:
                 raise UsageError(
-                    f"{out}: another command is at work on {dataset} {model} with {display_name(method)} there; wait "
+                    f"{out}: another command is at work on {dataset} {model} with {method_title(method)} there; wait "
                     "for its end, or name another folder with --out"
                 ) from None
             for file in (path, json_path(out, dataset, model, method)):

@@ -19,8 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from data.storage.files import atomic_write
+
+from ..config.load import method_title
 from ..errors import UsageError, reason
-from .columns import display_name, loss_of
+from .columns import loss_of
 from .saved import Saved, load_saved
 
 
@@ -114,7 +117,7 @@ def _loss(results: Results, title: str) -> Figure:
         if positive.size and (values > 0).all() and positive.max() > 20 * positive.min():
             ax.set_yscale("log")
         loss = loss_of(kind)
-        ax.set_title(f"{display_name(method)}: {saved.titles.get(loss, loss)}", fontsize=11)
+        ax.set_title(f"{method_title(method)}: {saved.titles.get(loss, loss)}", fontsize=11)
         ax.set_xlabel("Epoch")
         ax.xaxis.set_major_locator(_whole_numbers())
     figure.axes[0].set_ylabel("Mean training loss of the epoch")
@@ -133,7 +136,7 @@ def _depth(results: Results, title: str) -> Figure:
         mean = at.mean().to_numpy()
         reach = [mean - at.min().to_numpy(), at.max().to_numpy() - mean]
         color, line, marker = style[method]
-        depths, caps, name = range(1, len(saved.depths) + 1), 4 if len(at) > 1 else 0, display_name(method)
+        depths, caps, name = range(1, len(saved.depths) + 1), 4 if len(at) > 1 else 0, method_title(method)
         left.errorbar(depths, mean, reach, color=color, linestyle=line, marker=marker, capsize=caps, label=name)
     if "bp" in results:
         bp = _chosen(results["bp"].table)["test_acc"]
@@ -154,11 +157,11 @@ def _depth(results: Results, title: str) -> Figure:
         color, label = _layer_color(i, len(saved.depths)), f"{i + 1} layer{'s' if i else ''}"
         _curve(right, saved.table, "epoch", column, style[shown], color, label)
     _layer_legend(right, len(saved.depths))
-    right.set_title("During training" if len(local) == 1 else f"{display_name(shown)} during training", fontsize=11)
+    right.set_title("During training" if len(local) == 1 else f"{method_title(shown)} during training", fontsize=11)
     right.set_xlabel("Epoch")
     right.set_ylabel("Test accuracy (%)")
     right.xaxis.set_major_locator(_whole_numbers())
-    _finish(figure, f"{title}: {' and '.join(map(display_name, local))}, accuracy by depth{_turns(local)}")
+    _finish(figure, f"{title}: {' and '.join(map(method_title, local))}, accuracy by depth{_turns(local)}")
     return figure
 
 
@@ -196,7 +199,7 @@ def _layer_legend(ax: Axes, layers: int) -> None:
 def _legend(results: Results) -> list[Line2D]:
     style = styles(results)
     return [
-        Line2D([], [], color=color, linestyle=line, marker=marker, ms=5, label=display_name(method))
+        Line2D([], [], color=color, linestyle=line, marker=marker, ms=5, label=method_title(method))
         for method in results
         for color, line, marker in [style[method]]
     ]
@@ -221,7 +224,8 @@ def _finish(figure: Figure, title: str) -> None:
 
 def _save(figure: Figure, path: Path) -> Path:
     try:
-        figure.savefig(path, format="png", backend="agg")
+        with atomic_write(path) as file:
+            figure.savefig(file, format="png", backend="agg")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({reason(error)}); name another folder with --out") from None
     return path

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config.schema import SAME_NUMBERS
+from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import UsageError
 from .columns import COMMON, DEPTH, NUMBERED
 from .output import csv_path, json_path
@@ -78,7 +78,7 @@ def _comparable(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
         config = info.get("config")
         if not isinstance(config, dict):
             return None
-        return {key: value for key, value in config.items() if key not in SAME_NUMBERS}, info.get("seeds")
+        return {key: value for key, value in config.items() if key not in RESUME_MAY_CHANGE}, info.get("seeds")
 
     return essence(one) is not None and bool(essence(one) == essence(two))
 

@@ -13,7 +13,10 @@ from .utilization import Utilization
 
 
 class TensorBoardWriter:
-    """Writes scalars into `directory`; a context manager. Raises UsageError where one of them is missing."""
+    """Writes scalars into `directory`; a context manager.
+
+    Raises UsageError if tensorboard is not installed or nothing can be written there.
+    """
 
     def __init__(self, directory: Path) -> None:
         try:

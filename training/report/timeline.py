@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ALPackage.stage.trace import Span, Trace
+from data.storage.files import atomic_write
 
 from ..errors import UsageError, reason
 
@@ -90,7 +91,8 @@ def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
     figure.legend(
         handles=legend, loc="outside lower center", ncols=min(len(legend), 8), fontsize="small", frameon=False
     )
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def _workers(work: Sequence[Span]) -> list[str]:

@@ -16,10 +16,10 @@ from utils import set_seed
 from ..checkpoints.info import RunRecord
 from ..checkpoints.resume import checkpoint_errors, describe
 from ..checkpoints.store import Checkpoint
+from ..config.load import method_title
 from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
 from ..errors import UsageError
-from ..report.columns import display_name
 from ..report.run_info import RunInfo
 from ..report.run_log import RunLog
 from ..report.utilization import Utilization
@@ -86,7 +86,7 @@ def recall(spec: RunSpec, session: Session, finished: Checkpoint) -> None:
         log.load(finished.info.log)
         log.write()
     session.logs.append(log)
-    print(f"{display_name(spec.method)}: finished before, nothing is left to do", flush=True)
+    print(f"{method_title(spec.method)}: finished before, nothing is left to do", flush=True)
 
 
 def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None]:
@@ -114,7 +114,7 @@ def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None
     if placement:
         how = f"{config.schedule}, {spec.threads} intra-op threads per worker"
     where = ", ".join(dict.fromkeys(names))
-    print(f"{display_name(spec.method)}: {layers} layers on {where}; {how}; {trained:,} parameters", flush=True)
+    print(f"{method_title(spec.method)}: {layers} layers on {where}; {how}; {trained:,} parameters", flush=True)
     plan = placement.plan if placement else None
     if plan:
         print("\n".join(f"  {line}" for line in plan.text().splitlines()), flush=True)
@@ -149,7 +149,7 @@ def memory_errors(spec: RunSpec, task: LoadedTask) -> Iterator[None]:
 
 
 def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
-    method = display_name(spec.method)
+    method = method_title(spec.method)
     layer = error.layer if isinstance(error, StageError) else None
     who = method if layer is None else "the loader" if layer == "loader" else f"layer {layer} of {method}"
     devices = json.dumps(list(spec.devices) if spec.devices else "auto")

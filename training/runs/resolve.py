@@ -45,7 +45,8 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     except PlacementError as error:
         key = "bp_gpu_list" if method == "bp" else "al_gpu_list"
         raise ConfigError(f"{key}: {str(error).removeprefix('devices: ')}") from None
-    # From the number of layers, not from the schedule: it may change the last bit of a sum.
+    # From the number of workers that the config allows, not from the cut, which follows measured times: the number of
+    # threads may change the last bit of a sum.
     threads = count_threads(config, model, method)
     return Machine(layers, None if devices == "auto" else tuple(devices), threads)
 

@@ -94,9 +94,9 @@ class Trainer(ABC):
     def train_epoch(self, batches: Batches, lr: LearningRate, progress: Progress) -> tuple[MeanLosses, float]:
         """Train one epoch and return its mean losses and the time it took.
 
-        The time covers loading, training and the drain of the pipeline, and nothing else. After `load` this is the
-        rest of the epoch, and the means are those of the whole. Raises NumbersError at most `EpochLosses.EVERY`
-        batches after a loss that is not finite.
+        The time covers making the batches, training, the copies that checkpoints take, and the drain of the pipeline.
+        After `load` this is the rest of the epoch, and the means are those of the whole. Raises NumbersError at most
+        `EpochLosses.EVERY` batches after a loss that is not finite.
         """
         self._lr = lr
         start = time.perf_counter()

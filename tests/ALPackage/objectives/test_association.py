@@ -139,7 +139,7 @@ def test_reconstructions_equal_their_slow_references() -> None:
 
 
 def test_the_reconstruction_of_classes_goes_to_zero_as_the_logits_grow() -> None:
-    """Guards fault 8: with logits held within [-1, 1] cross-entropy has a floor far above zero."""
+    """Guards a bug: with logits held within [-1, 1] cross-entropy has a floor far above zero."""
     logits = 50 * torch.eye(5)
     assert Reconstruction("classes")((logits, LABELS), (torch.eye(5), LABELS)).item() < 1e-6
 

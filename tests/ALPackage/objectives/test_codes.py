@@ -28,7 +28,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 
 
 def test_labels_on_another_device_cost_one_copy_in_all(copies: list[torch.device]) -> None:
-    """Guards fault 16 of the review: the table went from host memory to the GPU with every batch."""
+    """Guards a bug: the table went from host memory to the GPU with every batch."""
     target = OneHot(4)
     labels = torch.tensor([1, 3])
     away = torch.zeros(2, dtype=torch.int64, device="meta")  # a device that every machine has

@@ -134,7 +134,7 @@ def test_threads_are_those_that_are_asked_for() -> None:
 
 
 def test_the_callers_autocast_holds_as_in_a_run() -> None:
-    """Guards fault 8: a run in bfloat16 was planned with the costs of float32."""
+    """Guards a bug: a run in bfloat16 was planned with the costs of float32."""
     seen: list[torch.dtype] = []
     stack = watched(lambda _, out: seen.append(out.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -146,7 +146,7 @@ def test_the_callers_autocast_holds_as_in_a_run() -> None:
 
 
 def test_every_layer_is_measured_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards fault 9: with a list of devices all layers were measured on the first of them."""
+    """Guards a bug: with a list of devices all layers were measured on the first of them."""
     where: list[str] = []
     step = module._step
 
@@ -171,7 +171,7 @@ def test_a_list_of_devices_has_one_for_every_layer() -> None:
 
 
 def test_only_the_generators_of_devices_in_use_are_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards fault 20: without a list torch opens a context on every GPU, and prints a long warning."""
+    """Guards a bug: without a list torch opens a context on every GPU, and prints a long warning."""
     asked: list[Any] = []
     fork = torch.random.fork_rng
 
@@ -193,7 +193,7 @@ def test_bytes_on_the_cpu_by_hand() -> None:
 
 
 def test_bytes_on_a_gpu_have_the_slots_and_the_batches_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards fault 10: what a pipeline holds besides a layer's own step was left out on GPUs. "meta" plays the GPU."""
+    """Guards a bug: what a pipeline holds besides a layer's own step was left out on GPUs. "meta" plays the GPU."""
     monkeypatch.setattr(module, "_allocated", lambda device: 1000)
     monkeypatch.setattr(module, "_peak", lambda device: 5000)
     stack = ALStack([AL(ENC(nn.Linear(4, 5), nn.Linear(5, 3)), AE(nn.Linear(3, 3), nn.Linear(3, 3)))])
@@ -202,7 +202,7 @@ def test_bytes_on_a_gpu_have_the_slots_and_the_batches_that_wait(monkeypatch: py
 
 
 def test_what_the_allocator_has_cached_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards fault 10: after measuring, models that fit were refused."""
+    """Guards a bug: after measuring, models that fit were refused."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9999))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 700)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)

@@ -38,7 +38,7 @@ from ..hooked import (
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("schedule", ALL)
 def test_a_failure_names_layer_and_batch_and_keeps_its_cause(schedule: str, layer: int, phase: str) -> None:
-    """Guards fault 12: errors in a thread were lost."""
+    """Guards a bug: errors in a thread were lost."""
     error = Broken("out of luck")
     stack = hooked(break_at(layer, 4, phase, error))
     start = time.monotonic()
@@ -261,7 +261,7 @@ def test_ctrl_c_while_the_caller_waits_ends_at_once(schedule: str) -> None:
 
 
 def test_a_failure_during_the_drain_is_raised_when_the_schedule_ends() -> None:
-    """Guards fault 12: the batch that fails may be one that was still under way when the loop was left."""
+    """Guards a bug: the batch that fails may be one that was still under way when the loop was left."""
     reached = threading.Event()
 
     def hook(layer: int, batch: int, phase: str) -> None:

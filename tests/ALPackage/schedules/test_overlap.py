@@ -78,7 +78,7 @@ def test_with_delays_the_numbers_are_equal_and_the_work_overlaps_as_it_should(sc
 
 
 def test_continuous_has_no_barrier() -> None:
-    """Guards fault 1: every layer was joined at the end of every batch.
+    """Guards a bug: every layer was joined at the end of every batch.
 
     The last layer does not finish batch t until the first has begun batch t + 1: with a barrier it would wait in
     vain. No timing is involved.
@@ -122,7 +122,7 @@ def test_al_fm_runs_backward_while_the_next_layer_runs_forward_and_joins_per_bat
 
 
 def test_in_continuous_one_thread_per_layer_does_all_its_work() -> None:
-    """Guards fault 2: a new thread per layer and batch, and all forward passes on the main thread."""
+    """Guards a bug: a new thread per layer and batch, and all forward passes on the main thread."""
     seen: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
 
     def hook(layer: int, batch: int, phase: str) -> None:
@@ -167,7 +167,7 @@ def test_the_loader_is_read_only_a_bounded_number_of_batches_ahead() -> None:
     ],
 )
 def test_neighbors_that_were_placed_on_one_cpu_worker_share_it(devices: list[str], expected: list[list[str]]) -> None:
-    """Guards fault 5: "cpu:K" meant nothing after `set_device`; every layer got a worker of its own."""
+    """Guards a bug: "cpu:K" meant nothing after `set_device`; every layer got a worker of its own."""
     stack = hooked(nothing)
     set_device(stack, devices)
     with make_schedule("continuous", stack, threads=1, seed=SEED) as one:
@@ -188,7 +188,7 @@ def test_cpu_layers_are_stages_of_their_own_and_neighbors_on_one_device_share_on
 
 @pytest.mark.parametrize("schedule", ALL)
 def test_no_schedule_synchronizes_with_a_gpu(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards fault 5: `torch.cuda.synchronize()` was called on machines without a GPU, and between batches."""
+    """Guards a bug: `torch.cuda.synchronize()` was called on machines without a GPU, and between batches."""
 
     def refuse(*_: Any) -> None:
         raise AssertionError("synchronized")

@@ -83,7 +83,7 @@ def test_the_check_runs_under_the_callers_autocast(schedule: str, checks: list[d
 
 @pytest.mark.parametrize("schedule", ALL)
 def test_a_layer_that_predicts_with_another_network_is_refused_before_it_trains(schedule: str) -> None:
-    """Guards fault 3."""
+    """Guards a bug: a layer trained one network and predicted with another."""
     for ask in ("prepare", "run"):
         torch.manual_seed(1)
         layer = AL(Residual(nn.Linear(4, 4), nn.Linear(4, 3)), AE(nn.Linear(3, 3), nn.Linear(3, 3)))
@@ -122,7 +122,7 @@ def test_from_a_run_to_the_optimizer_there_are_four_frames() -> None:
 
 @pytest.mark.parametrize("schedule", ALL)
 def test_the_busy_time_of_every_layer_is_known(schedule: str) -> None:
-    """From these the ceiling of a run follows from times inside the run (fault 13)."""
+    """From these the ceiling of a run follows from times inside the run."""
 
     def hook(layer: int, batch: int, phase: str) -> None:
         if layer == 1:

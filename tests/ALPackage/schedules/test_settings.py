@@ -68,7 +68,7 @@ class Counted(AL):
 
 @pytest.mark.parametrize("schedule", ALL)
 def test_a_wholly_replaced_layer_trains_in_every_schedule_and_reports_its_own_losses(schedule: str) -> None:
-    """Guards fault 4: the engine needed private attributes of the base class."""
+    """Guards a bug: the engine needed private attributes of the base class."""
     stack, twin = hooked(nothing, kind=Whole), hooked(nothing, kind=Whole)
     losses = train(schedule, stack, pairs())
     expected: list[list[tuple[float, ...]]] = []
@@ -142,7 +142,7 @@ class Functional(nn.Module):
     "make", [lambda p: nn.Sequential(nn.Linear(4, 4), nn.Dropout(p)), LastOf, SelfAttention, Functional]
 )
 def test_shared_randomness_is_refused_where_layers_train_at_once(make: Callable[[float], nn.Module]) -> None:
-    """Guards fault 2: what draws from the process-wide generator is found by its draws, before anything trains."""
+    """Guards a bug: what draws from the process-wide generator is found by its draws, before anything trains."""
     for schedule in CONCURRENT:
         for call in (lambda one: one.prepare(pairs(1)[0]), lambda one: list(one.run(pairs(2)))):
             stack = with_f(make(0.1))
@@ -223,7 +223,7 @@ def test_the_callers_thread_count_is_restored(schedule: str, end: str) -> None:
 
 @pytest.mark.parametrize("schedule", ALL)
 def test_the_caller_keeps_its_thread_count_between_batches(schedule: str) -> None:
-    """Guards fault 19: a suspended run had changed the count for everyone else."""
+    """Guards a bug: a suspended run had changed the count for everyone else."""
     torch.set_num_threads(1)
     with make_schedule(schedule, hooked(nothing), threads=2) as one:
         for _ in one.run(pairs(3)):
@@ -237,7 +237,7 @@ def test_the_caller_keeps_its_thread_count_between_batches(schedule: str) -> Non
 
 @pytest.mark.parametrize("first_closed", [0, 1])
 def test_runs_that_overlap_leave_the_thread_count_as_it_was(first_closed: int) -> None:
-    """Guards fault 19: two runs, the first closed before the second, left one thread for good."""
+    """Guards a bug: two runs, the first closed before the second, left one thread for good."""
     seen: list[set[int]] = [set(), set()]
     torch.set_num_threads(4)
     try:

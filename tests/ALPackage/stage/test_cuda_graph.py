@@ -262,7 +262,7 @@ CHANGES: dict[str, Callable[[AL], Any]] = {
 
 @pytest.mark.parametrize("change", [None, "rate", *CHANGES, "autocast"])
 def test_a_graph_whose_layers_have_changed_is_stale(change: str | None) -> None:
-    """Guards fault 6 and earlier ones: a replay went on with the settings that it had been recorded with."""
+    """Guards a bug: a replay went on with the settings that it had been recorded with."""
     one, step = prepared(1, (Scaled(), ScaledPlainly())), Step(SEED, None)
     layer = one[0]
     assert isinstance(layer, AL)
@@ -426,7 +426,7 @@ def test_predictions_between_two_runs_cost_no_capture(monkeypatch: pytest.Monkey
 
 
 def test_preparing_captures_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards fault 12: the capture with its trial steps was part of the first run, and of its training time."""
+    """Guards a bug: the capture with its trial steps was part of the first run, and of its training time."""
     recorders: list[Recorder] = []
 
     def made(*arguments: Any, **options: Any) -> StepGraph | None:

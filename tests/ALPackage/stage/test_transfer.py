@@ -376,7 +376,7 @@ class PerDevice:
 
 
 def test_a_batch_on_two_gpus_is_waited_for_on_both() -> None:
-    """Guards fault 7: only the first tensor's stream was waited for, so y on another GPU than x was a race."""
+    """Guards a bug: only the first tensor's stream was waited for, so y on another GPU than x was a race."""
     fake = PerDevice()
     assert handover.entry_events((on_gpu(0), on_gpu(0)), fake) == ["event on cuda:0"]
     events = handover.entry_events(((on_gpu(1), torch.zeros(1)), {"y": on_gpu(0)}), fake)

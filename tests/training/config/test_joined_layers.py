@@ -19,7 +19,7 @@ SMALL = "docstrings lstm --set cut=joined --set embedding_dim=8 --set x_hid=4 --
 def test_a_list_as_long_as_the_network_trains_and_another_is_refused(
     method: str, layers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Guards fault 1: the right list was refused, and the wrong one ended in a traceback."""
+    """Guards a bug: the right list was refused, and the wrong one ended in a traceback."""
     for entries, code in ((layers, 0), (layers + 1, 2)):
         line = f"{SMALL} --method {method} --set {method}_gpu_list='{json.dumps(['cpu'] * entries)}' --out {tmp_path}"
         assert experiment.main("text", shlex.split(line)) == code

@@ -53,7 +53,7 @@ def answer(line: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("line", ANSWERED)
 def test_it_answers_at_once(line: str) -> None:
-    """Guards fault 21: --help imported torch, and took seconds."""
+    """Guards a bug: --help imported torch, and took seconds."""
     code, said, mistakes = answer(line)
     assert (code, mistakes) == (0, "")
     assert len(said.splitlines()) > 5
