@@ -257,7 +257,13 @@ class GroupOptimizer:
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The group itself, not a copy: a learning rate written here takes effect."""
-        return [group for group in self._optimizer.param_groups if group.get("name") == self._name]
+        groups = [group for group in self._optimizer.param_groups if group.get("name") == self._name]
+        if not groups:
+            raise ValueError(
+                f"AL.{self._name}_opt: the layer's optimizer has no parameter group named {self._name!r}; keep the two "
+                "groups that `optimizer` is called with"
+            )
+        return groups
 
     def step(self) -> None:
         """Take an optimizer step on the group's parameters alone."""

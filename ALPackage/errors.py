@@ -56,3 +56,7 @@ def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException) 
 
 class PlacementError(ValueError):
     """A device list does not fit the model or the machine; the one-line message says how to fix it."""
+
+
+class LayerError(RuntimeError):
+    """A layer that breaks the contract of `LocalLayer`; the message is one line and says the remedy."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .errors import LayerError
 from .nan_guard import Guard
 from .nested import detach, tensors, to_device, versions
 
@@ -110,8 +111,9 @@ class LocalLayer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device of the layer's parameters, to which inputs are moved."""
-        return next(self.parameters()).device
+        """The device of the layer's parameters, to which inputs are moved; the CPU if it has none."""
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def placement(self) -> torch.device:
@@ -124,10 +126,6 @@ class LocalLayer(nn.Module):
         """Move the layer to `device`; "cpu:K" means host memory and ties the layer to worker K."""
         self.to(torch.device("cpu") if device.type == "cpu" else device)
         self._assigned = device
-
-    def optimizers(self) -> list[Optimizer]:
-        """Return every optimizer of the layer, to count the memory of their moments."""
-        return [self.optimizer]
 
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Compute the local losses and return (x_i, y_i), detached, on the layer's device.
@@ -157,8 +155,8 @@ class LocalLayer(nn.Module):
                 f"{who}.forward: the input was changed in place, by this layer or by the code that handed it on; use "
                 "operations that are not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
             )
-        if tuple(losses) != self.loss_names:
-            raise RuntimeError(
+        if tuple(losses) != self.loss_names or not losses:
+            raise LayerError(
                 f"{who}.compute: returned the losses {', '.join(losses) or '(none)'}; expected those of loss_names, in "
                 f"their order: {', '.join(self.loss_names)}"
             )
@@ -258,8 +256,8 @@ def checked_rates(who: str, lr: LearningRate, names: list[str]) -> dict[str | No
     checked: dict[str | None, float] = {}
     for name, value in rates.items():
         of = f" for {name}" if name is not None else ""
-        if isinstance(value, (str, bytes)):
-            raise ValueError(f"{who}: got learning rate {value!r}{of}; expected a number, not text")
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+            raise ValueError(f"{who}: got learning rate {value!r}{of}; expected a number")
         rate = checked[name] = float(value)
         if not 0.0 <= rate < float("inf"):
             raise ValueError(f"{who}: got learning rate {rate}{of}; expected a finite number >= 0")

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .errors import LayerError
+
 
 def detach(tree: Any) -> Any:
-    """Return the same structure with every tensor cut from its graph; other leaves stay as they are."""
-    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
+    """Return the same structure with every tensor cut from its graph; other leaves stay as they are.
+
+    Raises LayerError for a container that pytree does not know, whose tensors would keep their graph.
+    """
+    return tree_map(_detached, tree)
+
+
+def _detached(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.detach()
+    if isinstance(leaf, (Mapping, list, tuple, set)) or (is_dataclass(leaf) and not isinstance(leaf, type)):
+        kind = type(leaf).__name__
+        raise LayerError(
+            f"{kind} passes between layers, but its tensors cannot be found; use a tuple, a list or a dict, or "
+            "register the class with torch.utils._pytree.register_pytree_node"
+        )
+    return leaf
 
 
 def to_device(tree: Any, device: torch.device) -> Any:

@@ -10,13 +10,9 @@
 from __future__ import annotations
 
 import copy
-import pickle
-import random
-import sys
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -24,22 +20,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from .base import AE, AL, ENC
+from .draws import Context, Generators, RefusedError, refuse_draws, refuse_known_draws
 from .layer import LocalLayer
 from .nested import detach, tensors, to_device, versions
 from .randomness import enter_stream
 from .stack import ALStack
 
-Context = Callable[[], AbstractContextManager[Any]]
-
 
 def check_layers(
     stack: ALStack, batch: tuple[Any, Any], *, concurrent: bool, seed: int, context: Context = nullcontext
-) -> None:
+) -> tuple[str, Exception] | None:
     """Refuse a stack whose layers would train wrongly without any error.
 
-    Works on a deep copy of one layer at a time: the stack, its optimizers and buffers, the batch and the process-wide
-    generators are left as they were. An exception from a layer ends the check silently, because the run will raise it
-    again and report layer and batch.
+    Works on deep copies of one layer at a time: the stack, its optimizers and buffers, the batch and the process-wide
+    generators are left as they were. An exception from a layer in training ends the check: the run would raise it too.
 
     Args:
         stack: The stack that is about to be trained, in the modes (training or evaluation) that it will train in.
@@ -48,6 +42,9 @@ def check_layers(
         seed: The root of the layers' random streams.
         context: Makes the context of a forward pass, such as autocast.
 
+    Returns:
+        The layer ("target" for the stack's) and the exception that ended the check early; None if it was complete.
+
     Raises:
         ValueError: If training and inference disagree in a layer, if a layer's readout changes the layer's output in
             place, or if `concurrent` and a layer draws from a process-wide generator.
@@ -55,29 +52,25 @@ def check_layers(
     In files for the earlier public code, inference is the business of the user's model. Their layers are not refused:
     one warning names them all. Recognized are layers that replace `AL.forward`; layers whose `hidden` or `readout`
     raises an exception, or returns another structure or shape than training sees; and layers whose overridden
-    `forward` does not use `cri`, so that what its loss compares cannot be seen.
+    `forward` does not use `cri`, so that what its loss compares cannot be seen. The warning also names layers that
+    cannot be copied.
     """
-    generators = _Generators(sorted({layer.device.index or 0 for layer in stack if layer.device.type == "cuda"}))
+    generators = Generators(sorted({layer.device.index or 0 for layer in stack if layer.device.type == "cuda"}))
     start = generators.save()
     doubts: list[str] = []
     try:
-        _check(stack, batch, concurrent, seed, context, generators, doubts)
-    except _RefusedError as refused:
+        failure = _check(stack, batch, concurrent, seed, context, generators, doubts)
+    except RefusedError as refused:
         raise ValueError(str(refused)) from None
-    except Exception:  # the user's: the run raises it again, as a StageError that names layer and batch
-        return
     finally:
         generators.restore(start)
-    if doubts:
+    if doubts and failure is None:  # else the run will say what is worse
         warnings.warn(
             f"training and inference disagree or cannot be compared in {'; '.join(doubts)}: before you predict with "
             "ALStack.inference, override hidden, bridge, encode and decode so that forward uses them too",
             stacklevel=2,
         )
-
-
-class _RefusedError(Exception):
-    """A finding of the check, as opposed to an exception of the user's code."""
+    return failure
 
 
 def _check(
@@ -86,34 +79,54 @@ def _check(
     concurrent: bool,
     seed: int,
     context: Context,
-    generators: _Generators,
+    generators: Generators,
     doubts: list[str],
-) -> None:
-    """Take the batch through a copy of each layer, and check the copy with it."""
-    x, y = tree_map(_clone, batch)
-    y = stack.target(y)
-    for name, original in stack.items():
-        try:
-            layer = _copy(original)
-        except Exception as error:  # a user's module may fail in any way while it is copied
-            doubts.append(f"{name!r} (it cannot be copied, so its draws are not checked either: {error})")
-            return
-        with torch.cuda.device(layer.device) if layer.device.type == "cuda" else nullcontext():
-            x, y = to_device(detach((x, y)), layer.device)
-            step = partial(_drawing_step, layer, (seed, name, 0), x, y, context, generators)
-            source = _unseen_source(layer) if concurrent else None
-            # The second step confirms the draw: it could have come from another thread, such as a loader's.
-            if source is None and concurrent and (seen := step()) is not None and step() is not None:
-                source = seen
-            if source is not None:
-                raise _RefusedError(
-                    f"layer {name!r}: {source} draws from a process-wide random generator, so layers that train at the "
-                    "same time would get other numbers in every run; use ALPackage.randomness.replace_dropout(model), "
-                    'set the rate to 0, or train with schedule="sequential"'
+) -> tuple[str, Exception] | None:
+    """Take the batch through copies of each layer, and check the copies with it."""
+    name = "target"
+    try:
+        x, y = tree_map(_clone, batch)
+        y = stack.target(y)
+        layers = list(stack.items())
+        for number, (name, original) in enumerate(layers):
+            try:
+                compared, trained = _copy(original), _copy(original)
+            except Exception as error:  # a user's module may fail in any way while it is copied
+                refuse_known_draws(layers[number:], concurrent)
+                behind = (
+                    f", nor can the {len(layers) - number - 1} behind it be checked" if layers[number + 1 :] else ""
                 )
-            layer.eval()
-            with torch.no_grad(), context():
-                x, y = _Comparison(name, layer, generators, doubts).run(x, y)
+                doubts.append(f"{name!r} (it cannot be copied{behind}: {error})")
+                return None
+            with torch.cuda.device(original.device) if original.device.type == "cuda" else nullcontext():
+                x, y = to_device(detach((x, y)), original.device)
+                # Before the step: what a bridge changes in place would make the backward pass fail in torch's words.
+                _compare(name, compared.eval(), x, y, context, generators, doubts)
+                if concurrent:
+                    x, y = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
+                else:
+                    enter_stream(trained, seed, name, 0)
+                    with torch.no_grad(), context():
+                        x, y = trained(x, y)
+    except RefusedError:
+        raise
+    except Exception as error:  # the user's: the run reports it with layer and batch
+        return name, error
+    return None
+
+
+def _compare(
+    name: str, layer: LocalLayer, x: Any, y: Any, context: Context, generators: Generators, doubts: list[str]
+) -> None:
+    """Compare training and inference; a layer that raises in evaluation mode is doubted, as it may never be in it."""
+    comparison = _Comparison(name, layer, generators, doubts)
+    try:
+        with torch.no_grad(), context():
+            comparison.run(x, y)
+    except RefusedError:
+        raise
+    except Exception as error:
+        comparison.doubt(f"in evaluation mode it raises {type(error).__name__}: {error}")
 
 
 # --- training and inference agree -----------------------------------------------------------------------------------
@@ -125,25 +138,25 @@ _UNKNOWN = object()
 class _Comparison:
     """Compares what training and inference compute in one copy of a layer, in evaluation mode."""
 
-    def __init__(self, name: str, layer: LocalLayer, generators: _Generators, doubts: list[str]) -> None:
+    def __init__(self, name: str, layer: LocalLayer, generators: Generators, doubts: list[str]) -> None:
         self.name = name
         self.layer = layer
         self.generators = generators
         self.start = generators.save()
+        self.buffers = [(buffer, buffer.clone()) for buffer in layer.buffers()]
         self.doubts = doubts
         #: Whether the layer itself, not the base class, decides how enc and ae are used.
         self.replaced = type(layer).forward is not LocalLayer.forward
 
-    def run(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Raise _RefusedError or note a doubt if they differ, and return what the layer hands on."""
-        layer, kind = self.layer, type(self.layer).__name__
+    def run(self, x: Any, y: Any) -> None:
+        """Raise RefusedError or note a doubt if they differ."""
+        layer, kind = self.layer, type(self.layer)
         if isinstance(layer, AL) and not self.replaced:
             code = detach(self.call(layer.ae, y)[1])
             self.compare_side(layer.ae, layer.ae.encode, layer.ae.decode, (y,), y)
             self.compare_side(layer.enc, layer.enc.hidden, layer.enc.bridge, (x, code), code)
-        handed_on: tuple[Any, Any] = self.call(layer, x, y)
         if (hidden := self.infer(layer.hidden, x)) is _UNKNOWN:
-            return handed_on
+            return
         before = versions(tensors(hidden))
         self.infer(layer.readout, hidden)
         if versions(tensors(hidden)) != before:
@@ -151,8 +164,10 @@ class _Comparison:
                 f"{'b' if isinstance(layer, AL) else 'readout'} changes the layer's output in place, but the next "
                 "layer needs it unchanged; use operations that are not in place, such as nn.ReLU(inplace=False)"
             )
-        self.expect(f"{kind}.forward", f"{kind}.hidden", handed_on[0], hidden)
-        return handed_on
+        # AL's own methods call the same two functions; a second call of them may differ, if f keeps a state.
+        if not (isinstance(layer, AL) and not self.replaced and _is_plain(layer)):
+            handed_on = self.call(layer, x, y)
+            self.expect(f"{kind.__name__}.forward", f"{kind.__name__}.hidden", handed_on[0], hidden)
 
     def compare_side(
         self,
@@ -178,8 +193,10 @@ class _Comparison:
             self.doubt(f"{kind.__name__}.forward has a loss of its own")
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function with the same generator states every time, in case it draws in evaluation mode too."""
+        """Call a function with the same generator states and buffers every time, in case it changes them."""
         self.generators.restore(self.start)
+        for buffer, before in self.buffers:
+            buffer.copy_(before)
         return function(*arguments)
 
     def infer(self, function: Callable[[Any], Any], argument: Any) -> Any:
@@ -205,13 +222,20 @@ class _Comparison:
         )
 
     def refuse(self, finding: str) -> None:
-        """Raise _RefusedError with the layer's name."""
-        raise _RefusedError(f"layer {self.name!r}: {finding}")
+        """Raise RefusedError with the layer's name."""
+        raise RefusedError(f"layer {self.name!r}: {finding}")
 
     def doubt(self, finding: str) -> None:
         """Note the layer's first finding for the warning."""
         if not any(noted.startswith(repr(self.name)) for noted in self.doubts):
             self.doubts.append(f"{self.name!r} ({' '.join(finding.split())})")
+
+
+def _is_plain(layer: AL) -> bool:
+    """Tell whether training and inference call the same functions, because neither is overridden."""
+    kind = type(layer)
+    own = kind.compute, kind.inference, kind.hidden
+    return own == (AL.compute, AL.inference, AL.hidden) and type(layer.enc).forward is ENC.forward
 
 
 def _watch_criterion(side: ENC | AE) -> list[Any]:
@@ -251,92 +275,6 @@ def _equal(one: Any, other: Any) -> bool:
         except AssertionError:
             return False
     return True
-
-
-# --- no draws from process-wide generators --------------------------------------------------------------------------
-
-
-class _Generators:
-    """The process-wide random generators: torch's on the CPU and on `gpus`, Python's, and NumPy's if it is loaded."""
-
-    def __init__(self, gpus: list[int]) -> None:
-        self.gpus = gpus
-        self.numpy: Any = sys.modules.get("numpy")
-
-    def save(self) -> list[Any]:
-        """Return the state of each."""
-        of_numpy = [self.numpy.random.get_state()] if self.numpy else []
-        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self.gpus), random.getstate(), *of_numpy]
-
-    def restore(self, states: list[Any]) -> None:
-        """Set each to a state that `save` returned."""
-        of_cpu, *rest = states
-        torch.set_rng_state(of_cpu)
-        for gpu, state in zip(self.gpus, rest, strict=False):
-            torch.cuda.set_rng_state(state, gpu)
-        random.setstate(rest[len(self.gpus)])
-        if self.numpy:
-            self.numpy.random.set_state(rest[-1])
-
-    def changed(self, since: list[Any]) -> bool:
-        """Tell whether a number has been drawn from any of them since `save` returned these states."""
-        for old, new in zip(since, self.save(), strict=True):
-            same = torch.equal(old, new) if isinstance(old, Tensor) else pickle.dumps(old) == pickle.dumps(new)
-            if not same:
-                return True
-        return False
-
-
-def _drawing_step(
-    layer: LocalLayer,
-    coordinates: tuple[int | str, ...],
-    x: Any,
-    y: Any,
-    context: Context,
-    generators: _Generators,
-) -> str | None:
-    """Take one training step; return the innermost module that drew from a process-wide generator, or None."""
-    sources: list[str] = []
-    entered: list[list[Any]] = []  # the states at the start of every call that has not returned
-
-    def enter(*_: Any) -> None:
-        entered.append(generators.save())
-
-    def leave(path: str, module: nn.Module) -> None:
-        if generators.changed(entered.pop()):  # a call returns before the one around it: the innermost comes first
-            sources.append(f"{path} ({type(module).__name__})" if path else type(module).__name__)
-
-    hooks = []
-    for path, module in layer.named_modules():
-        hooks.append(module.register_forward_pre_hook(enter))
-        hooks.append(module.register_forward_hook(lambda module, *_, path=path: leave(path, module)))
-    enter_stream(layer, *coordinates)
-    before = generators.save()
-    try:
-        with torch.enable_grad():
-            with context():
-                layer(x, y)
-            layer.backward_and_update()
-    finally:
-        for hook in hooks:
-            hook.remove()
-        layer.discard()
-    if not sources and generators.changed(before):
-        sources.append("its backward pass or update")
-    return sources[0] if sources else None
-
-
-def _unseen_source(layer: nn.Module) -> str | None:
-    """Return the first RNN with dropout on a GPU, if there is one.
-
-    cuDNN keeps one dropout state per GPU for the whole process. It is seeded from the generator once, and afterwards
-    every call of every layer advances it, which the generator does not show.
-    """
-    for path, module in layer.named_modules():
-        drops = isinstance(module, nn.RNNBase) and module.training and module.dropout > 0.0 and module.num_layers > 1
-        if drops and any(weight.is_cuda for weight in module.parameters()):
-            return f"{path} ({type(module).__name__})"
-    return None
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------

@@ -169,6 +169,8 @@ def _as_it_is(y: Any) -> Any:
 def _check_is_local(name: str, layer: object) -> None:
     """Raise TypeError with the remedy if `layer` has no local losses."""
     if isinstance(layer, LocalLayer):
+        if not hasattr(layer, "optimizer"):
+            raise TypeError(f"ALStack: layer {name!r} has no optimizer; set self.optimizer once its modules exist")
         return
     if isinstance(getattr(layer, "module", None), LocalLayer):  # DataParallel and its relatives
         remedy = "give the layer inside it, its .module; a schedule uses several devices by itself"

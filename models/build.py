@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -39,7 +41,7 @@ def build_model(
     """
     entry = registry.model(model)
     local = None if method == "bp" else registry.objective(method)
-    blocks, head = registry.load(entry.build)(shape, settings)
+    blocks, head = _build(f"model {model}", entry.build, shape, settings)
     names = entry.layers(settings)
     if [block.name for block in blocks] != names:
         built = ", ".join(block.name for block in blocks)
@@ -48,12 +50,30 @@ def build_model(
         return BPModel(blocks, head)
     if objective is None or training is None:
         raise ValueError(f"{method}: give the settings of the objective and of the training")
-    stack: ALStack = registry.load(local.build)(blocks, shape.n_classes, objective, training)
+    stack = _build(f"objective {method}", local.build, blocks, shape.n_classes, objective, training)
+    if not isinstance(stack, ALStack):
+        raise registry.RegistryError(
+            f"{method}: its build function returned {type(stack).__name__}; expected an ALStack"
+        )
     if stack.names != names:
         raise registry.RegistryError(
             f"{method}: built the layers {', '.join(stack.names)}; expected one per block: {', '.join(names)}"
         )
     return stack
+
+
+def _build(what: str, builder: registry.Builder, *arguments: Any) -> Any:
+    """Call a builder; what a plug-in's raises is a mistake in the plug-in, told with its line."""
+    try:
+        return registry.load(builder)(*arguments)
+    except Exception as error:
+        if isinstance(builder, str):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        raise registry.RegistryError(
+            f"{what}: its build function raised {type(error).__name__}: {error} ({where})"
+        ) from error
 
 
 def build_vision(

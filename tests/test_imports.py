@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: The library from the bottom up: a module, or a whole folder, imports from those before it.
 LEVELS = (
     *("_moved", "errors", "nested", "randomness", "nan_guard", "layer", "objectives", "base", "devices", "stack"),
-    *("preflight", "stage", "placement", "schedules", "__init__"),
+    *("draws", "preflight", "stage", "placement", "schedules", "__init__"),
 )
 
 

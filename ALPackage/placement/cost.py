@@ -126,7 +126,7 @@ def _held_by(layer: LocalLayer) -> int:
     weights = list(layer.parameters())
     moments = [
         value
-        for optimizer in layer.optimizers()
+        for optimizer in (layer.optimizer,)
         for state in optimizer.state.values()
         for value in state.values()
         if isinstance(value, Tensor)

@@ -90,7 +90,8 @@ class Schedule(ABC):
         that fails, and RuntimeError while a run is open.
         """
         with self._opened():
-            self._check_layers(batch)
+            if (failure := self._check_layers(batch)) is not None:
+                raise failure from failure.__cause__
             x, y = batch
             self._prepare(TrainBatch(0, x, self.stack.target(y)))
 
@@ -153,11 +154,16 @@ class Schedule(ABC):
     def _prepare(self, example: TrainBatch) -> None:  # noqa: B027 (most schedules have nothing to prepare)
         """Do what this schedule does once before training, except for the checks of the layers."""
 
-    def _check_layers(self, batch: tuple[Any, Any]) -> None:
-        if not self._checked:
-            context = self._step.autocast.context
-            check_layers(self.stack, batch, concurrent=self.concurrent, seed=self._step.seed, context=context)
-            self._checked = True
+    def _check_layers(self, batch: tuple[Any, Any]) -> StageError | None:
+        """Check the layers once; return the failure that ended the check early, after which it is due again."""
+        if self._checked:
+            return None
+        context = self._step.autocast.context
+        failed = check_layers(self.stack, batch, concurrent=self.concurrent, seed=self._step.seed, context=context)
+        if failed is not None:
+            return StageError(failed[0], 0, failed[1])
+        self._checked = True
+        return None
 
     def _take_snapshot(self, snapshot: Snapshot) -> Snapshot:
         """Take the state of every layer, while no layer is at work, and return the snapshot."""
@@ -196,8 +202,7 @@ class Schedule(ABC):
                 y = self.stack.target(labels)
             except (Exception, GeneratorExit) as error:
                 raise StageError(source, number, error) from error
-            if not self._checked:
-                self._check_layers((x, labels))
+            self._check_layers((x, labels))  # a layer that fails in it fails below too, and is reported there
             batch = TrainBatch(number, x, y, rate)
             batch.guard = InPlaceGuard("loader", (x, y))
             yield batch
@@ -227,7 +232,7 @@ class Schedule(ABC):
     def _opened(self) -> Iterator[IntraOpThreads]:
         """Refuse a second run at the same time, and leave the layers fit for training whatever happens."""
         if self._running:
-            raise RuntimeError("this schedule has an open run; finish it, or close() it, before the next")
+            raise RuntimeError("this schedule has an open run; finish it, or close its iterator, before the next")
         try:
             self._running, self._aborted = True, False
             self._step.begin()

@@ -280,3 +280,12 @@ def test_an_optimizer_without_named_groups_takes_every_rate() -> None:
     assert [group["lr"] for group in layer.optimizer.param_groups] == [3e-3]
     with pytest.raises(ValueError, match='expected "enc" and "ae"'):
         layer.set_lr({"other": 1e-3})
+
+
+def test_the_optimizer_of_a_side_needs_a_group_of_its_name() -> None:
+    """Guards a bug: without such a group it stepped nothing, in silence."""
+    layer = dense_layer()
+    layer.optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for side in (layer.enc_opt, layer.ae_opt):
+        with pytest.raises(ValueError, match="no parameter group named"):
+            side.step()

@@ -106,7 +106,6 @@ def test_rates_without_named_groups_are_one_number() -> None:
     assert layer.optimizer.param_groups[0]["lr"] == 0.5
     with pytest.raises(ValueError, match="learning rates for"):
         layer.set_lr({"enc": 0.1})
-    assert layer.optimizers() == [layer.optimizer]
 
 
 def test_a_copy_keeps_its_worker_and_a_batch_can_be_dropped() -> None:

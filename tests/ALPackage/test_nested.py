@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, namedtuple
+from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
+from ALPackage.errors import LayerError
 from ALPackage.nested import detach, to_device
 
 Pair = namedtuple("Pair", ["left", "right"])
@@ -59,3 +63,23 @@ def test_to_device_moves_every_tensor_and_copies_none_that_is_there() -> None:
 
 def test_to_device_keeps_the_history() -> None:
     assert to_device([grown()], torch.device("cpu"))[0].grad_fn is not None
+
+
+@dataclass
+class Held:
+    """A container that pytree does not know."""
+
+    x: Tensor
+
+
+class Output(dict[str, Tensor]):
+    """A dict of a class of its own."""
+
+
+@pytest.mark.parametrize("container", [Held, lambda x: Output(x=x)])
+def test_a_container_of_unknown_structure_is_refused(container: Any) -> None:
+    """Guards a bug: its tensors kept their graph, and the next layer's gradient reached into this one."""
+    x = torch.ones(2, requires_grad=True) * 2
+    with pytest.raises(LayerError, match=r"(Held|Output) passes between layers.*use a tuple, a list or a dict"):
+        detach((container(x), x))
+    assert detach({"kind": Held, "x": x})["kind"] is Held, "a class is no container"

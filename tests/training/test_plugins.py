@@ -292,3 +292,26 @@ def test_a_builder_that_contradicts_its_entry_is_refused(tmp_path: Path, capsys:
     assert experiment.main("vision", shlex.split(line)) == 2
     said = capsys.readouterr().err
     assert "error: twoblocks: its entry names the layers one, two, three, but one, two were built" in said
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "expected"),
+    [
+        ("return ALStack(", "return dict(", "local: its build function returned dict; expected an ALStack"),
+        ("def layer(block):", "def layer(block, more):", "raised TypeError: build.<locals>.layer() missing 1 required"),
+        ('{"ce": self', '{"other": self', "LocalClassifier.compute: returned the losses other; expected those of"),
+    ],
+)
+def test_a_mistake_in_an_objective_is_one_line(
+    right: str, wrong: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards a bug: it ended in a traceback from inside the project."""
+    assert right in OBJECTIVE
+    (tmp_path / "odd.py").write_text(OBJECTIVE.replace(right, wrong))
+    line = (
+        f"digits vgg --set width=0.05 --limit-train 40 --method local --out {tmp_path} --plugin {tmp_path / 'odd.py'}"
+    )
+    assert experiment.main("vision", shlex.split(line)) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said

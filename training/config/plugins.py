@@ -25,7 +25,7 @@ def load_plugin(name: str) -> None:
     Raises `UsageError` where it cannot be imported, with the line that failed.
     """
     try:
-        if name.endswith(".py") or os.sep in name:
+        if name.endswith(".py") or os.sep in name or name.startswith("."):
             _import_file(user_path(name), name)
         else:
             importlib.import_module(name)

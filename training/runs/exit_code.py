@@ -9,11 +9,15 @@ from pathlib import Path
 from types import TracebackType
 
 from ALPackage import StageError
+from ALPackage.errors import LayerError
 from data import DataError
 
 from ..errors import UsageError, reason
 from ..report.comparison import comparison_table
 from ..report.summary import MethodSummary
+
+#: What can be wrong with a command or its data, as opposed to with the program.
+MISTAKES = (UsageError, DataError)
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,11 @@ class ExitCode:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         # What fails in a worker of the pipeline is as much the user's mistake as what fails here.
-        if isinstance(error, StageError) and isinstance(error.__cause__, (UsageError, DataError)):
+        if isinstance(error, StageError) and isinstance(error.__cause__, LayerError):
+            error = UsageError(str(error))  # with the layer's name
+        elif isinstance(error, StageError) and isinstance(error.__cause__, MISTAKES):
             error = error.__cause__
-        expected = error is None or isinstance(error, (UsageError, DataError, KeyboardInterrupt))
+        expected = error is None or isinstance(error, (*MISTAKES, KeyboardInterrupt))
         if expected:
             try:
                 self._report(error)
