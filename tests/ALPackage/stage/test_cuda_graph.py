@@ -381,7 +381,9 @@ def test_a_failure_while_a_graph_is_made_names_the_layer(monkeypatch: pytest.Mon
             list(schedule.run(data(), lr=rate))
 
 
-def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
+    """Let the engine capture as on a GPU, and return what records the graphs, one for each that is made."""
     recorders: list[Recorder] = []
 
     def made(*arguments: Any, **options: Any) -> StepGraph | None:
@@ -390,6 +392,10 @@ def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
     monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
+    return recorders
+
+
+def test_between_runs_a_stale_graph_is_made_anew(recorders: list[Recorder]) -> None:
     expected, one = prepared(), prepared()
     losses = eager(expected, data())
     with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED, cuda_graph="on") as schedule:
@@ -403,16 +409,8 @@ def test_between_runs_a_stale_graph_is_made_anew(monkeypatch: pytest.MonkeyPatch
     assert_equal(snapshot(one), snapshot(expected))
 
 
-def test_predictions_between_two_runs_cost_no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_between_two_runs_cost_no_capture(recorders: list[Recorder]) -> None:
     """Guards a bug: in evaluation mode the step looked changed, so every epoch after the first captured it anew."""
-    recorders: list[Recorder] = []
-
-    def made(*arguments: Any, **options: Any) -> StepGraph | None:
-        recorders.append(Recorder())
-        return make_graph(*arguments, **options, record=recorders[-1])
-
-    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
-    monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
     one = prepared()
     with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED, cuda_graph="on") as schedule:
         schedule._captured = False  # type: ignore[attr-defined]
@@ -425,16 +423,8 @@ def test_predictions_between_two_runs_cost_no_capture(monkeypatch: pytest.Monkey
     assert len(recorders) == 1
 
 
-def test_preparing_captures_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_captures_before_the_run(recorders: list[Recorder]) -> None:
     """Guards a bug: the capture with its trial steps was part of the first run, and of its training time."""
-    recorders: list[Recorder] = []
-
-    def made(*arguments: Any, **options: Any) -> StepGraph | None:
-        recorders.append(Recorder())
-        return make_graph(*arguments, **options, record=recorders[-1])
-
-    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
-    monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
     expected, one = prepared(), prepared()
     losses = eager(expected, data())
     with make_schedule("continuous", one, stages=[1, 2], threads=1, seed=SEED, cuda_graph="on") as schedule:
