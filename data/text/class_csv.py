@@ -10,7 +10,7 @@ from pathlib import Path
 from ..download import fetch
 from ..errors import DataError
 from ..resource import Resource
-from .records import read_lines, read_records
+from ..storage.records import read_lines, read_records
 from .source import Corpus, Document, Source
 
 # AG News lost the ampersands of its entities to a space (` #39;`, `AT amp;T`). A bare name counts as an entity

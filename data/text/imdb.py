@@ -13,7 +13,7 @@ from ALPackage.randomness import generator
 from ..download import fetch
 from ..errors import DataError
 from ..resource import Resource
-from .records import read_lines, read_records
+from ..storage.records import read_lines, read_records
 from .source import Corpus, Document, Source
 
 CLASSES = ["negative", "positive"]
