@@ -68,7 +68,9 @@ def counted(number: int, what: str) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """Return the error for a file or folder that the system does not hand out."""
+    """Return the error for a file or folder that the system does not hand out; it names the folder that is closed."""
+    if isinstance(error, PermissionError):
+        path = next((above for above in reversed(path.parents) if not os.access(above, os.X_OK)), path)
     hint = "check its permissions" if isinstance(error, PermissionError) else "restore it, or get it again"
     return DataError(f"{path}: cannot be read ({error.strerror or error}); {hint}")
 
@@ -136,9 +138,10 @@ def _groups(place: Path, root: Path, name: str, *, root_too: bool) -> Iterator[l
         inside, again = _subfolders(place), place / Path(name).name
         yield [folder for folder in inside if folder == again]
         yield [folder for folder in inside if folder != again]
-    if root_too:
+    if root_too and os.access(root, os.R_OK):
         yield [root]
-    yield [other / name for other in _subfolders(root) if other != place and _is_open(other / name)]
+    if os.access(root, os.R_OK):  # one that cannot be listed may still have the data set in its place
+        yield [other / name for other in _subfolders(root) if other != place and _is_open(other / name)]
 
 
 def _subfolders(folder: Path) -> list[Path]:

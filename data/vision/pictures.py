@@ -6,6 +6,7 @@ it is shown, is returned as facts, which end in notes.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def suffixes() -> frozenset[str]:
 
 def is_picture(name: str) -> bool:
     """Tell by its ending whether a file is read as a picture."""
-    return Path(name).suffix.lower() in suffixes()
+    return os.path.splitext(name)[1].lower() in suffixes()
 
 
 def read_picture(path: Path, size: int) -> tuple[np.ndarray, list[str]]:

@@ -89,3 +89,14 @@ def test_a_loader_that_returns_something_else_is_refused_with_what_is_expected(
     with pytest.raises(DataError, match=reason) as caught:
         load("mine", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_file_that_a_loader_cannot_open_is_one_line(tmp_path: Path) -> None:
+    def read(root: Path, image_size: int) -> data.Images:
+        (root / "absent.bin").read_bytes()
+        raise AssertionError
+
+    data.register_dataset(data.DatasetEntry("mine", "vision", "mine", read))
+    with pytest.raises(DataError, match=r"absent\.bin: cannot be read \(No such file or directory\)"):
+        load("mine", tmp_path)
