@@ -36,7 +36,11 @@ def kind(path: Path) -> Literal["file", "folder"] | None:
         if path.is_symlink():
             raise DataError(f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link") from error
         return None
-    return "folder" if stat.S_ISDIR(mode) else "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is a pipe or device, not a file; remove it")  # reading it might never end
+    return "file"
 
 
 def names_in(folder: Path, skipped: list[str] | None = None) -> list[str]:

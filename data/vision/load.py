@@ -52,6 +52,8 @@ def load_vision(
         raise unreadable(Path(os.fsdecode(error.filename)), error) from error
     if not isinstance(images, Images):
         raise DataError(f"{name}: its load function returned {type(images).__name__}; expected data.Images")
+    if len(images.classes) < 2:
+        raise DataError(f"{name}: has one class only ({', '.join(images.classes)}); give it at least 2")
     for part, labeled in (("train", images.train), ("test", images.test)):
         _check(f"{name} {part} set in {root}", labeled, len(images.classes))
     channels = [labeled[0].shape[1] for labeled in (images.train, images.test)]

@@ -77,6 +77,7 @@ def good() -> dict[str, Any]:
         (lambda ok: {"train": (ok["train"][0], ok["train"][1].int())}, r"the labels are int32 \(6,\); expected int64"),
         (lambda ok: {"train": (ok["train"][0], ok["train"][1][:5])}, "6 images but 5 labels"),
         (lambda ok: {"train": (ok["train"][0], ok["train"][1] + 2)}, r"a label is outside 0\.\.1"),
+        (lambda ok: {"classes": ["a"]}, r"mine: has one class only \(a\); give it at least 2"),
         (lambda ok: {"test": (ok["test"][0].repeat(1, 3, 1, 1), ok["test"][1])}, "1 channels and test images 3"),
     ],
 )

@@ -194,6 +194,14 @@ def bomb(folder: Path) -> None:
     (folder / "train/n01/images/n01_2.JPEG").write_bytes(content)
 
 
+def folder_with_the_name_of_a_picture(folder: Path) -> None:
+    (folder / "train/n01/images/a.png").mkdir()
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "train/n01/images/a.png")
+
+
 def empty_class(folder: Path) -> None:
     for image in (folder / "train/n03/images").iterdir():
         image.unlink()
@@ -237,6 +245,8 @@ def double_wnid(folder: Path) -> None:
         (no_bytes, r"val_2\.JPEG: damaged image"),
         (link_to_nowhere, r"n01_2\.JPEG: cannot be read \(No such file"),
         (bomb, r"n01_2\.JPEG: damaged image \(Image size \(10000000000 pixels\) exceeds limit"),
+        (folder_with_the_name_of_a_picture, r"a\.png: has the name of a picture, but is no file"),
+        pytest.param(pipe, r"a\.png: has the name of", marks=pytest.mark.skipif(os.name == "nt", reason="no pipes")),
         (empty_class, r"train/n03: holds no images"),
         (unknown_class, r"val_annotations\.txt, line 5: wnids\.txt lists no class 'n77'"),
         (missing_image, r"val_annotations\.txt, line 1: there is no image .*val_3\.JPEG"),
