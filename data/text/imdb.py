@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from ALPackage.randomness import generator
 from ..download import fetch
 from ..errors import DataError
 from ..resource import Resource
+from ..storage.clutter import is_clutter
 from ..storage.records import read_lines, read_records
 from .source import Corpus, Document, Source
 
@@ -20,6 +22,7 @@ CLASSES = ["negative", "positive"]
 CSV_FILES = ("IMDB_Dataset.csv", "IMDB Dataset.csv")
 FOLDER = "aclImdb"
 SPLIT_SEED = 0
+_COLUMNS = {"review", "sentiment"}
 
 RESOURCE = Resource(
     "imdb",
@@ -32,8 +35,9 @@ RESOURCE = Resource(
 def load(root: Path) -> Source:
     """Find IMDb under `root`: the csv file of 50,000 reviews, else the folders. `DataError` says where to get them.
 
-    The csv file has no test set and holds some reviews twice. Each text is kept once, and one half, drawn with a
-    constant seed, is the test set for every method and run. The folders keep the split that they come with.
+    The csv file has no test set and holds some reviews twice. Each text is kept once, or not at all if it occurs with
+    both labels, and one half, drawn with a constant seed, is the test set for every method and run. The folders keep
+    the split that they come with.
     """
     for file in (root / name for name in CSV_FILES):
         if file.is_file():
@@ -41,53 +45,75 @@ def load(root: Path) -> Source:
     folder = root / FOLDER
     if not folder.is_dir():
         fetch(RESOURCE, root)  # raises: there is no public address
-    parts = {part: _review_files(folder / part) for part in ("train", "test")}
-    identity = [f"{path.relative_to(root)}" for reviews in parts.values() for path, _ in reviews]
-    contents = [path for reviews in parts.values() for path, _ in reviews]
-    note = f"imdb: {folder} with its own split into train and test"
-    return Source(
-        ["imdb", *identity, *contents],
-        lambda: Corpus(CLASSES, _review_texts(parts["train"]), _review_texts(parts["test"]), [note]),
-    )
+    return _folders(folder)
 
 
 def _read_csv(path: Path) -> Corpus:
-    records = read_records(path)
+    records = read_records(path, lambda row: set(map(_name, row)) >= _COLUMNS)
     _, header = next(records, (0, []))
-    names = [name.strip().lower() for name in header]
-    if not {"review", "sentiment"} <= set(names):
+    names = list(map(_name, header))
+    if not set(names) >= _COLUMNS:
         raise DataError(f"{path} line 1: columns {', '.join(names)[:80]!r}; expected review,sentiment")
     text_at, label_at = names.index("review"), names.index("sentiment")
-    reviews: dict[str, int] = {}
-    count = 0
+    labels: dict[str, list[int]] = {}  # of each text, one for each row that has it
     for line, row in records:
         if len(row) != len(names):
             raise DataError(f"{path} line {line}: {len(row)} columns; expected {len(names)}: {', '.join(names)}")
-        label = row[label_at].strip().lower()
+        label = _name(row[label_at])
         if label not in CLASSES:
             raise DataError(f"{path} line {line}: sentiment {label[:40]!r}; expected positive or negative")
-        reviews.setdefault(row[text_at], CLASSES.index(label))
-        count += 1
-    documents = list(reviews.items())
+        labels.setdefault(row[text_at], []).append(CLASSES.index(label))
+    count = sum(map(len, labels.values()))
+    both = [found for found in labels.values() if len(set(found)) > 1]
+    unclear = sum(map(len, both))
+    documents = [(text, found[0]) for text, found in labels.items() if len(set(found)) == 1]
     order = torch.randperm(len(documents), generator=generator("imdb", SPLIT_SEED)).tolist()
     shuffled = [documents[number] for number in order]
     half = len(shuffled) // 2
     notes = [
-        f"imdb: {count - len(documents)} repeated reviews removed, {len(documents)} of {count} kept",
+        f"imdb: {count - unclear - len(documents)} repeated reviews removed, {len(documents)} of {count} kept",
         f"imdb: the csv file has no test set, so {half} reviews drawn with the constant seed {SPLIT_SEED} are test, "
         "the same for every method, seed and run",
     ]
+    if both:
+        notes.append(f"imdb: {len(both)} reviews occur with both labels, so all their {unclear} rows were left out")
     return Corpus(CLASSES, shuffled[half:], shuffled[:half], notes)
 
 
-def _review_files(folder: Path) -> list[tuple[Path, int]]:
-    found = []
-    for label, name in enumerate(("neg", "pos")):
-        files = sorted((folder / name).glob("*.txt"))
-        if not files:
-            raise DataError(f"{folder / name}: no .txt reviews; unpack the whole of aclImdb_v1.tar.gz again")
-        found += [(file, label) for file in files]
-    return found
+def _name(column: str) -> str:
+    return column.strip().lower()
+
+
+def _folders(folder: Path) -> Source:
+    parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
+    others = 0
+    for part, reviews in parts.items():
+        for label, name in enumerate(("neg", "pos")):
+            files, beside = _review_files(folder / part / name)
+            reviews += [(file, label) for file in files]
+            others += beside
+    notes = [f"imdb: {folder.name}/ with its own split into train and test"]
+    if others:
+        notes.append(f"imdb: {others} files and folders that are no .txt reviews were left out")
+    contents = [path for reviews in parts.values() for path, _ in reviews]
+    identity = [path.relative_to(folder).as_posix() for path in contents]
+    return Source(
+        ["imdb", others, *identity, *contents],
+        lambda: Corpus(CLASSES, _review_texts(parts["train"]), _review_texts(parts["test"]), notes),
+    )
+
+
+def _review_files(folder: Path) -> tuple[list[Path], int]:
+    """Return the reviews in a folder, and how many other entries there are."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(Path(entry), entry.is_file()) for entry in entries]
+    except FileNotFoundError:
+        found = []
+    files = [path for path, plain in found if plain and path.suffix.lower() == ".txt" and not is_clutter(path.name)]
+    if not files:
+        raise DataError(f"{folder}: no .txt reviews; unpack the whole of aclImdb_v1.tar.gz again")
+    return sorted(files), len(found) - len(files)
 
 
 def _review_texts(files: list[tuple[Path, int]]) -> Iterator[Document]:

@@ -26,7 +26,7 @@ from ..storage.cache import cached, content_key
 from .source import Corpus, Document, Source
 from .tokenization import PAD, SPECIALS, UNK, TextBackend, Vocabulary, resolve_backend
 
-_FORMAT = 1  # part of every cache key: increase it when the stored arrays or the readers change their meaning
+_FORMAT = 2  # part of every cache key: increase it when the stored arrays or the readers change their meaning
 _PAD_ID, _UNK_ID = SPECIALS.index(PAD), SPECIALS.index(UNK)
 
 

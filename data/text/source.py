@@ -12,7 +12,10 @@ Document = tuple[str, int]
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of a data set with labels in [0, classes), and notes that the user should know, one line each."""
+    """The documents of a data set with labels in [0, classes), and notes that the user should know, one line each.
+
+    `notes` is looked at after the documents, so reading them may add to it.
+    """
 
     classes: list[str]
     train: Iterable[Document]

@@ -25,6 +25,16 @@ def test_imdb_csv_is_split_in_half_the_same_way_for_every_seed(imdb: Path) -> No
     assert int(words[1]) % 2 == int(data.train.labels[data.train.index[0]])
 
 
+def test_a_review_with_both_labels_is_left_out(imdb: Path) -> None:
+    file = imdb / "IMDB_Dataset.csv"
+    file.write_text(file.read_text() + "unclear one,positive\nunclear one,negative\nunclear one,negative\n")
+    data = load("imdb", imdb)
+    assert (len(data.test), len(data.train) + len(data.val)) == (10, 10)
+    assert "unclear" not in data.vocabulary
+    assert "imdb: 2 repeated reviews removed, 20 of 25 kept" in data.notes
+    assert "imdb: 1 reviews occur with both labels, so all their 3 rows were left out" in data.notes
+
+
 def test_imdb_csv_may_have_a_space_in_its_name(imdb: Path) -> None:
     (imdb / "IMDB_Dataset.csv").rename(imdb / "IMDB Dataset.csv")
     assert len(load("IMDb", imdb).test) == 10
@@ -52,9 +62,48 @@ def test_imdb_folders_keep_their_own_split(tmp_path: Path) -> None:
         load("imdb", tmp_path)
 
 
+def write_folders(folder: Path, n: int = 6) -> Path:
+    for part in ("train", "test"):
+        for label in ("pos", "neg"):
+            (folder / part / label).mkdir(parents=True)
+            for i in range(n):
+                (folder / part / label / f"{i}_7.txt").write_text(f"{part} {label} {i}")
+    return folder
+
+
+def test_what_is_no_review_is_left_out_of_the_folders_with_a_count(tmp_path: Path) -> None:
+    reviews = write_folders(tmp_path / "aclImdb") / "train" / "pos"
+    (reviews / "6_8.TXT").write_bytes(b"\xef\xbb\xbfmarked review\r\n")
+    for name in ("._0_7.txt", ".DS_Store", "Thumbs.db", "notes.md"):
+        (reviews / name).write_bytes(b"\x00\x01")
+    (reviews / "folder.txt").mkdir()
+    data = load("imdb", tmp_path)
+    assert len(data.train) + len(data.val) == 13
+    assert "imdb: 5 files and folders that are no .txt reviews were left out" in data.notes
+    assert not any("\ufeff" in word for word in data.vocabulary)
+    (reviews / "notes.md").unlink()
+    assert "imdb: 4 files and folders that are no .txt reviews were left out" in load("imdb", tmp_path).notes
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b"404: Not Found", r"0_7\.txt: holds a server's answer"),
+        ("A review".encode("utf-16"), r"0_7\.txt: is UTF-16"),
+    ],
+)
+def test_a_file_that_is_no_review_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    (write_folders(tmp_path / "aclImdb") / "test" / "neg" / "0_7.txt").write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        load("imdb", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("review;sentiment\na;positive\n", r"IMDB_Dataset\.csv: its columns are separated by semicolons"),
+        ("review\tsentiment\na, b\tpositive\n", r"IMDB_Dataset\.csv: its columns are separated by tabs"),
+        ("404: Not Found", r"IMDB_Dataset\.csv: holds a server's answer"),
         ("text,label\na,positive\n", "line 1: columns 'text, label'; expected review,sentiment"),
         ("", "line 1: columns ''"),
         ("review,sentiment\na,positive\nb,mixed\n", "line 3: sentiment 'mixed'; expected positive or negative"),
