@@ -10,10 +10,11 @@ page that a host sent instead of the file as a wrong checksum only, and unpack i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ from .registry import entries, match, resolve
 from .resource import RemoteFile, Resource
 from .storage.archives import unpack
 from .storage.files import exclusive_lock
+from .storage.folders import find_archive, find_folder, holds, kind
 
 TIMEOUTS = (10.0, 30.0)  # seconds: to connect, and between two chunks of the answer
 ATTEMPTS = 4
@@ -54,48 +56,100 @@ def find_resource(name: str) -> Resource | None:
     return resource
 
 
+def locate(resource: Resource, root: Path) -> tuple[Path, list[str]]:
+    """Return the folder of a data set, and notes if it lies elsewhere than expected; unpack or download it if need be.
+
+    Found is what `find_folder` finds. Otherwise an archive in `root` is unpacked, and failing that, the data set is
+    downloaded. Raises DataError.
+    """
+    found = resource.markers and find_folder(
+        root, resource.result, resource.markers, title=resource.name, distinctive=resource.distinctive
+    )
+    return found or (fetch(resource, root), [])
+
+
 def fetch(resource: Resource, root: Path) -> Path:
-    """Download what is missing of `resource` into `root` and return where it lies.
+    """Unpack or download what is missing of `resource` into `root` and return where it lies.
 
     What is there already is left alone. An archive that the user put into `root` is unpacked and kept; one that was
     downloaded is removed after it is unpacked. An interrupted download leaves a `.part` file, which the next call
     completes. `DataError` says what was tried, why it failed, and which file to put where by hand.
     """
+    if _is_complete(resource, root):
+        return root / resource.result  # before anything is written: the root may be read-only
+    if unpack_provided(resource, root):
+        return root / resource.result
     if not resource.files:
         raise DataError(f"{resource.name} cannot be downloaded: put {resource.by_hand} into {root}")
-    if all(file.find(root) for file in resource.files):
-        return root / resource.result  # before anything is written: the root may be read-only
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(root / ".lock"):  # of several runs that start together, one downloads and the rest wait
-            for file in resource.files:
-                if file.find(root) is None:
-                    _fetch_file(resource.name, file, root)
-    except OSError as error:
-        raise DataError(
-            f"{resource.name}: cannot write to {root} ({_reason(error)}); set another --data-root"
-        ) from error
+    with _locked(resource.name, root):  # of several runs that start together, one downloads and the rest wait
+        for file in resource.files:
+            if file.find(root) is None:
+                _fetch_file(resource, file, root)
     return root / resource.result
 
 
-def _fetch_file(name: str, file: RemoteFile, root: Path) -> None:
+def unpack_provided(resource: Resource, root: Path, markers: Sequence[str] = ()) -> bool:
+    """Unpack the archive of this data set that the user put into `root`; return whether there was one.
+
+    The archive is kept. `markers`: what is wanted of it, where that is less than all that the resource has. What it
+    unpacks to is put in place as `unpack` does it, and an archive that does not hold it is a DataError.
+    """
+    folders = dict.fromkeys([root, *((root / file.path).parent for file in resource.files)])
+    archive = next(filter(None, (find_archive(folder, resource.archive_stems) for folder in folders)), None)
+    if archive is None:
+        return False
+    wanted, place = tuple(markers) or resource.markers, root / resource.result
+    with _locked(resource.name, root):
+        if wanted:
+            if not (kind(place) == "folder" and holds(place, wanted)):  # unless another run has just unpacked it
+                unpack(archive, root, resource.result, wanted)
+        elif not _is_complete(resource, root):
+            unpack(archive, root)
+            _check_content(resource, archive, root)
+    return True
+
+
+def _is_complete(resource: Resource, root: Path) -> bool:
+    if resource.markers:
+        place = root / resource.result
+        return kind(place) == "folder" and holds(place, resource.markers)
+    return bool(resource.files) and all(file.find(root) for file in resource.files)
+
+
+@contextlib.contextmanager
+def _locked(name: str, root: Path) -> Iterator[None]:
+    """Hold the lock of `root`, which is created; an OSError inside becomes a DataError: the root cannot be written."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(root / ".lock"):
+            yield
+    except OSError as error:
+        where = error.filename if error.filename else root
+        raise DataError(f"{name}: cannot write to {where} ({_reason(error)}); set another --data-root") from error
+
+
+def _fetch_file(resource: Resource, file: RemoteFile, root: Path) -> None:
     """Download `file`, and unpack it if it is an archive."""
     path = root / file.path
-    provided = path.is_file()
-    if not provided:
-        _download(name, file, path)
+    _download(resource.name, file, path)
     if not file.holds:
         return
     try:
-        unpack(path, root)
-        if file.find(root) is None:
-            raise DataError(f"{path}: does not hold {' and '.join(file.holds)}; remove it and fetch {name} again")
+        if resource.markers:
+            unpack(path, root, resource.result, resource.markers)
+        else:
+            unpack(path, root)
+            _check_content(resource, path, root)
     except DataError:
-        if not provided:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
-    if not provided:
-        path.unlink()
+    path.unlink()
+
+
+def _check_content(resource: Resource, archive: Path, root: Path) -> None:
+    wanted = [name for file in resource.files for name in file.holds]
+    if not all(kind(root / name) for name in wanted):
+        raise DataError(f"{archive}: does not hold {' and '.join(wanted)}; remove it and fetch {resource.name} again")
 
 
 def _download(name: str, file: RemoteFile, path: Path) -> None:
@@ -106,7 +160,9 @@ def _download(name: str, file: RemoteFile, path: Path) -> None:
         try:
             pooch.retrieve(file.url, f"md5:{file.md5}", path.name, path.parent, downloader=downloader)
             return
-        except requests.RequestException as error:
+        except OSError as error:  # every exception of requests is one
+            if error.errno is not None and not isinstance(error, requests.RequestException):
+                raise  # of the disk, not of the network
             raise DataError(f"{name}: could not download {file.url} ({_reason(error)}); {by_hand}") from error
         except ValueError as error:
             # pooch has removed the file. A resumed one may have begun with bytes of another version, so it is
@@ -220,7 +276,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if resource is None:
             print(f"{arguments.name} is embedded: nothing to download")
         else:
-            print(f"{resource.name}: {fetch(resource, arguments.data_root)}")
+            folder, notes = locate(resource, arguments.data_root)
+            print(*notes, f"{resource.name}: {folder}", sep="\n")
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -29,6 +29,8 @@ CIFAR10 = archive(
     "cifar-10-python.tar.gz",
     f"{_ADDRESS}/cifar-10-python.tar.gz",
     "c58f30108f718f92721af3b95e74349a",
+    markers=("data_batch_*", "test_batch*"),
+    distinctive=True,
 )
 CIFAR100 = archive(
     "cifar100",
@@ -36,6 +38,8 @@ CIFAR100 = archive(
     "cifar-100-python.tar.gz",
     f"{_ADDRESS}/cifar-100-python.tar.gz",
     "eb9058c3a382ffc7106e4002c42a8d85",
+    markers=("train", "test", "meta"),
+    distinctive=True,
 )
 
 PIXELS = 3 * 32 * 32

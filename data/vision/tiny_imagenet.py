@@ -31,6 +31,8 @@ RESOURCE = archive(
     "tiny-imagenet-200.zip",
     "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
     "90528d7ca1a48142e341f4ef8d21d0de",
+    markers=("train", "val", "wnids.txt"),
+    distinctive=True,
 )
 
 SUFFIXES = (".jpeg", ".jpg", ".png")

@@ -60,6 +60,68 @@ def test_keeps_what_is_already_there(tmp_path: Path) -> None:
     assert (tmp_path / "b.txt").read_text() == "ours"
 
 
+LIST = {"list.txt": b"l", "part_1": b"1", "part_2": b"2"}
+
+
+@pytest.mark.parametrize("where", ["", "set/", "x/", "set/set/", "x/y/set/"])
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+def test_the_wanted_folder_is_found_wherever_it_lies_in_the_archive(tmp_path: Path, where: str, ending: str) -> None:
+    members = {f"{where}{name}": content for name, content in LIST.items()}
+    members |= {f"__MACOSX/{where}._{name}": b"fork" for name in LIST} | {".DS_Store": b"x"}
+    make = make_zip if ending == "zip" else make_tar
+    unpack(make(tmp_path / f"set.{ending}", members), tmp_path, "set", ("list.txt", "part_*"))
+    assert {name: (tmp_path / "set" / name).read_bytes() for name in LIST} == LIST
+    assert sorted(os.listdir(tmp_path)) == ["set", f"set.{ending}"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_folder_made_of_a_flat_archive_is_open_to_those_to_whom_a_new_folder_is(tmp_path: Path) -> None:
+    unpack(make_zip(tmp_path / "set.zip", LIST), tmp_path, "set", ("list.txt",))
+    (tmp_path / "new").mkdir()
+    assert (tmp_path / "set").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_an_archive_in_an_archive_is_unpacked_too(tmp_path: Path) -> None:
+    inner = make_tar(tmp_path / "inner.tar.gz", {f"set/{name}": content for name, content in LIST.items()})
+    outer = make_zip(tmp_path / "set.zip", {"deep/inner.tar.gz": inner.read_bytes(), "readme.txt": b"hello"})
+    inner.unlink()
+    unpack(outer, tmp_path, "set", ("list.txt", "part_*"))
+    assert sorted(os.listdir(tmp_path)) == ["set", "set.zip"]
+    assert sorted(os.listdir(tmp_path / "set")) == sorted(LIST)
+
+
+def test_two_folders_that_fit_are_not_guessed_between(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "set.zip", {"a/list.txt": b"", "b/list.txt": b""})
+    with pytest.raises(DataError, match=r"set\.zip: a and b in it both hold list\.txt"):
+        unpack(archive, tmp_path, "set", ("list.txt",))
+    with pytest.raises(DataError, match=r"set\.zip: does not hold wanted; remove it"):
+        unpack(archive, tmp_path, "set", ("wanted",))
+    assert os.listdir(tmp_path) == ["set.zip"]
+
+
+def test_what_lies_in_the_target_stays_and_the_rest_is_added(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/part_1").write_bytes(b"the user's")
+    unpack(make_zip(tmp_path / "set.zip", LIST), tmp_path, "set", ("list.txt", "part_*"))
+    assert (tmp_path / "set/part_1").read_bytes() == b"the user's"
+    assert (tmp_path / "set/list.txt").read_bytes() == b"l"
+
+
+def test_names_with_backslashes_are_folders(tmp_path: Path) -> None:
+    """Packers of Windows wrote them for years."""
+    unpack(make_zip(tmp_path / "set.zip", {"set\\list.txt": b"l"}), tmp_path, "set", ("list.txt",))
+    assert (tmp_path / "set/list.txt").read_bytes() == b"l"
+
+
+def test_an_archive_without_rights_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(tarfile, "is_tarfile", refuse)
+    with pytest.raises(DataError, match=r"set\.zip: cannot be read \(Permission denied\); check its permissions"):
+        unpack(make_zip(tmp_path / "set.zip", LIST), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../out", "set/../../out", "/out", "C:\\out", "..\\out", "\\out"])
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_refuses_members_that_point_outside(tmp_path: Path, name: str, make: Callable[..., Path]) -> None:
