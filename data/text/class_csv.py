@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..download import fetch
+from ..download import locate
 from ..errors import DataError
 from ..resource import Resource
+from ..storage.folders import kind
 from ..storage.records import read_lines, read_records
 from .source import Corpus, Document, Source
 
@@ -20,6 +21,8 @@ _BARE_ENTITY = re.compile(rf"(?:^| )(#\d{{1,7}}|#x[0-9a-fA-F]{{1,6}}|{_NAMES});"
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]\w{1,7});")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 
+FILES = ("train.csv", "test.csv")
+
 # What the headers of published versions call the three columns.
 _HEADER = (
     {"class index", "class", "class id", "class label", "label", "category", "topic"},
@@ -29,23 +32,19 @@ _HEADER = (
 
 
 def load_class_csv(root: Path, resource: Resource, classes: list[str]) -> Source:
-    """Find the two files in the resource's folder under `root`, and download them if neither is there.
+    """Find the two files in the resource's folder (see `locate`), and download them if neither is there.
 
     A class is a number from 1 on. A `classes.txt` in the folder names the classes instead of `classes`. Title and text
     are joined by a space and cleaned (see `clean`). A header line, as in the files of Kaggle, is skipped, and a note
     says so. Raises DataError if a file is missing.
     """
-    folder = root / resource.result
-    files = [folder / f"{part}.csv" for part in ("train", "test")]
-    if not any(file.is_file() for file in files):
-        fetch(resource, root)
-    missing = [file for file in files if not file.is_file()]
-    if len(missing) == len(files):
-        raise DataError(f"{resource.name}: {resource.result}/ in {root} has no train.csv and test.csv; put them there")
+    folder, found_notes = locate(resource, root)
+    files = [folder / name for name in FILES]
+    missing = [file for file in files if kind(file) != "file"]
     if missing:  # a user's file and a downloaded one may not belong together
         raise DataError(f"{missing[0]}: not found; put the official file there, beside the other one")
     names, named_by = folder / "classes.txt", ""
-    if names.is_file():
+    if kind(names) == "file":
         classes = [line.strip() for line in read_lines(names) if line.strip()]
         if not classes:
             raise DataError(f"{names}: names no class; write one name per line, or remove the file")
@@ -57,7 +56,7 @@ def load_class_csv(root: Path, resource: Resource, classes: list[str]) -> Source
         train, test = (_documents(resource.name, file, len(classes), named_by, notes) for file in files[:2])
         return Corpus(list(classes), train, test, notes)
 
-    return Source([resource.name, *files], read)
+    return Source([resource.name, *files], read, found_notes)
 
 
 def clean(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from fnmatch import filter as filter_names
 from functools import partial
 from pathlib import Path
 
@@ -11,24 +12,39 @@ import torch
 
 from ALPackage.randomness import generator
 
-from ..download import fetch
+from ..download import fetch, unpack_provided
 from ..errors import DataError
 from ..resource import Resource
 from ..storage.clutter import is_clutter
+from ..storage.folders import find_folder, names_in, unreadable
 from ..storage.records import read_lines, read_records
 from .source import Corpus, Document, Source
 
 CLASSES = ["negative", "positive"]
-CSV_FILES = ("IMDB_Dataset.csv", "IMDB Dataset.csv")
-FOLDER = "aclImdb"
 SPLIT_SEED = 0
 _COLUMNS = {"review", "sentiment"}
 
+_CSV = Resource(
+    "imdb",
+    ".",
+    markers=("IMDB[_ ]Dataset.csv",),
+    # As people pack it, and as Kaggle's command line calls it.
+    archives=(
+        *("IMDB_Dataset.csv", "IMDB Dataset.csv", "IMDB_Dataset", "IMDB Dataset"),
+        "imdb-dataset-of-50k-movie-reviews",
+    ),
+)
+_FOLDERS = Resource(
+    "imdb", "aclImdb", markers=("train", "test", "imdb.vocab"), distinctive=True, archives=("aclImdb_v1",)
+)
+#: Either of them, for `python -m data.download`, and what to do if there is neither.
 RESOURCE = Resource(
     "imdb",
-    CSV_FILES[0],
-    by_hand="IMDB_Dataset.csv (or 'IMDB Dataset.csv', columns review,sentiment), or the folder aclImdb/ of "
-    "https://ai.stanford.edu/~amaas/data/sentiment/",
+    ".",
+    by_hand="IMDB_Dataset.csv (or 'IMDB Dataset.csv', columns review,sentiment), or the folder aclImdb/ or its "
+    "archive aclImdb_v1.tar.gz from https://ai.stanford.edu/~amaas/data/sentiment/,",
+    markers=(*_CSV.markers, "aclImdb"),
+    archives=(*_CSV.archives, "aclImdb", *_FOLDERS.archives),
 )
 
 
@@ -39,13 +55,27 @@ def load(root: Path) -> Source:
     both labels, and one half, drawn with a constant seed, is the test set for every method and run. The folders keep
     the split that they come with.
     """
-    for file in (root / name for name in CSV_FILES):
-        if file.is_file():
-            return Source(["imdb", file, SPLIT_SEED], partial(_read_csv, file))
-    folder = root / FOLDER
-    if not folder.is_dir():
-        fetch(RESOURCE, root)  # raises: there is no public address
-    return _folders(folder)
+    found = _find(root)
+    if found is None:
+        if not any(unpack_provided(resource, root) for resource in (_CSV, _FOLDERS)):
+            fetch(RESOURCE, root)  # raises: there is no public address
+        found = _find(root)
+    assert found is not None  # what is unpacked has the markers
+    return found
+
+
+def _find(root: Path) -> Source | None:
+    """Return the csv file, else the folders; None if there is neither."""
+    for resource, read in ((_CSV, _csv), (_FOLDERS, _folders)):
+        found = find_folder(root, resource.result, resource.markers, title="imdb", distinctive=resource.distinctive)
+        if found is not None:
+            return read(*found)
+    return None
+
+
+def _csv(folder: Path, notes: list[str]) -> Source:
+    file = folder / filter_names(names_in(folder), _CSV.markers[0])[-1]  # the one with "_" if there are two
+    return Source(["imdb", file, SPLIT_SEED], partial(_read_csv, file), notes)
 
 
 def _read_csv(path: Path) -> Corpus:
@@ -84,7 +114,7 @@ def _name(column: str) -> str:
     return column.strip().lower()
 
 
-def _folders(folder: Path) -> Source:
+def _folders(folder: Path, found_notes: list[str]) -> Source:
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     others = 0
     for part, reviews in parts.items():
@@ -100,6 +130,7 @@ def _folders(folder: Path) -> Source:
     return Source(
         ["imdb", others, *identity, *contents],
         lambda: Corpus(CLASSES, _review_texts(parts["train"]), _review_texts(parts["test"]), notes),
+        found_notes,
     )
 
 
@@ -110,6 +141,8 @@ def _review_files(folder: Path) -> tuple[list[Path], int]:
             found = [(Path(entry), entry.is_file()) for entry in entries]
     except FileNotFoundError:
         found = []
+    except OSError as error:
+        raise unreadable(folder, error) from error
     files = [path for path, plain in found if plain and path.suffix.lower() == ".txt" and not is_clutter(path.name)]
     if not files:
         raise DataError(f"{folder}: no .txt reviews; unpack the whole of aclImdb_v1.tar.gz again")

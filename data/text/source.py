@@ -29,8 +29,10 @@ class Source:
 
     The tokenized text is cached under a digest of `identity`, and `read` is called only if there is no cache for it. In
     `identity` a path stands for its file's content; numbers and text stand for settings, such as a version. It must
-    not be empty. Raise or change an entry whenever the same files would give other documents.
+    not be empty. Raise or change an entry whenever the same files would give other documents. `notes` say where it was
+    found, if that may surprise; those of the corpus are kept with the tokenized text.
     """
 
     identity: list[Path | str | int]
     read: Callable[[], Corpus]
+    notes: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ The configuration checks names with this, so nothing here may be slow to import.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -76,5 +77,5 @@ def check_name(name: str) -> str:
     if found := published(name):
         return found.name
     if not _LIKE_A_PATH.search(name) or "\0" in name:
-        raise DataError(f"got {name!r}; expected {EXPECTED}")
+        raise DataError(f"got {json.dumps(name)}; expected {EXPECTED}")
     return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ RESOURCE = archive(
     *(f"glove.6B.{width}d.txt" for width in (50, 100, 200, 300)),
 )
 
+_TORCHTEXTS = ".vector_cache"  # where torchtext puts what it downloads
 _LIKE_VECTORS = re.compile(r"(glove\..*\.txt|.*\.vec)(\.gz)?", re.IGNORECASE)
 
 
@@ -42,7 +44,7 @@ def find_file(dim: int, root: Path, model: str = GLOVE) -> Path | None:
         wanted = glove_6b(dim) if model == GLOVE else published(model)
         if wanted is None:
             raise DataError(
-                f"pretrained_model: no file {model!r} in the working directory {Path.cwd()} nor in {root}; "
+                f"pretrained_model: no file {json.dumps(model)} in the working directory {Path.cwd()} nor in {root}; "
                 f"expected {EXPECTED}"
             )
         if wanted.dim != dim:
@@ -100,8 +102,6 @@ def _places(wanted: Published, root: Path) -> Iterator[Path]:
     if kind(root) == "folder":
         # In folders of any other name it is only by chance: without rights, they are none of ours.
         folders += [root / name for name in names_in(root) if os.access(root / name, os.R_OK | os.X_OK)]
-    for folder in [*folders, root.absolute().parent]:
+    for folder in [*folders, root / _TORCHTEXTS, Path(_TORCHTEXTS), root.absolute().parent]:
         if kind(folder) == "folder":
-            yield from (
-                folder / name for name in (wanted.file, f"{wanted.file}.gz") if kind(folder / name) == "file"
-            )
+            yield from (folder / name for name in (wanted.file, f"{wanted.file}.gz") if kind(folder / name) == "file")

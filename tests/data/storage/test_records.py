@@ -53,7 +53,10 @@ def test_a_wrong_first_record_is_left_to_the_reader(tmp_path: Path) -> None:
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "holds a server's answer"),
         (b"\n<!DOCTYPE html>\n<html><body>Quota exceeded" + b" " * 5000, "holds a web page instead of data"),
         (b"\xef\xbb\xbf<HTML>", "holds a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "pointer of Git LFS; run `git lfs pull`"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n",
+            "pointer of Git LFS; run `git lfs pull`",
+        ),
         ("1,a,b\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (b"\xfe\xff" + "1,a,b\n".encode("utf-16-be"), "is UTF-16 text"),
         (gzip.compress(b"1,a,b\n"), "is a gzip file, not text; unpack it"),
@@ -70,7 +73,9 @@ def test_what_is_no_text_is_named(tmp_path: Path, content: bytes, reason: str) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["500 Days of Summer", "404 Not Found is a film that I can recommend, warmly.", "<b>Bold</b>", "{a} b", ""])
+@pytest.mark.parametrize(
+    "text", ["500 Days of Summer", "404 Not Found is a film that I can recommend, warmly.", "<b>Bold</b>", "{a} b", ""]
+)
 def test_a_document_is_not_taken_for_an_answer(tmp_path: Path, text: str) -> None:
     path = tmp_path / "0_9.txt"
     path.write_text(text)

@@ -116,7 +116,10 @@ def test_a_row_that_looks_like_a_header_is_data(agnews: Path) -> None:
         (b"\xef\xbb\xbf\r\n \r\n", r"classes\.txt: names no class"),
         (b"404: Not Found", r"classes\.txt: holds a server's answer"),
         ("World\n".encode("utf-16"), r"classes\.txt: is UTF-16"),
-        (b"World\nSports\n", r"train\.csv line 3: class '3'; expected a number from 1 to 2, as .*classes\.txt names them"),
+        (
+            b"World\nSports\n",
+            r"train\.csv line 3: class '3'; expected a number from 1 to 2, as .*classes\.txt names them",
+        ),
     ],
 )
 def test_damaged_class_names_are_named(agnews: Path, content: bytes, reason: str) -> None:
@@ -137,11 +140,11 @@ def test_one_file_of_two_is_not_mixed_with_a_download(agnews: Path) -> None:
 
 
 def test_absent_files_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(resource: Any, root: Path) -> None:
+    def fetch(resource: Any, root: Path) -> Path:
         assert (resource.name, root) == ("agnews", tmp_path)
-        write_csv(root / "ag_news_csv", "".join(row(1, "a", str(i)) for i in range(5)), row(2, "a", "b"))
+        return write_csv(root / "ag_news_csv", "".join(row(1, "a", str(i)) for i in range(5)), row(2, "a", "b"))
 
-    monkeypatch.setattr("data.text.class_csv.fetch", fetch)
+    monkeypatch.setattr("data.download.fetch", fetch)
     assert len(load("agnews", tmp_path).test) == 1
 
 

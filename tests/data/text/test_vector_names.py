@@ -47,5 +47,7 @@ def test_names_are_spelled_out_and_paths_are_kept(given: str, taken: str) -> Non
 
 @pytest.mark.parametrize("name", ["bert", "glvoe", "", "glove.840B", "glove.6B.150d", "fasttext.en.100d", "a\0.txt"])
 def test_what_is_neither_a_name_nor_a_path_is_refused(name: str) -> None:
-    with pytest.raises(DataError, match=r'expected "glove", "none", the path of a file of word vectors, or a name such'):
+    with pytest.raises(
+        DataError, match=r'expected "glove", "none", the path of a file of word vectors, or a name such'
+    ):
         check_name(name)
