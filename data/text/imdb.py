@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from fnmatch import filter as filter_names
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +15,16 @@ from ..download import fetch, unpack_provided
 from ..errors import DataError
 from ..resource import Resource
 from ..storage.clutter import is_clutter
-from ..storage.folders import find_folder, names_in, unreadable
+from ..storage.folders import find_folder, unreadable
 from ..storage.records import read_lines, read_records
+from ..storage.search import find_file
 from .source import Corpus, Document, Source
 
 CLASSES = ["negative", "positive"]
 SPLIT_SEED = 0
 _COLUMNS = {"review", "sentiment"}
 
+CSV_FILES = ("IMDB_Dataset.csv", "IMDB Dataset.csv")
 _CSV = Resource(
     "imdb",
     ".",
@@ -66,16 +67,11 @@ def load(root: Path) -> Source:
 
 def _find(root: Path) -> Source | None:
     """Return the csv file, else the folders; None if there is neither."""
-    for resource, read in ((_CSV, _csv), (_FOLDERS, _folders)):
-        found = find_folder(root, resource.result, resource.markers, title="imdb", distinctive=resource.distinctive)
-        if found is not None:
-            return read(*found)
-    return None
-
-
-def _csv(folder: Path, notes: list[str]) -> Source:
-    file = folder / filter_names(names_in(folder), _CSV.markers[0])[-1]  # the one with "_" if there are two
-    return Source(["imdb", file, SPLIT_SEED], partial(_read_csv, file), notes)
+    if file := find_file(root, CSV_FILES):
+        moved = [] if file.parent == root else [f"imdb: read from {file}; its usual place is {root}"]
+        return Source(["imdb", file, SPLIT_SEED], partial(_read_csv, file), moved)
+    found = find_folder(root, _FOLDERS.result, _FOLDERS.markers, title="imdb", distinctive=_FOLDERS.distinctive)
+    return found and _folders(*found)
 
 
 def _read_csv(path: Path) -> Corpus:
@@ -122,7 +118,7 @@ def _folders(folder: Path, found_notes: list[str]) -> Source:
             files, beside = _review_files(folder / part / name)
             reviews += [(file, label) for file in files]
             others += beside
-    notes = [f"imdb: {folder.name}/ with its own split into train and test"]
+    notes = ["imdb: the folders of reviews with their own split into train and test"]
     if others:
         notes.append(f"imdb: {others} files and folders that are no .txt reviews were left out")
     contents = [path for reviews in parts.values() for path, _ in reviews]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from ..download import unpack_provided
 from ..errors import DataError
 from ..resource import Resource, archive
+from ..storage import search
 from ..storage.folders import kind, names_in
 from .vector_file import dimension
 from .vector_names import EXPECTED, GLOVE, Published, glove_6b, published
@@ -86,22 +86,12 @@ def _own_file(model: str, root: Path) -> Path | None:
 
 
 def _published_file(wanted: Published, root: Path) -> Path | None:
-    if path := next(_places(wanted, root), None):
-        return path
+    """Return the file, unpacked if need be. It may lie beside `root` too: a data set's own folder may be the root."""
+    folders = [root / PurePath(wanted.archive).stem, root / _TORCHTEXTS, Path(_TORCHTEXTS), root.absolute().parent]
+    names = (wanted.file, f"{wanted.file}.gz")
     stems = dict.fromkeys(re.sub(r"\.(zip|gz|txt|vec)$", "", name) for name in (wanted.archive, wanted.file))
     packed = Resource(wanted.name, ".", archives=(*stems, wanted.file))
-    if unpack_provided(packed, root, [wanted.file]):
-        return next(_places(wanted, root), None)
-    return None
-
-
-def _places(wanted: Published, root: Path) -> Iterator[Path]:
-    """Yield where the file lies: in `root`, in one of its folders, or beside it, where `root` is a data set's own."""
-    collection = PurePath(wanted.archive).stem
-    folders = [root, root / collection]
-    if kind(root) == "folder":
-        # In folders of any other name it is only by chance: without rights, they are none of ours.
-        folders += [root / name for name in names_in(root) if os.access(root / name, os.R_OK | os.X_OK)]
-    for folder in [*folders, root / _TORCHTEXTS, Path(_TORCHTEXTS), root.absolute().parent]:
-        if kind(folder) == "folder":
-            yield from (folder / name for name in (wanted.file, f"{wanted.file}.gz") if kind(folder / name) == "file")
+    path = search.find_file(root, names, folders)
+    if path is None and unpack_provided(packed, root, [wanted.file]):
+        path = search.find_file(root, names, folders)
+    return path

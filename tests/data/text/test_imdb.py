@@ -51,7 +51,7 @@ def test_imdb_folders_keep_their_own_split(tmp_path: Path) -> None:
     assert (len(data.train) + len(data.val), len(data.test)) == (12, 4)
     assert data.test.labels.tolist() == [0, 0, 1, 1]
     assert decode(data, "train", 0)[2:] == ["was", "seen"]
-    assert any("its own split" in note for note in data.notes)
+    assert any("their own split" in note for note in data.notes)
     bad = tmp_path / "aclImdb" / "test" / "pos" / "0_7.txt"
     bad.write_bytes(b"fine\ncaf\xe9")
     with pytest.raises(DataError, match=r"0_7\.txt line 2: not UTF-8"):
