@@ -82,8 +82,8 @@ def fetch(resource: Resource, root: Path) -> Path:
     if not resource.files:
         raise DataError(f"{resource.name} cannot be downloaded: put {resource.by_hand} into {root}")
     with _locked(resource.name, root):  # of several runs that start together, one downloads and the rest wait
-        for file in resource.files:
-            if file.find(root) is None:
+        for file in resource.files if not _is_complete(resource, root) else ():
+            if not _is_present(resource, file, root):
                 _fetch_file(resource, file, root)
     return root / resource.result
 
@@ -110,10 +110,15 @@ def unpack_provided(resource: Resource, root: Path, markers: Sequence[str] = ())
 
 
 def _is_complete(resource: Resource, root: Path) -> bool:
-    if resource.markers:
-        place = root / resource.result
-        return kind(place) == "folder" and holds(place, resource.markers)
-    return bool(resource.files) and all(file.find(root) for file in resource.files)
+    place = root / resource.result
+    if resource.markers and kind(place) == "folder" and holds(place, resource.markers):
+        return True
+    return bool(resource.files) and all(_is_present(resource, file, root) for file in resource.files)
+
+
+def _is_present(resource: Resource, file: RemoteFile, root: Path) -> bool:
+    # With markers, an archive's folder is there only if it has them: it may as well be empty.
+    return not (file.holds and resource.markers) and file.find(root) is not None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ from .clutter import is_clutter
 #: Of archives, in the order in which they are preferred; in any case.
 ARCHIVE_ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")
 
+#: What this package itself keeps beside data.
+_OURS = (".cache", ".lock")
+
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -36,12 +39,32 @@ def kind(path: Path) -> Literal["file", "folder"] | None:
     return "folder" if stat.S_ISDIR(mode) else "file"
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the names in `folder`, sorted, without what operating systems leave. Raises DataError."""
+def names_in(folder: Path, skipped: list[str] | None = None) -> list[str]:
+    """Return the names in `folder`, sorted, without what operating systems leave, which is added to `skipped`.
+
+    Raises DataError.
+    """
     try:
-        return sorted(name for name in os.listdir(folder) if not is_clutter(name))
+        names = sorted(os.listdir(folder))
     except OSError as error:
         raise unreadable(folder, error) from error
+    if skipped is not None:
+        skipped += [name for name in names if is_clutter(name) and name not in _OURS]
+    return [name for name in names if not is_clutter(name)]
+
+
+def skipped_notes(title: str, skipped: Sequence[str]) -> list[str]:
+    """Return a note, starting with `title`, that counts what `names_in` skipped; none if that is nothing."""
+    if not skipped:
+        return []
+    names = sorted(set(skipped))
+    shown = ", ".join(names[:3]) + (", .." if len(names) > 3 else "")
+    return [f"{title}: {counted(len(skipped), 'file')} that an operating system or editor left ({shown}) not read"]
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 file" or "2 files"."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

@@ -1,32 +1,29 @@
-"""tinyImageNet: the JPEG files of the official zip, decoded once into two memory-mapped arrays.
+"""tinyImageNet: which picture files there are and of which class, in the official layout and what scripts make of it.
 
 The official `val` set has all its images in one folder and their classes in `val_annotations.txt`. Reading it as a
-folder per class would give one class and wrong labels, so where that file exists it decides.
+folder per class would give one class and wrong labels, so where that file and such images are, it decides.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
 
-from ..download import fetch
+from ..download import locate
 from ..errors import DataError
 from ..resource import archive
-from ..storage.files import atomic_write, exclusive_lock, remove_stale
+from ..storage.folders import counted, kind, names_in
+from ..storage.records import read_lines
+from .class_folders import LeftOut, Listing, in_order, list_class, pictures_in, unlisted
 from .images import Images
+from .picture_cache import decoded
+
+TITLE = "tinyImageNet"
 
 RESOURCE = archive(
-    "tinyImageNet",
+    TITLE,
     "tiny-imagenet-200",
     "tiny-imagenet-200.zip",
     "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -35,200 +32,177 @@ RESOURCE = archive(
     distinctive=True,
 )
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
-CHUNK = 512  # images that are decoded between two writes
-VERSION = 1  # of the cache: increase it when the same files decode to other pixels
-
-Listing = tuple[list[Path], list[int]]  # image files, their class numbers
+WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val_annotations.txt"
+AGAIN = "unpack the official zip again"
+NO_IMAGES = f"{AGAIN}, or take the class out of {WNIDS} and {ANNOTATIONS}"
 
 
 def load(root: Path, image_size: int) -> Images:
     """Read tinyImageNet; the decoded images are cached in `root/.cache`."""
-    return read_tiny_imagenet(fetch(RESOURCE, root), image_size, cache=root / ".cache")
+    folder, notes = locate(RESOURCE, root)
+    images = read_tiny_imagenet(folder, image_size, cache=root / ".cache")
+    return Images(images.classes, images.train, images.test, [*notes, *images.notes])
 
 
 def read_tiny_imagenet(folder: Path, size: int, *, cache: Path) -> Images:
     """Read the folder `tiny-imagenet-200`; images are uint8 (rows, 3, size, size).
 
-    The classes are those of `wnids.txt`, in its order. The official val set is the test set. Gray images become RGB.
-    The decoded images are kept in `cache` and mapped into memory; where it cannot be written they are held in memory
-    and a note says so. `DataError` names the file, and the line, of a missing or damaged image, a missing annotation,
-    or a class that wnids.txt does not list.
+    The classes are those of `wnids.txt`, in its order, or the folders of `train` where there is no such file. The
+    official val set is the test set. Every image becomes RGB. The decoded images are kept in `cache` (see `decoded`).
+    `DataError` names the file, and the line, of a missing or damaged image, a missing annotation, or a class that
+    wnids.txt does not list.
     """
-    wnids = _wnids(folder / "wnids.txt")
-    notes: list[str] = []
-    train = _by_folder(folder / "train", wnids)
-    extra = sum(1 for entry in (folder / "train").iterdir() if entry.is_dir() and entry.name not in wnids)
-    if extra:
-        notes.append(f"tinyImageNet: {extra} folders in {folder / 'train'} are left out: not listed in wnids.txt")
-    test = _test(folder / "val", wnids)
-    sets = [
-        (_load_or_decode(files, size, cache, part, folder, notes), torch.tensor(labels))
-        for part, (files, labels) in (("train", train), ("val", test))
-    ]
-    return Images(_class_names(folder / "words.txt", wnids), sets[0], sets[1], notes)
+    left = LeftOut()
+    names_in(folder, left.clutter)
+    loose, folders = pictures_in(folder / "train", "train", left)
+    wnids, notes = _wnids(folder, folders)
+    notes += unlisted(folders, wnids, folder / "train", TITLE, WNIDS)
+    if loose:
+        notes.append(f"{TITLE}: {counted(len(loose), 'picture')} in {folder / 'train'} left out: in no class's folder")
+    train = in_order(
+        {wnid: list_class(folder / "train" / wnid, "train", left) for wnid in wnids}, folder / "train", NO_IMAGES
+    )
+    test = _test(folder / "val", wnids, left, notes)
+    words = _class_names(folder / WORDS, wnids)
+    notes += left.notes(TITLE)
+    sets = []
+    for part, (files, labels) in (("train", train), ("val", test)):
+        images, told = decoded(files, size, folder=folder, cache=cache, title=TITLE, part=part)
+        sets.append((images, torch.tensor(labels)))
+        notes += told
+    return Images(words, sets[0], sets[1], notes)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (number from 1, text) of the lines that are not blank."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); unpack the official zip again") from error
-    yield from ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    yield from ((number, line.strip("\r\n")) for number, line in enumerate(read_lines(path), 1) if line.strip())
 
 
-def _wnids(path: Path) -> dict[str, int]:
-    """Return the class number of each wnid."""
+def _wnids(folder: Path, folders: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Return the class number of each wnid, and notes. `folders`: those of train."""
+    path = folder / WNIDS
+    if kind(path) is None:
+        if not folders:
+            raise DataError(f"{folder / 'train'}: holds no folder of a class; {AGAIN}")
+        note = (
+            f"{TITLE}: there is no {path}, so the classes are the {len(folders)} folders of train, numbered by name: "
+            "the official order is another, so results differ by chance from those with it"
+        )
+        return {wnid: number for number, wnid in enumerate(folders)}, [note]
     wnids: dict[str, int] = {}
     for number, line in _lines(path):
         if wnids.setdefault(line.strip(), len(wnids)) != len(wnids) - 1:
             raise DataError(f"{path}, line {number}: {line.strip()} is listed twice; remove one")
     if not wnids:
-        raise DataError(f"{path}: lists no class; unpack the official zip again")
-    return wnids
+        raise DataError(f"{path}: lists no class; {AGAIN}")
+    if not wnids.keys() & set(folders):
+        raise DataError(
+            f"{path}: no line of it is a folder of {folder / 'train'}; the first one is {next(iter(wnids))[:40]!r}; "
+            f"{AGAIN}, or remove the file: the classes are then the folders"
+        )
+    return wnids, []
 
 
 def _class_names(path: Path, wnids: dict[str, int]) -> list[str]:
     """Return the first word that words.txt has for each class, and the wnid where it has none."""
     words: dict[str, str] = {}
-    if path.is_file():
-        for _, line in _lines(path):
-            wnid, _, names = line.partition("\t")
+    if kind(path) is not None:
+        for number, line in _lines(path):
+            wnid, tab, names = line.partition("\t")
+            if not tab:
+                raise DataError(f"{path}, line {number}: {line[:40]!r} is not a wnid, a tab and words; {AGAIN}")
             words[wnid.strip()] = names.partition(",")[0].strip()
     return [words.get(wnid) or wnid for wnid in wnids]
 
 
-def _by_folder(folder: Path, wnids: dict[str, int]) -> Listing:
-    """List the images of `<wnid>/images/`, or of `<wnid>/` itself, in the order of classes and names."""
-    files: list[Path] = []
-    labels: list[int] = []
-    for wnid, label in wnids.items():
-        inner = folder / wnid / "images"
-        found = _images(inner if inner.is_dir() else folder / wnid)
-        if not found:
-            raise DataError(
-                f"{folder / wnid}: holds no images of this class; unpack the official zip again, or take the "
-                "class out of wnids.txt and val_annotations.txt"
-            )
-        files += found
-        labels += [label] * len(found)
-    return files, labels
+def _test(folder: Path, wnids: dict[str, int], left: LeftOut, notes: list[str]) -> Listing:
+    """List the official val set, or one that a script has sorted into a folder per class, in `val` or `val/images`."""
+    annotations, inner = folder / ANNOTATIONS, folder / "images"
+    loose, folders = pictures_in(folder, "val", left, expected=ANNOTATIONS)
+    flat = [folder / name for name in loose]
+    places = {folder: folders}
+    if "images" in folders:
+        folders.remove("images")
+        names, places[inner] = pictures_in(inner, "val", left)
+        flat += [inner / name for name in names]
+    by_folder: dict[Path, dict[str, list[Path]]] = {}
+    for place, inside in places.items():
+        notes += unlisted(inside, wnids, place, TITLE, WNIDS)
+        found = {wnid: list_class(place / wnid, "val", left) for wnid in wnids if wnid in inside}
+        if any(found.values()):
+            by_folder[place] = found
+    if len(by_folder) > 1:
+        raise DataError(f"{folder}: classes have folders both in it and in {inner}; keep one of the two sets")
+    place, found = next(iter(by_folder.items()), (folder, {}))
+    lines = list(_lines(annotations)) if kind(annotations) is not None else []
+    if flat and lines:
+        return _official(annotations, lines, flat, found, wnids, notes)
+    if not found:
+        raise DataError(f"{folder}: has neither {ANNOTATIONS} with images/ nor a folder per class; {AGAIN}")
+    if flat:
+        notes.append(
+            f"{TITLE}: {counted(len(flat), 'picture')} in {flat[0].parent} left out: without {ANNOTATIONS} their "
+            "classes are not known"
+        )
+    _compare(annotations, lines, found, notes)
+    return in_order({wnid: found.get(wnid, []) for wnid in wnids}, place, NO_IMAGES)
 
 
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith("."))
-    return [folder / name for name in names]
-
-
-def _test(folder: Path, wnids: dict[str, int]) -> Listing:
-    """List the official val set, or one that has been sorted into a folder per class."""
-    annotations, images = folder / "val_annotations.txt", folder / "images"
-    if annotations.is_file() and images.is_dir():
-        return _annotated(annotations, images, wnids)
-    if any((folder / wnid).is_dir() for wnid in wnids):
-        return _by_folder(folder, wnids)
-    raise DataError(
-        f"{folder}: has neither val_annotations.txt with images/ nor a folder per class; unpack the official zip again"
-    )
-
-
-def _annotated(annotations: Path, images: Path, wnids: dict[str, int]) -> Listing:
-    present = {path.name: path for path in _images(images)}
+def _official(
+    annotations: Path,
+    lines: list[tuple[int, str]],
+    flat: list[Path],
+    by_folder: dict[str, list[Path]],
+    wnids: dict[str, int],
+    notes: list[str],
+) -> Listing:
+    """List the pictures that the annotations name: in one folder, or already moved to that of their class."""
+    present = {path.name: path for path in flat}
+    moved = {(wnid, path.name): path for wnid, paths in by_folder.items() for path in paths}
     labels: dict[str, int] = {}
-    for number, line in _lines(annotations):
+    listing = Listing([], [])
+    for number, line in lines:
         where = f"{annotations}, line {number}"
-        name, _, rest = line.partition("\t")
+        name, tab, rest = line.partition("\t")
         wnid = rest.partition("\t")[0].strip()
+        if not tab:
+            raise DataError(f"{where}: {line[:40]!r} is not a file name, a tab and a wnid; {AGAIN}")
         if wnid not in wnids:
-            raise DataError(f"{where}: wnids.txt lists no class {wnid!r}; add it there, or remove the line")
-        if name not in present:
-            raise DataError(f"{where}: there is no image {images / name}; restore it, or remove the line")
+            raise DataError(f"{where}: {WNIDS} lists no class {wnid!r}; add it there, or remove the line")
+        path = present.get(name) or moved.get((wnid, name))
+        if path is None:
+            raise DataError(f"{where}: there is no image {flat[0].parent / name}; restore it, or remove the line")
         if name in labels:
             raise DataError(f"{where}: {name} is annotated twice; remove one of the lines")
         labels[name] = wnids[wnid]
+        moved.pop((wnid, name), None)
+        listing.files.append(path)
+        listing.labels.append(wnids[wnid])
     for name in sorted(present.keys() - labels.keys()):
-        raise DataError(f"{images / name}: {annotations.name} has no line for it; add one, or remove the image")
-    return [present[name] for name in labels], list(labels.values())
+        raise DataError(f"{present[name]}: {ANNOTATIONS} has no line for it; add one, or remove the image")
+    if moved:
+        first = next(iter(moved.values()))
+        notes.append(
+            f"{TITLE}: {counted(len(moved), 'picture')} in class folders of val left out, such as {first}: "
+            f"{ANNOTATIONS} has no line for them"
+        )
+    return listing
 
 
-def _load_or_decode(files: list[Path], size: int, cache: Path, part: str, folder: Path, notes: list[str]) -> Tensor:
-    """Return the images, uint8 (rows, 3, size, size), from the cache if it holds exactly these files."""
-    shape = (len(files), 3, size, size)
-    path = cache / f"tinyImageNet-{part}-{size}-{_key(files, size, folder)}.npy"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(cache / ".lock"):  # of several runs that start together, one decodes
-            images = _mapped(path, shape)
-            if images is None:
-                remove_stale(cache, path.name)  # a killed run may have left a gigabyte
-                _write(path, shape, files, size, part)
-                images = _mapped(path, shape)
-        if images is not None:
-            return images
-        reason = "the file just written cannot be read back"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    notes.append(f"tinyImageNet: no cache in {cache} ({reason}): every run decodes the images again")
-    return torch.from_numpy(np.concatenate(list(_chunks(files, size, part))))
-
-
-def _key(files: list[Path], size: int, folder: Path) -> str:
-    """Return a digest of what the pixels depend on: `size`, and the files' names, sizes and modification times."""
-    digest = hashlib.blake2b(f"{VERSION} {size}".encode(), digest_size=8)
-    for file in files:
-        try:
-            facts = file.stat()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}); restore it from the official zip") from error
-        digest.update(f"\n{file.relative_to(folder).as_posix()}\t{facts.st_size}\t{facts.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """Map the array at `path` into memory; return None if it is missing or damaged."""
-    try:
-        # Copy on write: torch wants writable memory, and the file must not change.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return torch.from_numpy(array) if array.dtype == np.uint8 and array.shape == shape else None
-
-
-def _write(path: Path, shape: tuple[int, ...], files: list[Path], size: int, part: str) -> None:
-    # Written in sequence rather than through a memory map: there a full disk is a fatal signal, here it is an error.
-    with atomic_write(path) as file:
-        _write_header(file, shape)
-        for chunk in _chunks(files, size, part):
-            file.write(chunk.tobytes())
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _chunks(files: list[Path], size: int, part: str) -> Iterator[np.ndarray]:
-    """Yield the images in order, uint8 (at most CHUNK, 3, size, size)."""
-    workers = min(8, os.cpu_count() or 1)  # Pillow releases the GIL while it decodes, so threads are enough
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(files), desc=f"decoding {part}", unit="image", leave=False, disable=None) as bar,
-    ):
-        for start in range(0, len(files), CHUNK):
-            chunk = np.stack(list(pool.map(lambda file: _decode(file, size), files[start : start + CHUNK])))
-            bar.update(len(chunk))
-            yield chunk
-
-
-def _decode(path: Path, size: int) -> np.ndarray:
-    """Return the image as RGB, uint8 (3, size, size), resized (bilinear, antialiased) if it has another size."""
-    try:
-        with Image.open(path) as image:
-            square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: damaged image ({error}); restore it from the official zip") from error
-    pixels: np.ndarray = np.asarray(square).transpose(2, 0, 1)
-    return pixels
+def _compare(
+    annotations: Path, lines: list[tuple[int, str]], by_folder: dict[str, list[Path]], notes: list[str]
+) -> None:
+    """Compare sorted pictures with the annotations that a script left behind; raise DataError if they disagree."""
+    told = {name: rest.partition("\t")[0].strip() for _, line in lines for name, _, rest in [line.partition("\t")]}
+    present = {path.name: (wnid, path) for wnid, paths in by_folder.items() for path in paths}
+    for name in told.keys() & present.keys():
+        wnid, path = present[name]
+        if told[name] != wnid:
+            raise DataError(
+                f"{path}: {annotations} says that its class is {told[name]}; move it there, or correct that"
+            )
+    absent = [name for name, wnid in told.items() if name not in present and wnid in by_folder]
+    if absent and len(absent) < len(told):  # a script may have given all of them other names
+        notes.append(
+            f"{TITLE}: {counted(len(absent), 'picture')} of {annotations} not in the class folders, such as {absent[0]}"
+        )

@@ -282,6 +282,8 @@ def test_every_resource_is_complete() -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
+    for name in ("data_batch_1", "test_batch"):
+        (folder / name).touch()
     assert download.main(["CIFAR10", "--data-root", str(tmp_path)]) == 0
     assert str(folder) in capsys.readouterr().out
     assert download.main(["digits"]) == 0

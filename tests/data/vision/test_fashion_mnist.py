@@ -73,7 +73,10 @@ IMAGES = idx(np.zeros((10, 28, 28), np.uint8))
     [
         (b"", "is not an idx file"),
         (b"<html>quota exceeded</html>", "is not an idx file"),
-        (idx(np.zeros(10, np.uint8)), "is not an idx file of bytes in 3 dimensions"),
+        (b"404: Not Found", "is not an idx file"),
+        (idx(np.zeros(10, np.uint8)), r"its content is uint8 \(10,\); expected uint8 \(n, height, width\)"),
+        (b"\0\0\x0d\3" + idx(np.zeros((1, 2, 3), np.float32))[4:], r"its content is float32 \(1, 2, 3\)"),
+        (b"\0\0\x08\3" + b"\xff" * 12, "holds fewer than the"),
         (IMAGES[:-1], "holds fewer than the 7840 bytes"),
         (IMAGES + b"x", "holds more than the 7840 bytes"),
         (gzip.compress(IMAGES, mtime=0)[:-20], "cannot be read"),
