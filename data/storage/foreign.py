@@ -15,6 +15,7 @@ _JSON = re.compile(rb'\{\s*"(?:errors?|message|detail|status)"\s*:')
 _STATUS = re.compile(rb"(?:HTTP/\S+ |Error:? )?([45]\d\d)[ :,.-]+([A-Za-z '-]{2,60}?)[.!]?")
 _PHRASES = {f"{status.value} {status.phrase}".casefold().encode() for status in HTTPStatus}
 _MARKS = {
+    b"\xff\xfe\0\0": "is UTF-32 text; save it as UTF-8",
     b"\xff\xfe": "is UTF-16 text; save it as UTF-8",
     b"\xfe\xff": "is UTF-16 text; save it as UTF-8",
     b"\x1f\x8b": "is a gzip file, not text; unpack it",

@@ -39,7 +39,7 @@ def load_class_csv(root: Path, resource: Resource, classes: list[str]) -> Source
     says so. Raises DataError if a file is missing.
     """
     folder, found_notes = locate(resource, root)
-    files = [folder / name for name in FILES]
+    files = [_file(folder / name) for name in FILES]
     missing = [file for file in files if kind(file) != "file"]
     if missing:  # a user's file and a downloaded one may not belong together
         raise DataError(f"{missing[0]}: not found; put the official file there, beside the other one")
@@ -83,6 +83,11 @@ def _documents(name: str, path: Path, classes: int, named_by: str, notes: list[s
             expected = f"a number from 1 to {classes}{named_by}"
             raise DataError(f"{path} line {line}: class {label[:40]!r}; expected {expected}")
         yield clean(f"{row[1]} {row[2]}"), int(label) - 1
+
+
+def _file(path: Path) -> Path:
+    """Return the csv file; Windows unpacks Kaggle's `train.csv.zip` into a folder `train.csv`."""
+    return path / path.name if kind(path) == "folder" else path
 
 
 def _is_header(row: list[str]) -> bool:

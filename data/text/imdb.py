@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,7 @@ from ALPackage.randomness import generator
 from ..download import fetch, unpack_provided
 from ..errors import DataError
 from ..resource import Resource
-from ..storage.clutter import is_clutter
-from ..storage.folders import find_folder, unreadable
+from ..storage.folders import counted, find_folder, kind, names_in, skipped_notes
 from ..storage.records import read_lines, read_records
 from ..storage.search import find_file
 from .source import Corpus, Document, Source
@@ -102,7 +100,9 @@ def _read_csv(path: Path) -> Corpus:
         "the same for every method, seed and run",
     ]
     if both:
-        notes.append(f"imdb: {len(both)} reviews occur with both labels, so all their {unclear} rows were left out")
+        notes.append(
+            f"imdb: left out: {counted(len(both), 'review')} with both labels, {counted(unclear, 'row')} in all"
+        )
     return Corpus(CLASSES, shuffled[half:], shuffled[:half], notes)
 
 
@@ -110,39 +110,34 @@ def _name(column: str) -> str:
     return column.strip().lower()
 
 
-def _folders(folder: Path, found_notes: list[str]) -> Source:
+def _folders(folder: Path, notes: list[str]) -> Source:
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
-    others = 0
+    skipped: list[str] = []
+    others: list[str] = []
     for part, reviews in parts.items():
         for label, name in enumerate(("neg", "pos")):
-            files, beside = _review_files(folder / part / name)
-            reviews += [(file, label) for file in files]
-            others += beside
-    notes = ["imdb: the folders of reviews with their own split into train and test"]
+            reviews += [(path, label) for path in _review_files(folder / part / name, skipped, others)]
+    notes = [*notes, *skipped_notes("imdb", skipped)]
     if others:
-        notes.append(f"imdb: {others} files and folders that are no .txt reviews were left out")
+        notes.append(f"imdb: not read, as not .txt: {counted(len(others), 'file')}")
     contents = [path for reviews in parts.values() for path, _ in reviews]
     identity = [path.relative_to(folder).as_posix() for path in contents]
+    split = "imdb: the folders of reviews with their own split into train and test"
     return Source(
-        ["imdb", others, *identity, *contents],
-        lambda: Corpus(CLASSES, _review_texts(parts["train"]), _review_texts(parts["test"]), notes),
-        found_notes,
+        ["imdb", *identity, *contents],
+        lambda: Corpus(CLASSES, _review_texts(parts["train"]), _review_texts(parts["test"]), [split]),
+        notes,
     )
 
 
-def _review_files(folder: Path) -> tuple[list[Path], int]:
-    """Return the reviews in a folder, and how many other entries there are."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [(Path(entry), entry.is_file()) for entry in entries]
-    except FileNotFoundError:
-        found = []
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    files = [path for path, plain in found if plain and path.suffix.lower() == ".txt" and not is_clutter(path.name)]
-    if not files:
+def _review_files(folder: Path, skipped: list[str], others: list[str]) -> list[Path]:
+    """Return the reviews in a folder; add what an operating system left to `skipped`, anything else to `others`."""
+    names = names_in(folder, skipped) if kind(folder) else []
+    reviews = [name for name in names if name.lower().endswith(".txt") and kind(folder / name) == "file"]
+    if not reviews:
         raise DataError(f"{folder}: no .txt reviews; unpack the whole of aclImdb_v1.tar.gz again")
-    return sorted(files), len(found) - len(files)
+    others += set(names) - set(reviews)
+    return [folder / name for name in reviews]
 
 
 def _review_texts(files: list[tuple[Path, int]]) -> Iterator[Document]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,17 @@ def test_a_mark_and_line_ends_are_no_part_of_a_class_name(agnews: Path) -> None:
     assert load("agnews", agnews).classes == ["a", "b", "c", "d"]
 
 
+def test_each_file_may_lie_in_a_folder_of_its_name(agnews: Path) -> None:
+    plain = load("agnews", agnews)
+    for name in ("train.csv", "test.csv"):
+        file = agnews / "ag_news_csv" / name
+        content = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        (file / name).write_bytes(content)
+    assert torch.equal(load("agnews", agnews).train.inputs[0], plain.train.inputs[0])
+
+
 def test_one_file_of_two_is_not_mixed_with_a_download(agnews: Path) -> None:
     (agnews / "ag_news_csv" / "test.csv").unlink()
     with pytest.raises(DataError, match=r"test\.csv: not found"):
@@ -155,3 +168,27 @@ def test_documents_are_cut_and_joined_from_title_and_text(agnews: Path) -> None:
     assert decode(load("agnews", agnews), "train", position) == f"title {word} body of {word} , here .".split()
     assert decode(load("agnews", agnews, max_len=3), "train", position) == ["title", word, "body"]
     assert any("100.0 % of the training documents are longer" in n for n in load("agnews", agnews, max_len=3).notes)
+
+
+@pytest.mark.parametrize("name", ["agnews", "dbpedia"])
+def test_the_folder_may_lie_deeper_or_be_the_root_itself(tmp_path: Path, name: str) -> None:
+    folder = "ag_news_csv" if name == "agnews" else "dbpedia_csv"
+    train = "".join(row(1, "a", str(i)) for i in range(5))
+    place = write_csv(tmp_path / folder / folder, train, row(2, "a", "b"))
+    data = load(name, tmp_path)
+    assert len(data.train) == 4
+    assert f"{name}: read from {place}; its usual place is {tmp_path / folder}" in data.notes
+    assert any(f"{name}: read from {place};" in note for note in load(name, place).notes)
+    shutil.rmtree(tmp_path / folder)
+    write_csv(tmp_path / folder, train, row(2, "a", "b"))
+    assert not any("read from" in note for note in load(name, tmp_path).notes)
+
+
+@pytest.mark.parametrize("name", ["ag_news_csv.zip", "ag-news-classification-dataset.zip"])
+@pytest.mark.parametrize("inside", ["ag_news_csv/", ""])
+def test_an_archive_is_unpacked(agnews: Path, name: str, inside: str) -> None:
+    with zipfile.ZipFile(agnews / name, "w") as packed:
+        for file in (agnews / "ag_news_csv").iterdir():
+            packed.write(file, f"{inside}{file.name}")
+    shutil.rmtree(agnews / "ag_news_csv")
+    assert len(load("agnews", agnews).train) == 8
