@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import DataError
+from .folders import unreadable
 from .foreign import HEAD, foreign
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -32,7 +33,7 @@ def read_lines(path: Path) -> Iterator[str]:
                 except UnicodeDecodeError:
                     raise DataError(f"{path} line {number}: not UTF-8; convert the file to UTF-8") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
 
 
 def read_records(path: Path, expected: Callable[[list[str]], bool]) -> Iterator[tuple[int, list[str]]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..storage.folders import unreadable
 from ..storage.foreign import HEAD, foreign
 
 _NUMERIC = b"0123456789+-.eE "
@@ -48,12 +49,14 @@ def dimension(path: Path) -> int:
             line = _stripped(line, number)
             if number == 1 and (header := _header(line)):
                 return header[1]
-            if line.count(b" ") and _is_number(line.rpartition(b" ")[2]):
+            if b"\r" in line:
+                raise DataError(f"{path}: its lines end in carriage returns alone; save it with line feeds")
+            if line.count(b" ") and b"  " not in line and _is_number(line.rpartition(b" ")[2]):
                 counts[line.count(b" ")] += 1
             elif line and not counts:
                 shown = line[:40].decode("utf-8", "replace")
                 raise DataError(
-                    f"{path} line {number}: {shown!r}; expected a word and its numbers, separated by spaces; "
+                    f"{path} line {number}: {shown!r}; expected a word and its numbers, separated by one space each; "
                     "get the file again, or name a text file of word vectors"
                 )
     if not counts:
@@ -114,7 +117,7 @@ def _open(path: Path) -> Iterator[Iterable[bytes]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: cannot be unpacked ({error}); get the file again") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
 
 
 def _stripped(line: bytes, number: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from ..resource import Resource, archive
 from ..storage import search
 from ..storage.folders import kind, names_in
 from .vector_file import dimension
-from .vector_names import EXPECTED, GLOVE, Published, glove_6b, published
+from .vector_names import EXPECTED, GLOVE, glove_6b, published
 
 #: What `python -m data.download glove` fetches.
 RESOURCE = archive(
@@ -39,22 +40,12 @@ def find_file(dim: int, root: Path, model: str = GLOVE) -> Path | None:
     Raises:
         DataError: there is no such file, or it cannot be read, or its vectors are of another dimension.
     """
-    path = None if model == GLOVE else _own_file(model, root)
-    if path is None:
-        wanted = glove_6b(dim) if model == GLOVE else published(model)
-        if wanted is None:
-            raise DataError(
-                f"pretrained_model: no file {json.dumps(model)} in the working directory {Path.cwd()} nor in {root}; "
-                f"expected {EXPECTED}"
-            )
-        if wanted.dim != dim:
-            raise DataError(_mismatch(f"pretrained_model {wanted.name}", wanted.dim, dim))
-        path = _published_file(wanted, root)
-        if path is None and model != GLOVE:
-            raise DataError(
-                f"pretrained_model {wanted.name}: no {wanted.file} in {root}; put it there, or {wanted.archive}, "
-                f"from {wanted.url}{other_files(root)}"
-            )
+    if model == GLOVE:
+        wanted = glove_6b(dim)
+        # There is no GloVe 6B of any other dimension, so no archive holds it.
+        path = _search(wanted.file, wanted.archive if published(wanted.name) else "", root)
+    else:
+        path = _own_file(model, root) or _published_file(model, dim, root)
     if path is not None and (there := dimension(path)) != dim:
         raise DataError(_mismatch(str(path), there, dim))
     return path
@@ -65,7 +56,8 @@ def other_files(root: Path) -> str:
     names = [name for name in names_in(root) if _LIKE_VECTORS.fullmatch(name)] if kind(root) == "folder" else []
     if not names:
         return ""
-    return f". There is {', '.join(names[:4])}: to use it, set pretrained_model to its name and embedding_dim to match"
+    there = ", ".join(names[:4])
+    return f". There is {there}: to use it, set pretrained_model to its name, and embedding_dim to its dimension"
 
 
 def _mismatch(what: str, there: int, dim: int) -> str:
@@ -77,21 +69,46 @@ def _mismatch(what: str, there: int, dim: int) -> str:
 
 def _own_file(model: str, root: Path) -> Path | None:
     for path in (Path(os.path.expanduser(model)), root / model):
-        found = kind(path)
-        if found == "folder":
-            raise DataError(f"pretrained_model: {path} is a folder; name a file of word vectors in it")
-        if found:
+        if kind(path) == "folder":
+            # Windows unpacks x.vec.zip into a folder x.vec.
+            if kind(path / path.name) != "file":
+                raise DataError(f"pretrained_model: {path} is a folder; name a file of word vectors in it")
+            return path / path.name
+        if kind(path) == "file":
             return path
-    return None
+    if published(model) is not None:
+        return None
+    if model == PurePath(model).name and (found := _search(model, f"{model}.zip", root)):
+        return found
+    raise DataError(
+        f"pretrained_model: no file {json.dumps(model)} in the working directory {Path.cwd()} nor in {root}; "
+        f"expected {EXPECTED}"
+    )
 
 
-def _published_file(wanted: Published, root: Path) -> Path | None:
-    """Return the file, unpacked if need be. It may lie beside `root` too: a data set's own folder may be the root."""
-    folders = [root / PurePath(wanted.archive).stem, root / _TORCHTEXTS, Path(_TORCHTEXTS), root.absolute().parent]
-    names = (wanted.file, f"{wanted.file}.gz")
-    stems = dict.fromkeys(re.sub(r"\.(zip|gz|txt|vec)$", "", name) for name in (wanted.archive, wanted.file))
-    packed = Resource(wanted.name, ".", archives=(*stems, wanted.file))
+def _published_file(model: str, dim: int, root: Path) -> Path | None:
+    if (wanted := published(model)) is None:
+        return None
+    if wanted.dim != dim:
+        raise DataError(_mismatch(f"pretrained_model {wanted.name}", wanted.dim, dim))
+    if path := _search(wanted.file, wanted.archive, root):
+        return path
+    raise DataError(
+        f"pretrained_model {wanted.name}: no {wanted.file} in {root}; put it there, or {wanted.archive}, "
+        f"from {wanted.url}{other_files(root)}"
+    )
+
+
+def _search(file: str, archive: str, root: Path) -> Path | None:
+    """Return the file, unpacked from an archive like `archive` if need be, where users leave such files.
+
+    It may lie beside `root` too: a data set's own folder may be the root.
+    """
+    folders = [root / PurePath(archive or file).stem, root / _TORCHTEXTS, Path(_TORCHTEXTS), root.absolute().parent]
+    names = (file, f"{file}.gz")
     path = search.find_file(root, names, folders)
-    if path is None and unpack_provided(packed, root, [wanted.file]):
-        path = search.find_file(root, names, folders)
+    if path is None and archive:
+        packed = Resource(file, ".", archives=(PurePath(archive).stem, file, PurePath(file).stem))
+        if unpack_provided(packed, root, [glob.escape(file)]):
+            path = search.find_file(root, names, folders)
     return path

@@ -87,25 +87,44 @@ def test_a_path_is_taken_from_the_working_directory_then_from_the_root(
         find_file(4, root, "~/my/mine.vec")
 
 
-@pytest.mark.parametrize("archive", ["glove.6B.zip", "glove.6B.5d.zip", "glove.6B.5d.txt.zip", "GLOVE.6b.ZIP"])
+@pytest.mark.parametrize("archive", ["glove.6B.zip", "glove.6B.50d.zip", "glove.6B.50d.txt.zip", "GLOVE.6b.ZIP"])
 @pytest.mark.parametrize("inside", ["", "glove.6B/"])
 def test_an_archive_in_the_root_is_unpacked(tmp_path: Path, archive: str, inside: str) -> None:
     with zipfile.ZipFile(tmp_path / archive, "w") as packed:
-        packed.writestr(f"{inside}glove.6B.5d.txt", lines(5))
-    vectors, notes = load_vectors(WORDS, 5, root=tmp_path, seed=0)
-    assert torch.equal(vectors[3], torch.arange(5, dtype=torch.float32))
-    assert "glove.6B.5d.txt" in notes[0]
+        packed.writestr(f"{inside}glove.6B.50d.txt", lines(50))
+    vectors, notes = load_vectors(WORDS, 50, root=tmp_path, seed=0)
+    assert torch.equal(vectors[3], torch.arange(50, dtype=torch.float32))
+    assert "glove.6B.50d.txt" in notes[0]
     assert (tmp_path / archive).is_file()
 
 
 def test_an_archive_without_the_file_or_of_an_error_text_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "glove.6B.zip", "w") as packed:
         packed.writestr("glove.6B.50d.txt", lines(50))
-    with pytest.raises(DataError, match=r"glove\.6B\.zip: does not hold glove\.6B\.5d\.txt"):
-        find_file(5, tmp_path)
+    with pytest.raises(DataError, match=r"glove\.6B\.zip: does not hold glove\.6B\.100d\.txt"):
+        find_file(100, tmp_path)
     (tmp_path / "glove.6B.zip").write_text("404: Not Found")
     with pytest.raises(DataError, match=r"glove\.6B\.zip: "):
-        find_file(5, tmp_path)
+        find_file(100, tmp_path)
+
+
+def test_no_archive_is_unpacked_for_a_dimension_that_glove_6b_has_not(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "glove.6B.zip", "w") as packed:
+        packed.writestr("glove.6B.50d.txt", lines(50))
+    assert find_file(128, tmp_path) is None
+    assert not (tmp_path / "glove.6B.50d.txt").exists()
+
+
+def test_a_file_by_its_name_may_be_packed_or_lie_in_a_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "crawl-3d.vec.zip", "w") as packed:
+        packed.writestr("crawl-3d.vec", lines(3))
+    assert find_file(3, tmp_path, "crawl-3d.vec") == tmp_path / "crawl-3d.vec"
+    with pytest.raises(DataError, match=r"crawl-3d\.vec\.zip: is a zip archive, not text; unpack it"):
+        find_file(3, tmp_path, "crawl-3d.vec.zip")
+    path = write(tmp_path / "fasttext" / "mine.vec", 3)
+    assert find_file(3, tmp_path, "mine.vec") == path
+    (tmp_path / "cc.vec.gz").write_bytes(gzip.compress(lines(3).encode()))
+    assert find_file(3, tmp_path, "cc.vec") == tmp_path / "cc.vec.gz"
 
 
 def test_a_gzipped_file_is_found(tmp_path: Path) -> None:
