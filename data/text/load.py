@@ -60,6 +60,8 @@ def load_text(
     tools = resolve_backend(backend)
     source = _source(key, found.load, root)
     corpus = _tokenized(key, source, root, tools)
+    if len(corpus.classes) < 2:
+        raise DataError(f"{key}: has one class only ({', '.join(corpus.classes)}); give it at least 2")
     long_enough = corpus.train.counts >= min_len
     train = corpus.train.select(long_enough)
     if not len(train.labels):

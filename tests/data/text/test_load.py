@@ -84,6 +84,12 @@ def test_a_wrong_name_lists_the_right_ones(tmp_path: Path) -> None:
         load("agnewz", tmp_path)
 
 
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path / "ag_news_csv", "".join(row(1, "a", str(i)) for i in range(9)), row(1, "a", "b"), "World\n")
+    with pytest.raises(DataError, match=r"agnews: has one class only \(World\); give it at least 2"):
+        load("agnews", tmp_path)
+
+
 def test_a_length_of_zero_is_refused(agnews: Path) -> None:
     with pytest.raises(DataError, match="max_len: got 0"):
         load("agnews", agnews, max_len=0)
