@@ -22,27 +22,29 @@ def as_images(array: object, what: str, expected: str) -> Tensor:
 
     `what` names the file and `expected` says what it should hold, for the message of the DataError.
     """
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{what} is a {type(array).__name__}; expected {expected}; fetch it again")
-    refused = DataError(
-        f"{what} is {array.dtype} {array.shape}; expected {expected}; fetch it again, or save it in one of these forms"
-    )
-    array = array[:, None] if array.ndim == 3 else array
-    first, last = (array.ndim == 4 and array.shape[axis] in CHANNELS for axis in (1, 3))
-    if first == last:
-        raise refused
     pixels = as_bytes(array)
     if pixels is None:
-        raise refused
+        raise refused(array, what, expected)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels
+    first, last = (pixels.ndim == 4 and pixels.shape[axis] in CHANNELS for axis in (1, 3))
+    if first == last:
+        raise refused(array, what, expected)
     return torch.tensor(np.ascontiguousarray(pixels if first else pixels.transpose(0, 3, 1, 2)))
 
 
-def as_bytes(array: np.ndarray) -> np.ndarray | None:
-    """Return an array of whole numbers in 0..255 as uint8; None for any other: its scale is not known."""
-    if array.dtype == np.uint8:
-        return array
-    whole = np.issubdtype(array.dtype, np.integer) and (array.size == 0 or (array.min() >= 0 and array.max() <= 255))
-    return array.astype(np.uint8) if whole else None
+def refused(array: object, what: str, expected: str) -> DataError:
+    """Return the error that says what something is instead of what was expected."""
+    shown = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+    return DataError(f"{what} is {shown}; expected {expected}; fetch it again, or save it in such a form")
+
+
+def as_bytes(array: object) -> np.ndarray | None:
+    """Return an array of whole numbers in 0..255 as uint8; None for anything else: its scale is not known."""
+    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.integer):
+        return None
+    if array.dtype != np.uint8 and array.size and not 0 <= array.min() <= array.max() <= 255:
+        return None
+    return array.astype(np.uint8, copy=False)
 
 
 def as_labels(values: object, rows: int, what: str) -> Tensor:

@@ -14,7 +14,7 @@ from ..resource import Resource, archive
 from ..storage.folders import find_folder, kind, names_in, skipped_notes, unreadable
 from ..storage.pickles import load_restricted
 from ..storage.records import read_lines
-from .arrays import as_images, as_labels, looks_channels_last
+from .arrays import as_bytes, as_images, as_labels, looks_channels_last, refused
 from .images import Images, Labeled
 
 _ADDRESS = "https://www.cs.toronto.edu/~kriz"
@@ -129,7 +129,7 @@ def _read(name: str, folder: Path, notes: list[str], *, binary: bool) -> Images:
         highest = max((int(labels.max()) for _, labels in (*parts, test) if len(labels)), default=0)
         if highest >= len(classes):
             raise DataError(
-                f"{present[meta]}: names {len(classes)} classes, but there are images of class {highest}; "
+                f"{present[meta]}: the number of class names is {len(classes)}, but there is a class {highest}; "
                 "fetch it again, or remove it: the classes then have numbers for names"
             )
     images, labels = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -148,17 +148,17 @@ def _class_names(path: Path, layout: _Layout, *, binary: bool) -> list[str]:
 def _read_pickle(path: Path, layout: _Layout) -> Labeled:
     content = load_restricted(path)
     data, what = content.get("data"), f"{path}: 'data'"
-    if isinstance(data, np.ndarray) and data.ndim == 2 and data.shape[1] == PIXELS:
-        if data.dtype == np.uint8 and looks_channels_last(data, SIDE):
+    pixels = as_bytes(data)
+    if pixels is not None and pixels.ndim == 2 and pixels.shape[1] == PIXELS:
+        if looks_channels_last(pixels, SIDE):
             raise DataError(
-                f"{what} is uint8 {data.shape} with the colors of each pixel side by side, but the official order is "
+                f"{what} is uint8 {pixels.shape} with the colors of each pixel side by side, but the official order is "
                 f"three planes; save it in the shape (n, {SIDE}, {SIDE}, 3), or fetch it again"
             )
-        data = data.reshape(-1, 3, SIDE, SIDE)
-    images = as_images(data, what, FORMS)
+        pixels = pixels.reshape(-1, 3, SIDE, SIDE)
+    images = as_images(data if pixels is None else pixels, what, FORMS)
     if images.shape[1:] != (3, SIDE, SIDE):
-        shown = f"uint8 {(len(images), *images.shape[1:])}"
-        raise DataError(f"{what} is {shown} with the channels first; expected {FORMS}; fetch it again")
+        raise refused(data, what, FORMS)
     return images, as_labels(content.get(layout.labels), len(images), f"{path}: {layout.labels!r}")
 
 

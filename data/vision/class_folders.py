@@ -26,6 +26,8 @@ class LeftOut:
 
     clutter: list[str] = field(default_factory=list)
     others: Counter[tuple[str, str]] = field(default_factory=Counter)
+    beside: Counter[str] = field(default_factory=Counter)
+    """Pictures of each set that lie beside `images/` instead of in it: these are read."""
 
     def notes(self, title: str) -> list[str]:
         """Return a line for each set of the data set, and one for all clutter."""
@@ -33,7 +35,12 @@ class LeftOut:
         for (part, ending), number in sorted(self.others.items()):
             parts.setdefault(part, []).append(f"{number} {ending}")
         left = [f"{title}: left out of {part}, because not pictures: {', '.join(each)}" for part, each in parts.items()]
-        return left + skipped_notes(title, self.clutter)
+        beside = [
+            f"{title}: {counted(number, f'{part} picture')} read from beside the folder images/ of a class"
+            for part, number in self.beside.items()
+            if number
+        ]
+        return left + beside + skipped_notes(title, self.clutter)
 
 
 def pictures_in(folder: Path, part: str, left: LeftOut, *, expected: str = "") -> tuple[list[str], list[str]]:
@@ -49,7 +56,7 @@ def pictures_in(folder: Path, part: str, left: LeftOut, *, expected: str = "") -
         elif os.path.isdir(folder / name):
             folders.append(name)
         elif name != expected:
-            left.others[part, Path(name).suffix.lower() or "files without an ending"] += 1
+            left.others[part, Path(name).suffix.lower() or "without an ending"] += 1
     return pictures, folders
 
 
@@ -63,6 +70,7 @@ def list_class(folder: Path, part: str, left: LeftOut) -> list[Path]:
         folders.remove("images")
         inner, deeper = pictures_in(folder / "images", part, left)
         folders += deeper
+        left.beside[part] += len(set(direct) - set(inner))
     if folders:
         left.others[part, "folders inside a class"] += len(folders)
     twice = set(inner)

@@ -85,8 +85,8 @@ def _wnids(folder: Path, folders: list[str]) -> tuple[dict[str, int], list[str]]
         if not folders:
             raise DataError(f"{folder / 'train'}: holds no folder of a class; {AGAIN}")
         note = (
-            f"{TITLE}: there is no {path}, so the classes are the {len(folders)} folders of train, numbered by name: "
-            "the official order is another, so results differ by chance from those with it"
+            f"{TITLE}: there is no {path}, so the classes are the {len(folders)} folders of train, numbered by name; "
+            "that is not the official order, and results are not bit for bit those with it"
         )
         return {wnid: number for number, wnid in enumerate(folders)}, [note]
     wnids: dict[str, int] = {}
@@ -137,6 +137,8 @@ def _test(folder: Path, wnids: dict[str, int], left: LeftOut, notes: list[str]) 
     lines = list(_lines(annotations)) if kind(annotations) is not None else []
     if flat and lines:
         return _official(annotations, lines, flat, found, wnids, notes)
+    if not found and flat and kind(annotations) is not None:
+        raise DataError(f"{annotations}: is empty; {AGAIN}")
     if not found:
         raise DataError(f"{folder}: has neither {ANNOTATIONS} with images/ nor a folder per class; {AGAIN}")
     if flat:
@@ -145,6 +147,7 @@ def _test(folder: Path, wnids: dict[str, int], left: LeftOut, notes: list[str]) 
             "classes are not known"
         )
     _compare(annotations, lines, found, notes)
+    notes.append(f"{TITLE}: the val set is read from class folders in {place}, not from images/ and {ANNOTATIONS}")
     return in_order({wnid: found.get(wnid, []) for wnid in wnids}, place, NO_IMAGES)
 
 
@@ -180,6 +183,11 @@ def _official(
         listing.labels.append(wnids[wnid])
     for name in sorted(present.keys() - labels.keys()):
         raise DataError(f"{present[name]}: {ANNOTATIONS} has no line for it; add one, or remove the image")
+    in_folders = sum(path.name not in present for path in listing.files)
+    if in_folders:
+        notes.append(
+            f"{TITLE}: {counted(in_folders, 'picture')} of val read from class folders, the others from images/"
+        )
     if moved:
         first = next(iter(moved.values()))
         notes.append(

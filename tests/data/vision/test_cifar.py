@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,11 +127,128 @@ def test_a_pickle_that_does_not_hold_images_is_named(tmp_path: Path, content: by
         load("cifar10", tmp_path)
 
 
+def rows_of(root: Path, data: object, labels: object) -> Dataset:
+    """Write `data` as the first training file of CIFAR-10, and load it."""
+    content = {"data": data, "labels": labels}
+    (root / "cifar-10-batches-py/data_batch_1").write_bytes(pickle.dumps(content))
+    return load("cifar10", root)
+
+
+def smooth(rows: int = 6) -> np.ndarray:
+    """Images (rows, 32, 32, 3) that are smooth, as photographs are, each of other colors."""
+    across = np.linspace(0, 1, 32)
+    waves = [np.sin(3 * across[:, None] + c + 2 * across[None]) for c in range(3)]
+    tint = rng().uniform(20, 100, (rows, 1, 1, 3))
+    return (128 + tint * np.stack(waves, -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(lambda images: images, id="n 32 32 3"),
+        pytest.param(lambda images: images.transpose(0, 3, 1, 2), id="n 3 32 32"),
+        pytest.param(lambda images: images.transpose(0, 3, 1, 2).reshape(-1, 3072), id="n 3072"),
+        pytest.param(lambda images: images.transpose(0, 3, 1, 2).reshape(-1, 3072).astype(np.int64), id="int64"),
+        pytest.param(np.asfortranarray, id="columns first"),
+    ],
+)
+@pytest.mark.parametrize("tall", [False, True])
+def test_images_of_a_certain_form_are_recognized(
+    tmp_path: Path, form: Callable[[np.ndarray], np.ndarray], tall: bool
+) -> None:
+    cifar10(tmp_path)
+    images, labels = smooth(), np.arange(6)
+    loaded = rows_of(tmp_path, form(images), labels[:, None] if tall else labels)
+    assert torch.equal(loaded.train.inputs[:6], torch.from_numpy(images).permute(0, 3, 1, 2))  # type: ignore[index]
+    assert loaded.train.labels[:6].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (smooth().reshape(-1, 3072), r"uint8 \(6, 3072\) with the colors of each pixel side by side"),
+        (smooth().reshape(-1, 3072).astype(np.int32), r"uint8 \(6, 3072\) with the colors of each pixel side by side"),
+        (np.zeros((6, 3072), np.float32), r"float32 \(6, 3072\); expected uint8 \(n, 3072\), "),
+        (np.zeros((6, 32, 32, 3)), r"float64 \(6, 32, 32, 3\)"),
+        (np.full((6, 3072), 256, np.uint16), r"uint16 \(6, 3072\)"),
+        (np.full((6, 3072), -1, np.int8), r"int8 \(6, 3072\)"),
+        (np.zeros((3072, 6), np.uint8), r"uint8 \(3072, 6\)"),
+        (np.zeros(6 * 3072, np.uint8), r"uint8 \(18432,\)"),
+        (np.zeros((32, 32, 3, 6), np.uint8), r"uint8 \(32, 32, 3, 6\)"),
+        (np.zeros((6, 32, 32), np.uint8), r"uint8 \(6, 32, 32\)"),
+        (np.zeros((6, 64, 64, 3), np.uint8), r"uint8 \(6, 64, 64, 3\)"),
+        ([[0] * 3072] * 6, "a list"),
+    ],
+)
+def test_images_of_any_other_form_are_refused_with_their_shape(tmp_path: Path, data: object, shown: str) -> None:
+    cifar10(tmp_path)
+    with pytest.raises(DataError, match=rf"data_batch_1: 'data' is {shown}") as caught:
+        rows_of(tmp_path, data, [0] * 6)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_must_be_one_whole_number_per_image(tmp_path: Path) -> None:
+    cifar10(tmp_path)
+    with pytest.raises(DataError, match=r"'labels' has the shape \(6, 10\); expected one number per image"):
+        rows_of(tmp_path, smooth(), np.eye(6, 10, dtype=int))
+
+
+@pytest.mark.parametrize("name", ["data_batch_4", "batches.meta", "test_batch"])
+@pytest.mark.parametrize("text", ["", "404: Not Found", "<!DOCTYPE html>\n<html>quota\nexceeded</html>\n"])
+def test_the_text_of_a_server_is_no_data(tmp_path: Path, name: str, text: str) -> None:
+    cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name}: is not a pickle of plain data \(.*\); fetch it again") as caught:
+        load("cifar10", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_opened_is_not_called_a_bad_pickle(tmp_path: Path) -> None:
+    cifar10(tmp_path)
+    batch = tmp_path / "cifar-10-batches-py/data_batch_4"
+    batch.unlink()
+    batch.mkdir()
+    with pytest.raises(DataError, match=r"data_batch_4: cannot be read \(Is a directory\)"):
+        load("cifar10", tmp_path)
+
+
+def test_missing_training_files_and_clutter_are_noted(tmp_path: Path) -> None:
+    cifar10(tmp_path)
+    for name in (".DS_Store", "._data_batch_1"):
+        (tmp_path / "cifar-10-batches-py" / name).write_text("x")
+    notes = load("cifar10", tmp_path).notes
+    assert notes[0].startswith("cifar10: trained without data_batch_2, data_batch_3, data_batch_5: not in ")
+    assert notes[1] == ("cifar10: 2 files that an operating system or editor left (.DS_Store, ._data_batch_1) not read")
+
+
+@pytest.mark.parametrize("name", ["cifar-10-python.zip", "cifar-10-python.tgz", "cifar-10-batches-py.tar"])
+def test_an_archive_in_the_root_is_unpacked(tmp_path: Path, name: str) -> None:
+    cifar10(tmp_path)
+    form = {"zip": "zip", "tgz": "gztar", "tar": "tar"}[name.rpartition(".")[2]]
+    shutil.move(shutil.make_archive(str(tmp_path / "any"), form, tmp_path, "cifar-10-batches-py"), tmp_path / name)
+    shutil.rmtree(tmp_path / "cifar-10-batches-py")
+    assert len(load("cifar10", tmp_path).test) == 6
+    assert (tmp_path / name).is_file()
+
+
+def test_the_root_may_be_the_folder_itself_but_not_that_of_the_other_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar10(tmp_path)
+    folder = (tmp_path / "cifar-10-batches-py").rename(tmp_path / "my cifar")
+    assert "read from" in load("cifar10", folder).notes[0]
+    monkeypatch.setattr("data.vision.cifar.locate", lambda *_: pytest.fail("looks for it elsewhere"))
+    with pytest.raises(pytest.fail.Exception, match="elsewhere"):
+        load("cifar100", folder)
+
+
 def test_a_missing_cifar_file_and_a_label_out_of_range_are_named(tmp_path: Path) -> None:
     cifar10(tmp_path)
     folder = tmp_path / "cifar-10-batches-py"
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
-    with pytest.raises(DataError, match=r"batches\.meta: names 2 classes, but there are images of class 5"):
+    with pytest.raises(
+        DataError, match=r"batches\.meta: the number of class names is 2, but there is a class 5"
+    ):
         load("cifar10", tmp_path)
     (folder / "test_batch").unlink()
     with pytest.raises(DataError, match="test_batch: is missing"):
