@@ -10,7 +10,7 @@ from pathlib import Path
 from ..download import locate
 from ..errors import DataError
 from ..resource import Resource
-from ..storage.folders import kind
+from ..storage.folders import kind, names_in, skipped_notes
 from ..storage.records import read_lines, read_records
 from .source import Corpus, Document, Source
 
@@ -56,7 +56,9 @@ def load_class_csv(root: Path, resource: Resource, classes: list[str]) -> Source
         train, test = (_documents(resource.name, file, len(classes), named_by, notes) for file in files[:2])
         return Corpus(list(classes), train, test, notes)
 
-    return Source([resource.name, *files], read, found_notes)
+    skipped: list[str] = []
+    names_in(folder, skipped)
+    return Source([resource.name, *files], read, [*found_notes, *skipped_notes(resource.name, skipped)])
 
 
 def clean(text: str) -> str:

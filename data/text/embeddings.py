@@ -48,8 +48,9 @@ def load_vectors(
     key = content_key([_FORMAT, tools.name, path, dim, "\n".join(vocabulary)])
     stored = cached(root, "vectors", key, lambda: _stored(vocabulary, path, dim, tools.name))
     found = torch.from_numpy(stored["found"])
-    std = float(torch.from_numpy(stored["vectors"]).std(correction=0)) if len(found) else _DEFAULT_STD
-    rows = random_vectors(vocabulary, dim, seed=seed, std=std or _DEFAULT_STD)
+    std = float(torch.from_numpy(stored["vectors"]).std(correction=0)) if len(found) else 0.0
+    std = std or _DEFAULT_STD  # vectors that are all alike have none either
+    rows = random_vectors(vocabulary, dim, seed=seed, std=std)
     rows[found] = torch.from_numpy(stored["vectors"])
     words = len(set(vocabulary) - set(SPECIALS))
     hits = len({vocabulary[i] for i in found.tolist()} - set(SPECIALS))

@@ -58,8 +58,11 @@ def load_text(
     if max_len < 1:
         raise DataError(f"max_len: got {max_len}; expected at least 1 token")
     tools = resolve_backend(backend)
-    source = _source(key, found.load, root)
-    corpus = _tokenized(key, source, root, tools)
+    try:
+        source = _source(key, found.load, root)
+        corpus = _tokenized(key, source, root, tools)
+    except (OSError, UnicodeError) as error:  # of a plug-in's loader: those of this package raise DataError
+        raise DataError(f"{key}: its data cannot be read ({error}); restore the file, or get it again") from error
     if len(corpus.classes) < 2:
         raise DataError(f"{key}: has one class only ({', '.join(corpus.classes)}); give it at least 2")
     long_enough = corpus.train.counts >= min_len

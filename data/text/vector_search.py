@@ -75,6 +75,8 @@ def _own_file(model: str, root: Path) -> Path | None:
                 raise DataError(f"pretrained_model: {path} is a folder; name a file of word vectors in it")
             return path / path.name
         if kind(path) == "file":
+            if not path.is_file():  # it can be read only once, and is needed twice
+                raise DataError(f"pretrained_model: {path} is a pipe or a device; write its content to a file")
             return path
     if published(model) is not None:
         return None

@@ -135,6 +135,13 @@ def test_a_mark_and_line_ends_are_no_part_of_a_class_name(agnews: Path) -> None:
     assert load("agnews", agnews).classes == ["a", "b", "c", "d"]
 
 
+def test_what_an_operating_system_left_is_counted(agnews: Path) -> None:
+    for name in ("._train.csv", ".DS_Store"):
+        (agnews / "ag_news_csv" / name).write_bytes(b"\0")
+    notes = load("agnews", agnews).notes
+    assert any("agnews: 2 files that an operating system or editor left (" in note for note in notes)
+
+
 def test_each_file_may_lie_in_a_folder_of_its_name(agnews: Path) -> None:
     plain = load("agnews", agnews)
     for name in ("train.csv", "test.csv"):

@@ -158,6 +158,14 @@ def test_another_file_gives_other_vectors(tmp_path: Path) -> None:
     assert second[2].tolist() == [2, 3, 4]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """As the shell's `<(zcat vectors.gz)`: the second reading would find no word, and all would start at random."""
+    os.mkfifo(tmp_path / "pipe.vec")
+    with pytest.raises(DataError, match=r"pipe\.vec is a pipe or a device; write its content to a file"):
+        find_file(3, tmp_path, "pipe.vec")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_rights_is_named(tmp_path: Path) -> None:
     write(tmp_path / "glove.6B" / "glove.6B.5d.txt", 5)

@@ -246,9 +246,7 @@ def test_a_missing_cifar_file_and_a_label_out_of_range_are_named(tmp_path: Path)
     cifar10(tmp_path)
     folder = tmp_path / "cifar-10-batches-py"
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
-    with pytest.raises(
-        DataError, match=r"batches\.meta: the number of class names is 2, but there is a class 5"
-    ):
+    with pytest.raises(DataError, match=r"batches\.meta: the number of class names is 2, but there is a class 5"):
         load("cifar10", tmp_path)
     (folder / "test_batch").unlink()
     with pytest.raises(DataError, match="test_batch: is missing"):
