@@ -129,7 +129,7 @@ def _locked(name: str, root: Path) -> Iterator[None]:
         with exclusive_lock(root / ".lock"):
             yield
     except OSError as error:
-        where = error.filename if error.filename else root
+        where = error.filename if error.filename and os.path.lexists(error.filename) else root  # one of another user
         raise DataError(f"{name}: cannot write to {where} ({_reason(error)}); set another --data-root") from error
 
 
@@ -203,6 +203,8 @@ class _ResumingDownloader:
                     if final or not self.answered or attempt == ATTEMPTS - 1:
                         raise
                     time.sleep(PAUSE * 2**attempt)
+                except ValueError as error:  # from below requests: the address that it was sent on to, or of the proxy
+                    raise requests.exceptions.InvalidURL(error) from error
         os.replace(self.part, output_file)
 
     def _request_rest(self, url: str, bar: tqdm[NoReturn]) -> None:
@@ -255,6 +257,8 @@ def _reason(error: BaseException) -> str:
     response = getattr(error, "response", None)
     if isinstance(error, requests.HTTPError) and response is not None:
         return f"the server answered {response.status_code} {response.reason}".strip()
+    if isinstance(error, requests.exceptions.ProxyError) and error.args and isinstance(error.args[0], BaseException):
+        return f"no connection through the proxy: {_reason(error.args[0])}"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {TIMEOUTS[0]:g} s"
     if isinstance(error, requests.Timeout):

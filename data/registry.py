@@ -44,8 +44,8 @@ class DatasetEntry:
     - text: `load(root: Path) -> data.text.source.Source`
 
     `root` is the data root, which need not exist yet. A loader reports missing or unusable files as `DataError`, and
-    may call `data.download.fetch(resource, root)` to download them. Resizing, tokenizing, the vocabulary, the split
-    into train and validation, and batches are the library's business.
+    may call `data.download.locate(resource, root)` to find, unpack or download them. Resizing, tokenizing, the
+    vocabulary, the split into train and validation, and batches are the library's business.
     """
 
     name: str

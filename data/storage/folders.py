@@ -36,7 +36,11 @@ def kind(path: Path) -> Literal["file", "folder"] | None:
         if path.is_symlink():
             raise DataError(f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link") from error
         return None
-    return "folder" if stat.S_ISDIR(mode) else "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is a pipe or device, not a file; remove it")  # reading it might never end
+    return "file"
 
 
 def names_in(folder: Path, skipped: list[str] | None = None) -> list[str]:
@@ -68,7 +72,9 @@ def counted(number: int, what: str) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """Return the error for a file or folder that the system does not hand out."""
+    """Return the error for a file or folder that the system does not hand out; it names the folder that is closed."""
+    if isinstance(error, PermissionError):
+        path = next((above for above in reversed(path.parents) if not os.access(above, os.X_OK)), path)
     hint = "check its permissions" if isinstance(error, PermissionError) else "restore it, or get it again"
     return DataError(f"{path}: cannot be read ({error.strerror or error}); {hint}")
 
@@ -136,9 +142,10 @@ def _groups(place: Path, root: Path, name: str, *, root_too: bool) -> Iterator[l
         inside, again = _subfolders(place), place / Path(name).name
         yield [folder for folder in inside if folder == again]
         yield [folder for folder in inside if folder != again]
-    if root_too:
+    if root_too and os.access(root, os.R_OK):
         yield [root]
-    yield [other / name for other in _subfolders(root) if other != place and _is_open(other / name)]
+    if os.access(root, os.R_OK):  # one that cannot be listed may still have the data set in its place
+        yield [other / name for other in _subfolders(root) if other != place and _is_open(other / name)]
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .folders import unreadable
+from .folders import kind, unreadable
 
 ALLOWED_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")
 
 
 def load_restricted(path: Path) -> dict[str, Any]:
     """Return the pickled dict at `path` with str keys; `DataError` if it holds anything but plain data."""
+    kind(path)  # refuses a pipe, from which reading might never end
     try:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="bytes").load()

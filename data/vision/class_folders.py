@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +52,7 @@ def pictures_in(folder: Path, part: str, left: LeftOut, *, expected: str = "") -
     for name in names_in(folder, left.clutter):
         if is_picture(name):
             pictures.append(name)
-        elif os.path.isdir(folder / name):
+        elif kind(folder / name) == "folder":
             folders.append(name)
         elif name != expected:
             left.others[part, Path(name).suffix.lower() or "without an ending"] += 1

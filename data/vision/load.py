@@ -6,6 +6,7 @@ missing files are downloaded.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torchvision.transforms.v2 import functional as tvf
 from ..dataset import Dataset, make_dataset
 from ..errors import DataError
 from ..registry import entry, resolve
+from ..storage.folders import unreadable
 from .images import Images, Labeled
 
 
@@ -42,15 +44,22 @@ def load_vision(
     size = found.image_size if image_size is None else image_size
     if size < 1:
         raise DataError(f"image_size: got {size}; expected a number of pixels, 1 or more")
-    images = resolve(found.load, name)(root, size)
+    try:
+        images = resolve(found.load, name)(root, size)
+    except OSError as error:
+        if not error.filename:  # not about a file, such as a terminal that is gone
+            raise
+        raise unreadable(Path(os.fsdecode(error.filename)), error) from error
     if not isinstance(images, Images):
         raise DataError(f"{name}: its load function returned {type(images).__name__}; expected data.Images")
+    if len(images.classes) < 2:
+        raise DataError(f"{name}: has one class only ({', '.join(images.classes)}); give it at least 2")
     for part, labeled in (("train", images.train), ("test", images.test)):
         _check(f"{name} {part} set in {root}", labeled, len(images.classes))
     channels = [labeled[0].shape[1] for labeled in (images.train, images.test)]
     if channels[0] != channels[1]:
         raise DataError(f"{name}: train images have {channels[0]} channels and test images {channels[1]}")
-    return make_dataset(
+    dataset = make_dataset(
         name,
         images.classes,
         (_resize(images.train[0], size), images.train[1]),
@@ -60,6 +69,12 @@ def load_vision(
         limit_train=limit_train,
         notes=images.notes,
     )
+    if len(dataset.train) < 2:
+        raise DataError(
+            f"{name}: 1 of {len(images.train[1])} training images is left to train on, but batch normalization "
+            "needs 2; add images, or lower val_fraction"
+        )
+    return dataset
 
 
 def _check(what: str, labeled: Labeled, classes: int) -> None:

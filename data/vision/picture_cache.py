@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..errors import DataError
 from ..storage.files import atomic_write, atomic_write_text, exclusive_lock, remove_stale
 from ..storage.folders import counted, unreadable
 from .pictures import read_picture
@@ -69,6 +71,8 @@ def _key(files: list[Path], size: int, folder: Path) -> str:
             facts = file.stat()
         except OSError as error:
             raise unreadable(file, error) from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError(f"{file}: has the name of a picture, but is no file; remove or rename it")
         digest.update(b"\n" + os.fsencode(file.relative_to(folder).as_posix()))
         digest.update(f"\t{facts.st_size}\t{facts.st_mtime_ns}".encode())
     return digest.hexdigest()

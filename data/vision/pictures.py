@@ -6,6 +6,7 @@ it is shown, is returned as facts, which end in notes.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def suffixes() -> frozenset[str]:
 
 def is_picture(name: str) -> bool:
     """Tell by its ending whether a file is read as a picture."""
-    return Path(name).suffix.lower() in suffixes()
+    return os.path.splitext(name)[1].lower() in suffixes()
 
 
 def read_picture(path: Path, size: int) -> tuple[np.ndarray, list[str]]:
@@ -105,7 +106,8 @@ def _to_bytes(image: Image.Image, path: Path, kind: str | None, facts: list[str]
         rounded: np.ndarray = (values.astype(np.uint32) + 128) // 257  # 65535 / 255 = 257
         return rounded.astype(np.uint8)
     if image.mode == "F" and low >= 0 and high <= 255:  # false for NaN
-        return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
+        scaled: np.ndarray = np.rint(values * (255 if high <= 1 else 1))
+        return scaled.astype(np.uint8)
     raise DataError(
         f"{path}: a picture of mode {image.mode} with values from {low:g} to {high:g}, whose black and white are not "
         "known; save it with 8 or 16 bits"

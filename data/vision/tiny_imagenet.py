@@ -70,7 +70,7 @@ def read_tiny_imagenet(folder: Path, size: int, *, cache: Path) -> Images:
         images, told = decoded(files, size, folder=folder, cache=cache, title=TITLE, part=part)
         sets.append((images, torch.tensor(labels)))
         notes += told
-    return Images(words, sets[0], sets[1], notes)
+    return Images(words, sets[0], sets[1], list(dict.fromkeys(notes)))  # both sets may lack the cache
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from data import DataError, download
-from data.download import fetch, find_resource, resource_names
+from data.download import fetch, find_resource, locate, resource_names, unpack_provided
 from data.resource import RemoteFile, Resource
 
 CONTENT = bytes((i * i + i // 7) % 251 for i in range(300_000))
@@ -37,6 +37,7 @@ class Host(ThreadingHTTPServer):
         self.knows_ranges = True
         self.cuts = 0  # how many answers are cut after half of what they promised
         self.status = 0  # when set, the only answer there is
+        self.redirect = ""  # when set, where every request is sent on to
         self.ranges: list[str | None] = []
 
     @property
@@ -50,6 +51,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host, asked = self.server, self.headers.get("Range")
         host.ranges.append(asked)
+        if host.redirect:
+            self.send_response(302)
+            self.send_header("Location", host.redirect)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if host.status:
             self.send_error(host.status)
             return
@@ -244,6 +251,82 @@ def test_an_archive_without_the_data_is_an_error(host: Host, tmp_path: Path) -> 
     with pytest.raises(DataError, match="does not hold set"):
         fetch(archive_resource(host), tmp_path)
     assert not (tmp_path / "set.zip").exists()
+
+
+def marked(host: Host) -> Resource:
+    return Resource("sample", "set", archive_resource(host).files, markers=("a.txt", "b_*"), archives=("other name",))
+
+
+@pytest.mark.parametrize("name", ["set.zip", "SET.ZIP", "other name.zip"])
+@pytest.mark.parametrize("where", ["", "set/", "extra/set/"])
+def test_an_archive_packed_anew_is_put_in_place(host: Host, tmp_path: Path, name: str, where: str) -> None:
+    (tmp_path / name).write_bytes(zipped({f"{where}a.txt": b"a", f"{where}b_1": b"b", "__MACOSX/._a.txt": b"x"}))
+    (tmp_path / "set").mkdir()  # left behind by a command that failed
+    assert locate(marked(host), tmp_path) == (tmp_path / "set", [])
+    assert names(tmp_path / "set") == ["a.txt", "b_1"]
+    assert host.ranges == []
+
+
+def test_what_is_found_elsewhere_is_neither_unpacked_nor_downloaded(host: Host, tmp_path: Path) -> None:
+    folder = tmp_path / "set/set"
+    folder.mkdir(parents=True)
+    for name in ("a.txt", "b_1"):
+        (folder / name).touch()
+    found, notes = locate(marked(host), tmp_path)
+    assert found == folder
+    assert notes == [f"sample: read from {folder}; its usual place is {tmp_path / 'set'}"]
+    assert host.ranges == []
+
+
+def test_an_empty_folder_in_its_place_does_not_hide_what_must_be_downloaded(host: Host, tmp_path: Path) -> None:
+    host.content = zipped({"set/a.txt": b"a", "set/b_1": b"b"})
+    (tmp_path / "set").mkdir()
+    locate(marked(host), tmp_path)
+    assert names(tmp_path) == ["a.txt", "b_1"]
+
+
+@pytest.mark.parametrize("text", [b"404: Not Found", b"", b"<html>quota exceeded</html>"])
+def test_an_archive_that_holds_the_text_of_a_server_is_named_and_kept(host: Host, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "set.zip").write_bytes(text)
+    with pytest.raises(DataError, match=r"set\.zip: is neither a zip nor a tar archive; remove it"):
+        locate(marked(host), tmp_path)
+    assert names(tmp_path) == ["set.zip"]
+
+
+def test_a_part_of_an_archive_can_be_asked_for(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "set.zip").write_bytes(zipped({"a.txt": b"a"}))
+    assert unpack_provided(marked(host), tmp_path, ("a.txt",))
+    assert names(tmp_path / "set") == ["a.txt"]
+    assert not unpack_provided(marked(host), tmp_path / "elsewhere")
+
+
+def test_an_address_that_cannot_be_asked_is_not_called_a_wrong_file(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.redirect = "http://[bad"
+    with pytest.raises(DataError, match=r"could not download .*IPv6"):
+        fetch(resource(host.url), tmp_path)
+    monkeypatch.setenv("http_proxy", f"http://{'a' * 70}.b")
+    with pytest.raises(DataError, match=r"could not download .*too long"):
+        fetch(resource("http://example.invalid/file.bin"), tmp_path)
+    monkeypatch.setenv("http_proxy", host.url)
+    host.redirect, host.status = "", 407
+    with pytest.raises(DataError, match="the server answered 407 Proxy Authentication Required"):
+        fetch(resource("http://example.invalid/file.bin"), tmp_path)
+
+
+def test_a_missing_certificate_file_is_not_called_a_read_only_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "absent.pem"))
+    with pytest.raises(DataError, match=r"could not download .*CA certificate bundle"):
+        fetch(resource("https://127.0.0.1:9/file.bin"), tmp_path)
+
+
+def test_a_redirect_is_followed_and_a_circle_of_them_given_up(host: Host, tmp_path: Path) -> None:
+    host.redirect = host.url
+    with pytest.raises(DataError, match="Exceeded 30 redirects"):
+        fetch(resource(host.url), tmp_path)
 
 
 def test_several_that_start_together_download_once(host: Host, tmp_path: Path) -> None:

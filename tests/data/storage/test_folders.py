@@ -91,6 +91,19 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
         kind(tmp_path / "loop")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among files")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(DataError, match=r"list\.txt: is a pipe or device, not a file"):
+        kind(tmp_path / "list.txt")
+
+
+def test_a_message_stays_one_line_whatever_the_name_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\\nb: cannot be read") as caught:
+        names_in(tmp_path / "a\nb")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_without_rights_is_an_error_in_its_place_and_passed_by_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,62 @@ def test_images_and_labels_must_be_as_many(tmp_path: Path) -> None:
         (tmp_path / stem).unlink(missing_ok=True)
     with pytest.raises(DataError, match=r"fashionMNIST train set .*holds no images"):
         load("fashionMNIST", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "where", ["FashionMNIST", "FashionMNIST/FashionMNIST/raw", "FashionMNIST/raw/raw", "fashion-mnist"]
+)
+def test_an_unusual_place_is_found_with_a_note(tmp_path: Path, where: str) -> None:
+    fashion(tmp_path / where)
+    usual = tmp_path / "FashionMNIST/raw"
+    assert load("fashionMNIST", tmp_path).notes[:-1] == [  # the last one: of two classes all images are for validation
+        f"fashionMNIST: read from {tmp_path / where}; its usual place is {usual}"
+    ]
+
+
+def test_the_root_may_be_its_own_folder_but_not_that_of_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sets have files of the same names."""
+    fashion(tmp_path / "FashionMNIST/raw")
+    fashion(tmp_path / "MNIST/raw")
+    assert "read from" in load("fashionMNIST", tmp_path / "FashionMNIST").notes[0]
+    monkeypatch.setattr("data.vision.fashion_mnist.fetch", lambda *_: pytest.fail("looks for it elsewhere"))
+    with pytest.raises(pytest.fail.Exception, match="elsewhere"):
+        load("fashionMNIST", tmp_path / "MNIST")
+
+
+@pytest.mark.parametrize("name", ["FashionMNIST.zip", "fashion-mnist.tar.gz", "fashion-mnist-master.zip"])
+def test_an_archive_of_the_four_files_is_unpacked(tmp_path: Path, name: str) -> None:
+    fashion(tmp_path / "pack/fashion-mnist-master/data/fashion")
+    form = "zip" if name.endswith("zip") else "gztar"
+    shutil.move(shutil.make_archive(str(tmp_path / "x"), form, tmp_path / "pack"), tmp_path / name)
+    shutil.rmtree(tmp_path / "pack")
+    assert len(load("fashionMNIST", tmp_path).test) == 10
+
+
+def test_whole_numbers_of_other_types_and_a_channel_are_recognized(tmp_path: Path) -> None:
+    expected = fashion(tmp_path)
+    wide = idx(expected[..., None].astype(">i4"))
+    (tmp_path / f"{STEMS[0]}.gz").write_bytes(b"\0\0\x0c\4" + wide[4:])
+    labels = idx(np.arange(10, dtype=">i2"))
+    (tmp_path / f"{STEMS[1]}.gz").write_bytes(b"\0\0\x0b\1" + labels[4:])
+    loaded = load("fashionMNIST", tmp_path, image_size=28)
+    assert torch.equal(loaded.train.inputs, torch.from_numpy(expected)[:, None])  # type: ignore[arg-type]
+    assert loaded.train.labels.tolist() == list(range(10))
+
+
+def test_clutter_is_counted(tmp_path: Path) -> None:
+    fashion(tmp_path / "FashionMNIST/raw")
+    (tmp_path / "FashionMNIST/raw/.DS_Store").write_text("x")
+    assert load("fashionMNIST", tmp_path).notes[:-1] == [
+        "fashionMNIST: 1 file that an operating system or editor left (.DS_Store) not read"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(1, "1 training samples are too few"), (2, "1 of 2 training images is left")]
+)
+def test_too_few_images_to_train_on_are_one_line(tmp_path: Path, rows: int, message: str) -> None:
+    fashion(tmp_path, rows=rows)
+    with pytest.raises(DataError, match=message) as caught:
+        load("fashionMNIST", tmp_path)
+    assert "\n" not in str(caught.value)

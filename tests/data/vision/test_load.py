@@ -77,6 +77,7 @@ def good() -> dict[str, Any]:
         (lambda ok: {"train": (ok["train"][0], ok["train"][1].int())}, r"the labels are int32 \(6,\); expected int64"),
         (lambda ok: {"train": (ok["train"][0], ok["train"][1][:5])}, "6 images but 5 labels"),
         (lambda ok: {"train": (ok["train"][0], ok["train"][1] + 2)}, r"a label is outside 0\.\.1"),
+        (lambda ok: {"classes": ["a"]}, r"mine: has one class only \(a\); give it at least 2"),
         (lambda ok: {"test": (ok["test"][0].repeat(1, 3, 1, 1), ok["test"][1])}, "1 channels and test images 3"),
     ],
 )
@@ -89,3 +90,14 @@ def test_a_loader_that_returns_something_else_is_refused_with_what_is_expected(
     with pytest.raises(DataError, match=reason) as caught:
         load("mine", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_file_that_a_loader_cannot_open_is_one_line(tmp_path: Path) -> None:
+    def read(root: Path, image_size: int) -> data.Images:
+        (root / "absent.bin").read_bytes()
+        raise AssertionError
+
+    data.register_dataset(data.DatasetEntry("mine", "vision", "mine", read))
+    with pytest.raises(DataError, match=r"absent\.bin: cannot be read \(No such file or directory\)"):
+        load("mine", tmp_path)

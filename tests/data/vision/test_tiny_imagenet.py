@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -128,7 +130,7 @@ def test_without_a_cache_images_are_held_in_memory_and_a_note_says_so(tiny: Path
     (tiny / ".cache").write_text("a file where the folder should be")
     loaded = load(tiny)
     assert len(loaded.train.labels) == 12
-    assert len(loaded.notes) == 2
+    assert len(loaded.notes) == 1
     assert "every run decodes the images again" in loaded.notes[0]
 
 
@@ -192,6 +194,14 @@ def bomb(folder: Path) -> None:
     (folder / "train/n01/images/n01_2.JPEG").write_bytes(content)
 
 
+def folder_with_the_name_of_a_picture(folder: Path) -> None:
+    (folder / "train/n01/images/a.png").mkdir()
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "train/n01/images/a.png")
+
+
 def empty_class(folder: Path) -> None:
     for image in (folder / "train/n03/images").iterdir():
         image.unlink()
@@ -235,6 +245,8 @@ def double_wnid(folder: Path) -> None:
         (no_bytes, r"val_2\.JPEG: damaged image"),
         (link_to_nowhere, r"n01_2\.JPEG: cannot be read \(No such file"),
         (bomb, r"n01_2\.JPEG: damaged image \(Image size \(10000000000 pixels\) exceeds limit"),
+        (folder_with_the_name_of_a_picture, r"a\.png: has the name of a picture, but is no file"),
+        pytest.param(pipe, r"a\.png: has the name of", marks=pytest.mark.skipif(os.name == "nt", reason="no pipes")),
         (empty_class, r"train/n03: holds no images"),
         (unknown_class, r"val_annotations\.txt, line 5: wnids\.txt lists no class 'n77'"),
         (missing_image, r"val_annotations\.txt, line 1: there is no image .*val_3\.JPEG"),
@@ -251,3 +263,177 @@ def test_faults_of_tiny_imagenet_are_named(tiny: Path, spoil: Callable[[Path], N
         load(tiny)
     assert "\n" not in str(caught.value)
     assert leftovers(tiny) == []
+
+
+def annotated(tiny: Path) -> list[tuple[str, str]]:
+    lines = (tiny / "tiny-imagenet-200/val/val_annotations.txt").read_text().splitlines()
+    return [(name, wnid) for name, wnid in (line.split("\t")[:2] for line in lines)]
+
+
+def sort_val(tiny: Path, where: str, inner: str = ".", *, first: int | None = None, copy: bool = False) -> None:
+    """Do what the common scripts do: move the val images into a folder per class, and leave everything else."""
+    val = tiny / "tiny-imagenet-200/val"
+    for name, wnid in annotated(tiny)[:first]:
+        (val / where / wnid / inner).mkdir(parents=True, exist_ok=True)
+        (shutil.copy if copy else shutil.move)(str(val / "images" / name), str(val / where / wnid / inner / name))
+
+
+def colors_fit(loaded: Dataset) -> bool:
+    wnids = ["n02", "n01", "n03"]
+    images = loaded.test.inputs
+    assert isinstance(images, torch.Tensor)
+    return all(near(image, COLORS[wnids[label]]) for image, label in zip(images, loaded.test.labels, strict=True))
+
+
+@pytest.mark.parametrize(("where", "inner"), [("images", "."), ("images", "images"), (".", "."), (".", "images")])
+def test_a_val_set_that_a_script_has_sorted_is_read_whatever_it_leaves(tiny: Path, where: str, inner: str) -> None:
+    sort_val(tiny, where, inner)  # leaves val_annotations.txt, and an empty images/
+    loaded = load(tiny)
+    assert sorted(loaded.test.labels.tolist()) == [0, 1, 1, 2]
+    assert colors_fit(loaded)
+    place = tiny / "tiny-imagenet-200/val" / where
+    assert loaded.notes == [
+        f"tinyImageNet: the val set is read from class folders in {place}, not from images/ and val_annotations.txt"
+    ]
+
+
+def test_a_script_that_was_interrupted_or_copied_leaves_all_that_is_needed(tiny: Path) -> None:
+    sort_val(tiny, ".", first=2)
+    loaded = load(tiny)
+    assert colors_fit(loaded)
+    assert loaded.notes == ["tinyImageNet: 2 pictures of val read from class folders, the others from images/"]
+
+
+def test_copies_are_not_read_twice(tiny: Path) -> None:
+    sort_val(tiny, ".", copy=True)
+    loaded = load(tiny)
+    assert len(loaded.test) == 4
+    assert loaded.notes == []
+
+
+def test_two_sorted_sets_or_one_that_contradicts_the_annotations_are_refused(tiny: Path) -> None:
+    val = tiny / "tiny-imagenet-200/val"
+    sort_val(tiny, ".")
+    name, wnid = annotated(tiny)[0]
+    other = next(each for each in COLORS if each != wnid)
+    (val / wnid / name).rename(val / other / name)
+    with pytest.raises(DataError, match=rf"{other}/{name}: .*says that its class is {wnid}"):
+        load(tiny)
+    paint(val / "images" / wnid / "a.JPEG", COLORS[wnid])
+    with pytest.raises(DataError, match=r"val: classes have folders both in it and in .*val/images"):
+        load(tiny)
+
+
+def test_train_images_are_found_beside_an_empty_folder(tiny: Path) -> None:
+    before = load(tiny)
+    for wnid in COLORS:
+        folder = tiny / "tiny-imagenet-200/train" / wnid
+        for image in list((folder / "images").iterdir()):
+            image.rename(folder / image.name)
+    after = load(tiny)
+    assert torch.equal(before.train.inputs, after.train.inputs)  # type: ignore[arg-type]
+    assert torch.equal(before.train.labels, after.train.labels)
+    assert after.notes == ["tinyImageNet: 12 train pictures read from beside the folder images/ of a class"]
+
+
+def test_without_wnids_the_classes_are_the_folders_and_a_note_says_so(tiny: Path) -> None:
+    (tiny / "tiny-imagenet-200/wnids.txt").unlink()
+    loaded = load(tiny)
+    assert loaded.classes == ["goldfish", "Egyptian cat", "n03"]
+    assert "the classes are the 3 folders of train, numbered by name; that is not the official order" in loaded.notes[0]
+
+
+@pytest.mark.parametrize("how", ["deeper", "own folder", "renamed", "zip", "tgz"])
+def test_it_is_found_where_people_leave_it(tiny: Path, how: str) -> None:
+    folder, root = tiny / "tiny-imagenet-200", tiny
+    if how == "deeper":
+        folder.rename(tiny / "x")
+        folder.mkdir()
+        (tiny / "x").rename(folder / folder.name)
+    elif how == "own folder":
+        root = folder
+    elif how == "renamed":
+        root = folder.rename(tiny / "meine Bilder é")
+    else:
+        made = shutil.make_archive(str(tiny / "x"), {"zip": "zip", "tgz": "gztar"}[how], tiny, folder.name)
+        shutil.move(made, tiny / f"{folder.name}.{how}")
+        shutil.rmtree(folder)
+    loaded = load(root)
+    assert len(loaded.train.labels) == 12
+    assert [note.split(" ")[1:3] for note in loaded.notes] == ([] if how in ("zip", "tgz") else [["read", "from"]])
+
+
+def test_lists_may_have_byte_order_marks_and_the_line_ends_of_windows(tiny: Path) -> None:
+    before = load(tiny)
+    for name in ("wnids.txt", "words.txt", "val/val_annotations.txt"):
+        file = tiny / "tiny-imagenet-200" / name
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    after = load(tiny)
+    assert (after.classes, after.notes) == (before.classes, [])
+    assert after.test.labels.tolist() == before.test.labels.tolist()
+
+
+def test_what_is_no_picture_is_counted_and_pictures_of_any_ending_are_read(tiny: Path) -> None:
+    train = tiny / "tiny-imagenet-200/train"
+    for ending in (".bmp", ".webp", ".JPG", ".gif", ".tif"):
+        Image.new("RGB", (64, 64), COLORS["n01"]).save(train / "n01/images" / f"more{ending}")
+    Image.fromarray(np.full((64, 64), 120 * 257, np.uint16)).save(train / "n02/images/deep.png")
+    for name in ("n01/images/a.heic", "n01/list.csv", "n02/README", "n01/images/.DS_Store", "n02/images/Thumbs.db"):
+        (train / name).write_text("x")
+    (train / "n03/._n03_0.JPEG").write_text("x")
+    paint(train / "loose.JPEG", GRAY)
+    expected = [
+        f"tinyImageNet: 1 picture in {train} left out: in no class's folder",
+        "tinyImageNet: left out of train, because not pictures: 1 .csv, 1 .heic, 1 without an ending",
+        "tinyImageNet: 3 files that an operating system or editor left (.DS_Store, ._n03_0.JPEG, Thumbs.db) not read",
+        "tinyImageNet: 1 train picture of 16 bits or floating-point numbers scaled to 8 bits",
+    ]
+    for _ in range(2):  # what was told when the files were decoded is told again from the cache
+        loaded = load(tiny)
+        assert len(loaded.train.labels) == 12 + 6
+        assert loaded.notes == expected
+    grays = [near(image, GRAY) for image in loaded.train.inputs]  # type: ignore[union-attr]
+    assert sum(grays) == 2
+
+
+@pytest.mark.parametrize("text", ["404: Not Found", "<!DOCTYPE html>\n<html>\n<title>403</title></html>\n", ""])
+@pytest.mark.parametrize("name", ["wnids.txt", "words.txt", "val/val_annotations.txt", "train/n01/images/n01_1.JPEG"])
+def test_the_text_of_a_server_is_no_data(tiny: Path, name: str, text: str) -> None:
+    (tiny / "tiny-imagenet-200" / name).write_text(text)
+    if (name, text) == ("words.txt", ""):
+        assert load(tiny).classes == ["n02", "n01", "n03"]
+        return
+    with pytest.raises(DataError, match=rf"{name}") as caught:
+        load(tiny)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_cache_of_another_user_is_read_where_nothing_can_be_written(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(tiny)
+    monkeypatch.setattr(picture_cache, "exclusive_lock", lambda _: pytest.fail("the lock is another user's"))
+    monkeypatch.setattr(picture_cache, "read_picture", lambda *_: pytest.fail("decoded again"))
+    assert load(tiny).notes == []
+
+
+@pytest.mark.parametrize("where", ["train", "train/n01", "train/n01/images", "val", "val/images"])
+def test_folders_without_rights_are_named(tiny: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may run as root, whom no permissions bind."""
+    closed, listdir = tiny / "tiny-imagenet-200" / where, os.listdir
+
+    def guarded(path: Path) -> list[str]:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", guarded)
+    with pytest.raises(DataError, match=rf"{where}: cannot be read \(Permission denied\); check its permissions"):
+        load(tiny)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_is_no_utf_8_is_only_a_name(tiny: Path) -> None:
+    images = os.fsencode(tiny / "tiny-imagenet-200/train/n01/images")
+    shutil.copy(images + b"/n01_0.JPEG", images + b"/\xff\xfe.JPEG")
+    assert len(load(tiny).train.labels) == 13
