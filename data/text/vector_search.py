@@ -53,7 +53,8 @@ def find_file(dim: int, root: Path, model: str = GLOVE) -> Path | None:
 
 def other_files(root: Path) -> str:
     """Return the end of a message: which other files of word vectors lie in `root`; empty if there are none."""
-    names = [name for name in names_in(root) if _LIKE_VECTORS.fullmatch(name)] if kind(root) == "folder" else []
+    listed = names_in(root) if kind(root) == "folder" and os.access(root, os.R_OK) else []
+    names = [name for name in listed if _LIKE_VECTORS.fullmatch(name)]
     if not names:
         return ""
     there = ", ".join(names[:4])
@@ -75,8 +76,6 @@ def _own_file(model: str, root: Path) -> Path | None:
                 raise DataError(f"pretrained_model: {path} is a folder; name a file of word vectors in it")
             return path / path.name
         if kind(path) == "file":
-            if not path.is_file():  # it can be read only once, and is needed twice
-                raise DataError(f"pretrained_model: {path} is a pipe or a device; write its content to a file")
             return path
     if published(model) is not None:
         return None

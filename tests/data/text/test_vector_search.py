@@ -162,7 +162,7 @@ def test_another_file_gives_other_vectors(tmp_path: Path) -> None:
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     """As the shell's `<(zcat vectors.gz)`: the second reading would find no word, and all would start at random."""
     os.mkfifo(tmp_path / "pipe.vec")
-    with pytest.raises(DataError, match=r"pipe\.vec is a pipe or a device; write its content to a file"):
+    with pytest.raises(DataError, match=r"pipe\.vec: is a pipe or device, not a file"):
         find_file(3, tmp_path, "pipe.vec")
 
 
