@@ -35,7 +35,7 @@ PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
 CHUNK = 1 << 16  # bytes
 
 #: What can be downloaded besides data sets.
-OTHERS = {"glove": "data.text.embeddings:GLOVE"}
+OTHERS = {"glove": "data.text.vector_search:RESOURCE"}
 
 
 def resource_names() -> list[str]:

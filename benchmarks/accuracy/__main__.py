@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ALPackage.stage.threads import available_cores
-from data.text.embeddings import find_file
+from data.text.vector_search import find_file
 from training.config.schema import TextConfig
 from training.errors import UsageError
 from training.runs.shutdown import GracefulShutdown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..resource import RemoteFile, Resource
-from .class_csv import load_class_csv
+from .class_csv import FILES, load_class_csv
 from .source import Source
 
 CLASSES = ["World", "Sports", "Business", "Sci/Tech"]
@@ -19,6 +19,8 @@ RESOURCE = Resource(
         RemoteFile("ag_news_csv/train.csv", f"{_ADDRESS}/train.csv", "b1a00f826fdfbd249f79597b59e1dc12"),
         RemoteFile("ag_news_csv/test.csv", f"{_ADDRESS}/test.csv", "d52ea96a97a2d943681189a97654912d"),
     ),
+    markers=FILES,
+    archives=("ag-news-classification-dataset",),  # as Kaggle's command line calls it
 )
 
 

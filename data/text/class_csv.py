@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..download import fetch
+from ..download import locate
 from ..errors import DataError
 from ..resource import Resource
+from ..storage.folders import kind, names_in, skipped_notes
 from ..storage.records import read_lines, read_records
 from .source import Corpus, Document, Source
 
@@ -20,31 +21,44 @@ _BARE_ENTITY = re.compile(rf"(?:^| )(#\d{{1,7}}|#x[0-9a-fA-F]{{1,6}}|{_NAMES});"
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]\w{1,7});")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 
+FILES = ("train.csv", "test.csv")
+
+# What the headers of published versions call the three columns.
+_HEADER = (
+    {"class index", "class", "class id", "class label", "label", "category", "topic"},
+    {"title", "name", "headline"},
+    {"description", "content", "text", "abstract", "body", "document"},
+)
+
 
 def load_class_csv(root: Path, resource: Resource, classes: list[str]) -> Source:
-    """Find the two files in the resource's folder under `root`, and download them if neither is there.
+    """Find the two files in the resource's folder (see `locate`), and download them if neither is there.
 
     A class is a number from 1 on. A `classes.txt` in the folder names the classes instead of `classes`. Title and text
-    are joined by a space and cleaned (see `clean`). Raises DataError if a file is missing.
+    are joined by a space and cleaned (see `clean`). A header line, as in the files of Kaggle, is skipped, and a note
+    says so. Raises DataError if a file is missing.
     """
-    folder = root / resource.result
-    files = [folder / f"{part}.csv" for part in ("train", "test")]
-    if not any(file.is_file() for file in files):
-        fetch(resource, root)
-    missing = [file for file in files if not file.is_file()]
-    if len(missing) == len(files):
-        raise DataError(f"{resource.name}: {resource.result}/ in {root} has no train.csv and test.csv; put them there")
+    folder, found_notes = locate(resource, root)
+    files = [_file(folder / name) for name in FILES]
+    missing = [file for file in files if kind(file) != "file"]
     if missing:  # a user's file and a downloaded one may not belong together
         raise DataError(f"{missing[0]}: not found; put the official file there, beside the other one")
-    names = folder / "classes.txt"
-    if names.is_file():
+    names, named_by = folder / "classes.txt", ""
+    if kind(names) == "file":
         classes = [line.strip() for line in read_lines(names) if line.strip()]
+        if not classes:
+            raise DataError(f"{names}: names no class; write one name per line, or remove the file")
         files.append(names)
+        named_by = f", as {names} names them"
 
     def read() -> Corpus:
-        return Corpus(list(classes), _documents(files[0], len(classes)), _documents(files[1], len(classes)))
+        notes: list[str] = []
+        train, test = (_documents(resource.name, file, len(classes), named_by, notes) for file in files[:2])
+        return Corpus(list(classes), train, test, notes)
 
-    return Source([resource.name, *files], read)
+    skipped: list[str] = []
+    names_in(folder, skipped)
+    return Source([resource.name, *files], read, [*found_notes, *skipped_notes(resource.name, skipped)])
 
 
 def clean(text: str) -> str:
@@ -58,12 +72,27 @@ def clean(text: str) -> str:
     return _TAG.sub(" ", text)
 
 
-def _documents(path: Path, classes: int) -> Iterator[Document]:
-    for line, row in read_records(path):
+def _documents(name: str, path: Path, classes: int, named_by: str, notes: list[str]) -> Iterator[Document]:
+    for number, (line, row) in enumerate(read_records(path, lambda row: len(row) == 3)):
+        if number == 0 and _is_header(row):
+            notes.append(f"{name}: the first line of {path.name} is a header ({', '.join(row)}) and was skipped")
+            continue
         if len(row) != 3:
             raise DataError(f"{path} line {line}: {len(row)} columns; expected 3: class, title, text")
         label = row[0].strip()
         # A class has a few digits, and Python refuses to convert a number of thousands of them.
         if not (label.isascii() and label.isdigit() and len(label) < 9 and 1 <= int(label) <= classes):
-            raise DataError(f"{path} line {line}: class {label[:40]!r}; expected a number from 1 to {classes}")
+            expected = f"a number from 1 to {classes}{named_by}"
+            raise DataError(f"{path} line {line}: class {label[:40]!r}; expected {expected}")
         yield clean(f"{row[1]} {row[2]}"), int(label) - 1
+
+
+def _file(path: Path) -> Path:
+    """Return the csv file; Windows unpacks Kaggle's `train.csv.zip` into a folder `train.csv`."""
+    return path / path.name if kind(path) == "folder" else path
+
+
+def _is_header(row: list[str]) -> bool:
+    """Tell whether a row names the three columns in their order. No document begins with such a word for its class."""
+    words = [" ".join(column.casefold().replace("_", " ").split()) for column in row]
+    return len(words) == len(_HEADER) and all(word in known for word, known in zip(words, _HEADER, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..resource import archive
-from .class_csv import load_class_csv
+from .class_csv import FILES, load_class_csv
 from .source import Source
 
 CLASSES = [
@@ -19,6 +19,7 @@ RESOURCE = archive(
     "dbpedia_csv.tar.gz",
     "https://drive.usercontent.google.com/download?id=0Bz8a_Dbh9QhbQ2Vic1kxMmZZQ1k&export=download&confirm=t",
     "dca7b1ae12b1091090db52aa7ec5ca64",
+    markers=FILES,
 )
 
 

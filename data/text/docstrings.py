@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -114,7 +115,8 @@ def _texts(folder: Path) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     paths = [path.relative_to(folder) for path in folder.rglob("*.py")]
     paths = [path for path in paths if not any("test" in part for part in path.parts)]
-    paths = [path for path in paths if (file := folder / path).is_file() and file.stat().st_size <= MAX_BYTES]
+    # Unlike pathlib's, these answer False for what may not be looked at.
+    paths = [path for path in paths if os.path.isfile(folder / path) and os.path.getsize(folder / path) <= MAX_BYTES]
     return [folder / path for path in sorted(paths, key=_path_hash)]
 
 

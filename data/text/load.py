@@ -26,7 +26,7 @@ from ..storage.cache import cached, content_key
 from .source import Corpus, Document, Source
 from .tokenization import PAD, SPECIALS, UNK, TextBackend, Vocabulary, resolve_backend
 
-_FORMAT = 1  # part of every cache key: increase it when the stored arrays or the readers change their meaning
+_FORMAT = 2  # part of every cache key: increase it when the stored arrays or the readers change their meaning
 _PAD_ID, _UNK_ID = SPECIALS.index(PAD), SPECIALS.index(UNK)
 
 
@@ -58,15 +58,20 @@ def load_text(
     if max_len < 1:
         raise DataError(f"max_len: got {max_len}; expected at least 1 token")
     tools = resolve_backend(backend)
-    source = resolve(found.load, key)(root)
-    corpus = _tokenized(key, source, root, tools)
+    try:
+        source = _source(key, found.load, root)
+        corpus = _tokenized(key, source, root, tools)
+    except (OSError, UnicodeError) as error:  # of a plug-in's loader: those of this package raise DataError
+        raise DataError(f"{key}: its data cannot be read ({error}); restore the file, or get it again") from error
+    if len(corpus.classes) < 2:
+        raise DataError(f"{key}: has one class only ({', '.join(corpus.classes)}); give it at least 2")
     long_enough = corpus.train.counts >= min_len
     train = corpus.train.select(long_enough)
     if not len(train.labels):
         raise DataError(f"{key}: no training document has min_len={min_len} tokens; lower min_len")
     train_rows, _ = divide(len(train.labels), val_fraction=val_fraction, seed=seed, limit=limit_train)
     vocabulary = tools.build_vocabulary(train.documents(train_rows.tolist(), corpus.words), max_tokens=vocab_size)
-    notes = [tools.note, *corpus.notes]
+    notes = [tools.note, *source.notes, *corpus.notes]
     if left_out := int((~long_enough).sum()):
         notes.append(f"{key}: {left_out} training documents of fewer than min_len={min_len} tokens were left out")
     if empty := int((train.counts == 0).sum() + (corpus.test.counts == 0).sum()):
@@ -154,12 +159,17 @@ def _final_ids(words: list[str], vocabulary: Vocabulary) -> np.ndarray:
     return ids
 
 
-def _tokenized(name: str, source: Any, root: Path, tools: TextBackend) -> _Tokenized:
-    """Return the tokenized text from the cache, or read and tokenize it now."""
+def _source(name: str, load: Any, root: Path) -> Source:
+    source = resolve(load, name)(root)
     if not isinstance(source, Source):
         raise DataError(f"{name}: its load function returned {type(source).__name__}; expected data.Source")
     if not source.identity:
         raise DataError(f"{name}: its source has an empty identity; list what its text depends on")
+    return source
+
+
+def _tokenized(name: str, source: Source, root: Path, tools: TextBackend) -> _Tokenized:
+    """Return the tokenized text from the cache, or read and tokenize it now."""
     key = content_key([_FORMAT, tools.name, *source.identity])
     arrays = cached(root, name, key, lambda: _tokenize(name, source.read(), tools.tokenize))
     facts = json.loads(arrays["facts"].tobytes())

@@ -12,7 +12,10 @@ Document = tuple[str, int]
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of a data set with labels in [0, classes), and notes that the user should know, one line each."""
+    """The documents of a data set with labels in [0, classes), and notes that the user should know, one line each.
+
+    `notes` is looked at after the documents, so reading them may add to it.
+    """
 
     classes: list[str]
     train: Iterable[Document]
@@ -26,8 +29,10 @@ class Source:
 
     The tokenized text is cached under a digest of `identity`, and `read` is called only if there is no cache for it. In
     `identity` a path stands for its file's content; numbers and text stand for settings, such as a version. It must
-    not be empty. Raise or change an entry whenever the same files would give other documents.
+    not be empty. Raise or change an entry whenever the same files would give other documents. `notes` say where it was
+    found, if that may surprise; those of the corpus are kept with the tokenized text.
     """
 
     identity: list[Path | str | int]
     read: Callable[[], Corpus]
+    notes: list[str] = field(default_factory=list)

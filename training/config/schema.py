@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from data.text import vector_names
 from models import registry
 from models.settings import CodeUnits, Settings, Share, Units
 from models.settings import Task as Task  # a word of the configuration too
@@ -238,8 +239,9 @@ class TextData(Settings):
     max_len: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
     """How many tokens of a document are read; `auto`: what suits the data set."""
 
-    pretrained_model: Literal["glove", "none"] = "glove"
-    """Where the word vectors start: GloVe's file in the data root, or seeded random numbers."""
+    pretrained_model: Annotated[str, Field(json_schema_extra={"expected": vector_names.EXPECTED})] = "glove"
+    """Where the word vectors start: `glove`, GloVe 6B in the data root; other published vectors by their name; a file,
+    found from the working directory or the data root; or `none`: seeded random numbers."""
 
     embedding_dim: Units = 300
     """Width of the word vectors; with `glove` it also names the file, glove.6B.<embedding_dim>d.txt."""
@@ -249,6 +251,11 @@ class TextData(Settings):
 
     text_backend: Literal["auto", "builtin", "torchtext"] = "auto"
     """What splits documents into words; `auto`: torchtext where it loads, else the built-in twin."""
+
+    @field_validator("pretrained_model")
+    @classmethod
+    def _vectors(cls, name: str) -> str:
+        return vector_names.check_name(name)  # a DataError is a ValueError
 
 
 class TextConfig(TextData, TextTraining, CommonConfig):

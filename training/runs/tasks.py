@@ -106,9 +106,12 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
 def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.text.embeddings import load_vectors, random_vectors
     from data.text.load import load_text, trim
+    from data.text.vector_search import find_file
 
     max_len = length_limit(config, dataset)
     chosen, notes = resolve_model(config, model)
+    if config.pretrained_model != "none":
+        find_file(config.embedding_dim, root, config.pretrained_model)  # a mistake in it is told before texts are read
     data = load_text(
         dataset,
         root=root,
@@ -120,9 +123,14 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         limit_train=limit_train,
         backend=config.text_backend,
     )
-    if config.pretrained_model == "glove":
+    if config.pretrained_model != "none":
         vectors, vector_notes = load_vectors(
-            data.vocabulary, config.embedding_dim, root=root, seed=config.seed, backend=config.text_backend
+            data.vocabulary,
+            config.embedding_dim,
+            root=root,
+            seed=config.seed,
+            backend=config.text_backend,
+            model=config.pretrained_model,
         )
     else:
         vectors, vector_notes = random_vectors(data.vocabulary, config.embedding_dim, seed=config.seed), []

@@ -149,7 +149,7 @@ def test_a_word2vec_header_is_skipped(tmp_path: Path) -> None:
 def test_the_file_is_read_once_and_again_when_it_changes(
     root: Path, monkeypatch: pytest.MonkeyPatch, counted: Callable[..., list[int]]
 ) -> None:
-    calls = counted(monkeypatch, embeddings, "_scan")
+    calls = counted(monkeypatch, embeddings, "read_vectors")
     first, _ = load_vectors(VOCABULARY, 5, root=root, seed=0)
     second, _ = load_vectors(VOCABULARY, 5, root=root, seed=1)
     assert len(calls) == 1

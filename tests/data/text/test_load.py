@@ -84,6 +84,12 @@ def test_a_wrong_name_lists_the_right_ones(tmp_path: Path) -> None:
         load("agnewz", tmp_path)
 
 
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path / "ag_news_csv", "".join(row(1, "a", str(i)) for i in range(9)), row(1, "a", "b"), "World\n")
+    with pytest.raises(DataError, match=r"agnews: has one class only \(World\); give it at least 2"):
+        load("agnews", tmp_path)
+
+
 def test_a_length_of_zero_is_refused(agnews: Path) -> None:
     with pytest.raises(DataError, match="max_len: got 0"):
         load("agnews", agnews, max_len=0)
@@ -194,6 +200,24 @@ def test_a_loader_that_returns_something_else_is_refused_with_what_is_expected(
     with pytest.raises(DataError, match=reason) as caught:
         load("mine", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_file_that_a_loader_of_the_users_cannot_read_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    register_dataset(DatasetEntry("mine", "text", "mine", lambda root: file.read_text()))
+    with pytest.raises(
+        DataError, match=r"mine: its data cannot be read \(.*No such file.*texts\.txt'\); restore the f"
+    ):
+        load("mine", tmp_path)
+    file.write_bytes(b"caf\xe9 ")
+
+    def source(_: Path) -> Source:
+        return Source([file], lambda: Corpus(["a", "b"], [(file.read_text("utf-8"), 0)], [("x", 1)]))
+
+    register_dataset(DatasetEntry("other", "text", "other", source))
+    with pytest.raises(DataError, match=r"other: its data cannot be read \('utf-8' codec"):
+        load("other", tmp_path)
 
 
 def test_the_backend_is_in_the_notes(agnews: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_wrong_value_says_key_found_and_expected(tmp_path: Path, text: str, ex
         ("max_len=long", 'max_len: got "long"; expected a whole number of at least 1, at most 65536, or "auto"'),
         ("n_layers=49", "n_layers: got 49; expected a whole number of at least 1, at most 48"),
         ("dropout=1", "dropout: got 1; expected a number of at least 0, below 1"),
-        ("pretrained_model=bert", 'expected one of "glove", "none"'),
+        ("pretrained_model=bert", 'pretrained_model: got "bert"; expected "glove", "none", the path of a file'),
         ("end_lr=1", "--set end_lr=1: end_lr: got 1.0; expected at most lr, which is 0.001"),
         ("lr=1e-6", "--set lr=1e-6: end_lr: got 1e-05; expected at most lr, which is 1e-06"),
         ("epochs.x=3", 'epochs: got {"x": 3}'),
