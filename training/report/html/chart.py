@@ -59,6 +59,7 @@ class Axes:
     whole: bool = False
     told: Callable[[float], str] = "{:.4g}".format
     """How a value is written."""
+    unit: str = ""
 
 
 def chart(axes: Axes, curves: Sequence[Curve]) -> Element:
@@ -211,7 +212,7 @@ def _told(axes: Axes, curve: Curve, point: Point) -> str:
     if not math.isfinite(point.y):
         return "not finite"
     spread = f" ({axes.told(point.low)} to {axes.told(point.high)})" if curve.band and point.low < point.high else ""
-    return axes.told(point.y) + spread
+    return f"{axes.told(point.y)}{spread}{axes.unit}"
 
 
 def _drawable(value: float, scale: Scale) -> bool:

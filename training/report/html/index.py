@@ -50,7 +50,7 @@ def _problems(folder: Folder) -> Iterator[Child]:
         yield el("h2", "Not readable")
         yield el("ul", *(el("li", el("code", name), f": {why}") for name, why in folder.unreadable.items()))
     if folder.others:
-        yield el("p", f"No results of ours: {listed(folder.others)}.", class_="soft")
+        yield el("p", f"Other JSON files: {listed(folder.others)}.", class_="soft")
 
 
 def index_path(folder: Path) -> Path:

@@ -22,6 +22,8 @@ from .workers import plan, timeline, usage
 
 #: Notes that are seen at once, and rows of the table of epochs.
 NOTES, ROWS = 8, 100
+#: Facts about the environment in which methods of one command differ.
+EXPECTED = ("began", "devices", "schedule", "threads")
 
 
 def report(group: Sequence[Result], methods: Sequence[str] = ()) -> str:
@@ -74,10 +76,14 @@ def contents(parts: Mapping[str, Sequence[Child]]) -> Element:
     return el("nav", *links, aria_label="Sections")
 
 
-def figures_table(runs: Sequence[Shown], caption: str) -> Element:
-    """Return the figures of the terminal's comparison."""
+def figures_table(runs: Sequence[Shown], caption: str, *more: Sequence[str]) -> Element:
+    """Return the figures of the terminal's comparison, and `more` lines."""
     head = ["", *(run.label for run in runs)]
-    rows = [*comparison_rows([run.result.summary for run in runs]), ["state", *(run.result.state for run in runs)]]
+    rows = [
+        *comparison_rows([run.result.summary for run in runs]),
+        ["state", *(run.result.state for run in runs)],
+        *more,
+    ]
     return table(caption, head, rows, first=True)
 
 
@@ -199,7 +205,7 @@ def _notes(runs: Sequence[Shown], left_out: Mapping[str, str]) -> list[Child]:
 
 
 def _environment(runs: Sequence[Shown]) -> list[Child]:
-    return [facts({run.label: _origin(run.result) for run in runs}, one=True)]
+    return [facts({run.label: _origin(run.result) for run in runs}, one=True, expected=EXPECTED)]
 
 
 def _origin(result: Result) -> dict[str, Any]:

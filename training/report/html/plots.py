@@ -183,8 +183,9 @@ def _plot(
     whole: bool = False,
 ) -> Element:
     """Return a figure of these curves; who cannot see it is told how they end."""
-    told = (lambda value: f"{value:.2f}{unit}") if unit else "{:.4g}".format
-    xs = [point.x for curve in curves for point in curve.points]
+    told = ("{:.2f}" if unit else "{:.4g}").format
+    # A star is that of one turn, which may have taken longer than the mean.
+    xs = [x for curve in curves for x in (*(point.x for point in curve.points), *(star[0] for star in curve.stars))]
     least, most = (min(xs), max(xs)) if xs else (0.0, 1.0)
     if whole and least == most:
         x_range = (least - 0.5, most + 0.5)
@@ -192,9 +193,9 @@ def _plot(
         # A little room, so that the first and the last marker are seen whole.
         room = 0.02 * (most - least if whole else most)
         x_range = (least - room if whole else 0.0, (most + room) or 1.0)
-    ends = [f"{curve.name} ends at {told(last)}" for curve in curves if (last := _last(curve)) is not None]
+    ends = [f"{curve.name} ends at {told(last)}{unit}" for curve in curves if (last := _last(curve)) is not None]
     about = f"{name}: line chart over {x_name.lower()}. {'; '.join(ends[:12])}"
-    axes = Axes(name, about, x_name, x_range, y_range, log, whole, told)
+    axes = Axes(name, about, x_name, x_range, y_range, log, whole, told, unit)
     return el("figure", chart(axes, curves))
 
 

@@ -153,6 +153,9 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
   h1 { font-size: 1.5rem; }
   h2 { margin-top: 2.25rem; }
   .facts.one > div { display: block; }
+  .chart text { font-size: 15px; }
+  .chart .name { font-size: 16px; }
+  .long text { font-size: 12px; }
   th, td { padding-right: .7rem; }
 }
 @media print {

@@ -40,10 +40,10 @@ def table(
     return el("div", whole, class_="wide", role="group", aria_label=caption, tabindex="0")
 
 
-def facts(by_method: Mapping[str, Mapping[str, Any]], *, one: bool = False) -> Element:
+def facts(by_method: Mapping[str, Mapping[str, Any]], *, one: bool = False, expected: Sequence[str] = ()) -> Element:
     """Return a list of facts; where the methods differ, the values of all of them, marked.
 
-    `one`: in one column, for long values.
+    `one`: in one column, for long values. `expected`: facts that may differ without a mark.
     """
     names = dict.fromkeys(name for values in by_method.values() for name in values)
     entries = []
@@ -53,7 +53,7 @@ def facts(by_method: Mapping[str, Mapping[str, Any]], *, one: bool = False) -> E
             entries.append(el("div", el("dt", name), el("dd", next(iter(values.values())))))
         else:
             told = [el("span", el("strong", f"{method} "), text) for method, text in values.items()]
-            entries.append(el("div", el("dt", name), el("dd", *told), class_="differs"))
+            entries.append(el("div", el("dt", name), el("dd", *told), class_=None if name in expected else "differs"))
     return el("dl", *entries, class_="facts one" if one else "facts")
 
 

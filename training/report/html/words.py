@@ -19,18 +19,20 @@ def paragraphs(runs: Sequence[Shown]) -> list[str]:
     """Return the paragraphs about the methods of a data set and model: the result, comparisons, and more."""
     result = [*_what(runs), *_progress(runs), *_accuracy(runs)]
     more = [*_speed(runs), *_depths(runs), *_gaps(runs)]
-    return [" ".join(part) for part in (result, list(comparisons(runs)), more) if part]
+    return [" ".join(part) for part in (result, list(comparisons(with_reference(runs))), more) if part]
 
 
-def comparisons(runs: Sequence[Shown]) -> Iterator[str]:
-    """Yield what can be said about the other runs in comparison with the reference: BP, or else the first."""
-    if len(runs) < 2:
-        return
-    reference = next((run for run in runs if run.label == "BP"), runs[0])
-    for run in runs:
-        if run is not reference:
-            yield " ".join(_compared(run, reference, alone=len(runs) == 2))
-    if len(runs) > 3:
+def with_reference(runs: Sequence[Shown]) -> list[tuple[Shown, Shown]]:
+    """Return each run with the one that it is compared with: BP, or else the first."""
+    reference = next((run for run in runs if run.result.method == "bp"), runs[0])
+    return [(run, reference) for run in runs if run is not reference]
+
+
+def comparisons(pairs: Sequence[tuple[Shown, Shown]]) -> Iterator[str]:
+    """Yield what can be said about each run in comparison with the other one."""
+    for run, other in pairs:
+        yield " ".join(_compared(run, other))
+    if len(pairs) > 2:
         yield "Each of these comparisons stands for itself: among many, one may look like a difference by chance."
 
 
@@ -89,7 +91,7 @@ def _accuracy(runs: Sequence[Shown]) -> Iterator[str]:
     yield f"Test accuracy at the epoch chosen on validation is {listed(figures)}{what}."
 
 
-def _compared(run: Shown, other: Shown, *, alone: bool) -> Iterator[str]:
+def _compared(run: Shown, other: Shown) -> Iterator[str]:
     found = difference(run.result.finals, other.result.finals)
     if found is None:
         yield f"Before {run.label} and {other.label} have both finished a turn, there is nothing to compare."
@@ -105,6 +107,9 @@ def _compared(run: Shown, other: Shown, *, alone: bool) -> Iterator[str]:
         more = "repeat the runs with -r 3 or more to see one" if so_far == "" else "more turns are to come"
         yield f"{ahead}. One turn has no spread, so this does not say which is better; {more}."
         return
+    if found.each and not any(round(value, 2) for value in found.each):
+        yield f"{run.label} and {other.label} are level in every turn{so_far}."
+        return
     sign = 1.0 if better is run else -1.0
     each = sorted(sign * value for value in found.each)
     by_turn = f"; by turn, from {signed(each[0])} to {signed(each[-1])}" if each else "; their seeds differ"
@@ -118,7 +123,7 @@ def _compared(run: Shown, other: Shown, *, alone: bool) -> Iterator[str]:
         start = f"Over {found.turns} turns the 95 % interval of the mean difference is {low} to {high}"
         if found.shown:
             yield f"{start}, which excludes zero: on this test set, the difference is more than the seeds explain."
-            if found.turns < 5 and alone:
+            if found.turns < 5:
                 yield "With so few turns, this assumes that the differences are normally distributed."
         else:
             yield f"{start}, which includes zero: these turns do not show which is better."
