@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UsageError
-from .html.write import write_run
+from .html.write import remove_stale_pages, write_run
 from .pictures import draw
 from .run_log import RunLog
 
@@ -26,6 +26,7 @@ class Gallery:
         self.extras: list[Path] = []
         self._complaints: dict[str, str] = {}
         self._drawn = time.monotonic()
+        remove_stale_pages(out)
 
     @property
     def complaint(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shlex
 import time
 from pathlib import Path
@@ -79,3 +80,12 @@ def test_a_command_writes_its_pages_outside_the_training_time(
     assert page.row("state") == ["finished", "finished"]
     assert any("forward, batch 0" in tip for tip in page.tips), "the timeline of the traced turn"
     assert "trace.json" in check((tmp_path / "index.html").read_text()).text
+
+
+def test_what_a_killed_command_left_of_a_page_goes(tmp_path: Path) -> None:
+    old, new = tmp_path / ".digits_vgg.html.1-a.tmp", tmp_path / ".index.html.2-b.tmp"
+    for left in (old, new):
+        left.write_text("half")
+    os.utime(old, (1, 1))
+    Gallery(tmp_path, "digits", "vgg")
+    assert [path.name for path in tmp_path.iterdir()] == [new.name]

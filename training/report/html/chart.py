@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 28, 44
 #: Points that a curve is drawn with at most, and that have a text: a chart is not wider, and the page stays small.
 DRAWN, TOLD = 300, 100
+#: Curves that have a band, which of more would hide each other.
+BANDS = 8
 DASHES = {"-": None, "--": "7 4", "-.": "8 3 2 3", ":": "2 4"}
 
 
@@ -67,7 +69,7 @@ def chart(axes: Axes, curves: Sequence[Curve]) -> Element:
     x = Scale(*axes.x_range, LEFT, WIDTH - RIGHT, whole=axes.whole)
     y = Scale(*axes.y_range, HEIGHT - BOTTOM, TOP, log=axes.log)
     svg = picture(axes.about, WIDTH, HEIGHT, *_frame(axes, x, y), class_="chart")
-    for curve in curves:
+    for curve in curves if len(curves) <= BANDS else ():
         if curve.band:
             svg.append(el("path", d=_band(thin(curve.points), x, y), class_=f"band {curve.css}"))
     for curve in curves:

@@ -14,7 +14,7 @@ from ..look import AL, BP, OTHERS
 from ..results import Folder, Result
 from ..saved import Saved, read_table
 from .markup import Child, el, page
-from .page import figures_table, page_name
+from .page import figures_table, page_name, unbroken
 from .plots import Shown, accuracy_plots, methods_legend, turns_plot
 from .tables import differing, table, value
 from .words import comparisons, listed, turns_of, with_reference
@@ -74,7 +74,7 @@ def _section(number: int, given: Sequence[tuple[str, Result]], home: Path) -> Ch
     told = (
         f"All in {next(iter(plans.values()))}" if same else "; ".join(f"{name}: {plan}" for name, plan in plans.items())
     )
-    paragraphs = [el("p", text) for text in comparisons(_pairs(runs))]
+    paragraphs = [el("p", unbroken(text)) for text in comparisons(_pairs(runs))]
     links = [
         el("li", el("a", run.label, href=_address(run.result.path.with_name(page_name(run.result)), home)))
         for run in runs

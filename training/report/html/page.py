@@ -17,7 +17,7 @@ from ..saved import Saved, read_table
 from .markup import Child, el, page
 from .plots import Shown, accuracy_plots, depth_plots, loss_plots, methods_legend, turns_plot
 from .tables import differing, facts, table
-from .words import counted, listed, paragraphs
+from .words import counted, listed, remarks, summary
 from .workers import plan, timeline, usage
 
 #: Notes that are seen at once, and rows of the table of epochs.
@@ -63,6 +63,11 @@ def moment(when: datetime) -> str:
     return when.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def unbroken(text: str) -> str:
+    """Return a text in which a figure stays on a line with its unit and its spread."""
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+
+
 def sections(parts: Mapping[str, Sequence[Child]]) -> Iterator[Element]:
     """Yield a section for each part that has something in it."""
     for number, (title, content) in enumerate(parts.items(), start=1):
@@ -99,7 +104,6 @@ def _body(runs: Sequence[Shown], left_out: Mapping[str, str]) -> Iterator[Child]
         "Notes": _notes(runs, left_out),
         "Environment": _environment(runs),
     }
-    texts = paragraphs(runs)
     newest = max(run.result.written for run in runs)
     yield el(
         "header",
@@ -108,7 +112,8 @@ def _body(runs: Sequence[Shown], left_out: Mapping[str, str]) -> Iterator[Child]
         None if all(run.result.finished for run in runs) else el("p", "Not finished", class_="state"),
         contents(parts),
     )
-    told = [el("p", text, class_="main" if number < min(2, len(runs)) else None) for number, text in enumerate(texts)]
+    told = [el("p", unbroken(text), class_="main") for text in summary(runs)]
+    told += [el("p", unbroken(text)) for text in remarks(runs) if text]
     if left_out:
         names = listed([f"{name} ({why})" for name, why in left_out.items()])
         told.append(el("p", f"Not shown, because it cannot be compared: {names}."))
@@ -119,9 +124,11 @@ def _body(runs: Sequence[Shown], left_out: Mapping[str, str]) -> Iterator[Child]
 def _figures(runs: Sequence[Shown]) -> list[Child]:
     several = any(run.repeated for run in runs)
     caption = "Mean ± standard deviation over the turns" if several else "Of one turn each, so without a spread"
+    # Beside each other where there is room for it.
+    css = "figures" if len(runs) <= 2 else None
     text = "Test accuracy of each turn; the upright lines are the means." if several else "Test accuracy of the turn."
     turns = el("figure", turns_plot(runs), el("figcaption", text))
-    found: list[Child] = [el("div", figures_table(runs, caption), turns, class_="figures")]
+    found: list[Child] = [el("div", figures_table(runs, caption), turns, class_=css)]
     if several:
         rows = []
         for run in runs:

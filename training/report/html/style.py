@@ -88,7 +88,7 @@ table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabu
 caption { text-align: left; padding: 0 0 .4rem; }
 th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 th { font-weight: 600; }
-tbody th { font-weight: 400; }
+tbody th { font-weight: 400; min-width: 7.5rem; }
 thead th { vertical-align: bottom; border-bottom-color: var(--soft); }
 tr > :first-child, td.text, th.text { text-align: left; }
 td, th { overflow-wrap: normal; }
@@ -103,6 +103,7 @@ figure.alone { max-width: 44rem; }
 figcaption { margin-top: .25rem; max-width: 44rem; }
 svg { display: block; max-width: 100%; height: auto; }
 svg.key { display: inline-block; width: 2.1rem; height: .8rem; margin-right: .35rem; vertical-align: -.05rem; }
+svg.swatch { display: inline-block; width: .75em; height: .75em; margin-right: .35em; }
 svg.bar { width: 10rem; height: 1rem; max-width: none; margin-top: .25rem; }
 svg.long { min-width: 44rem; width: 100%; }
 .legend {

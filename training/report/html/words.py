@@ -15,11 +15,14 @@ from .plots import Shown
 LISTED = 8
 
 
-def paragraphs(runs: Sequence[Shown]) -> list[str]:
-    """Return the paragraphs about the methods of a data set and model: the result, comparisons, and more."""
-    result = [*_what(runs), *_progress(runs), *_accuracy(runs)]
-    more = [*_speed(runs), *_depths(runs), *_gaps(runs)]
-    return [" ".join(part) for part in (result, list(comparisons(with_reference(runs))), more) if part]
+def summary(runs: Sequence[Shown]) -> list[str]:
+    """Return the paragraphs about the test accuracy of the methods of a data set and model."""
+    return [" ".join([*_what(runs), *_progress(runs), *_accuracy(runs)]), *comparisons(with_reference(runs))]
+
+
+def remarks(runs: Sequence[Shown]) -> list[str]:
+    """Return the paragraphs about the rest: speed, depths, and what is wrong with the losses."""
+    return [" ".join([*_speed(runs), *_depths(runs)]), *_gaps(runs)]
 
 
 def with_reference(runs: Sequence[Shown]) -> list[tuple[Shown, Shown]]:

@@ -31,7 +31,8 @@ def usage(use: Use) -> list[Element | str]:
         ]
         for row in use.devices
     ]
-    head = ["worker", "share of the training time", *(title for _, title, _ in SHARES), "layers"]
+    colors = [el("span", _swatch(css), title) for _, title, css in SHARES]
+    head = ["worker", "share of the training time", *colors, "layers"]
     found: list[Element | str] = [table("How each worker spent its training time", head, rows, words=(1, 6))]
     if len(use.devices) > 1:
         text = (
@@ -70,6 +71,12 @@ def plan(result: Result) -> Element | None:
         rows.append([str(cell) for cell in cells])
     head = ["layer", "device", "forward (ms)", "backward (ms)", "memory (MiB)"]
     return table("What each layer costs per batch, measured before the run", head, rows, words=(1,))
+
+
+def _swatch(css: str) -> Element:
+    """Return the color of a share, for the head of its column."""
+    box = el("rect", x=0, y=0, width=12, height=12, class_=css)
+    return el("svg", box, viewBox="0 0 12 12", class_="swatch", aria_hidden="true")
 
 
 def _bar(row: WorkerUse) -> Element:

@@ -5,6 +5,8 @@ A page is replaced as a whole, and only if it is one of ours.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from ..results import Folder, read_folder
 from .index import index, index_path
 from .markup import GENERATOR
 from .page import page_name, report
+
+STALE = 3600.0
+"""Seconds after which nobody is writing a file any more."""
 
 
 def read_results(out: Path) -> Folder:
@@ -42,6 +47,14 @@ def write_folder(folder: Folder) -> Iterator[Path]:
     for group in folder.runs():
         yield write_page(folder.path / page_name(group[0]), report(group))
     yield write_page(index_path(folder.path), index(folder))
+
+
+def remove_stale_pages(out: Path) -> None:
+    """Remove what killed commands left of pages; other ones may be writing theirs, so only what is an hour old."""
+    for left in out.glob(".*.html.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE:
+                left.unlink()
 
 
 def write_page(path: Path, text: str) -> Path:
