@@ -123,7 +123,11 @@ def _body(runs: Sequence[Shown], left_out: Mapping[str, str]) -> Iterator[Child]
 
 def _figures(runs: Sequence[Shown]) -> list[Child]:
     several = any(run.repeated for run in runs)
-    caption = "Mean ± standard deviation over the turns" if several else "Of one turn each, so without a spread"
+    caption = (
+        "Mean ± standard deviation over the turns"
+        if several
+        else f"Of one turn{' each' * (len(runs) > 1)}, so without a spread"
+    )
     # Beside each other where there is room for it.
     css = "figures" if len(runs) <= 2 else None
     text = "Test accuracy of each turn; the upright lines are the means." if several else "Test accuracy of the turn."
@@ -168,9 +172,10 @@ def _depth(runs: Sequence[Shown]) -> list[Child]:
 
 
 def _losses(runs: Sequence[Shown]) -> list[Child]:
-    text = "Means over the batches of an epoch. A layer's color goes from dark for the first to light for the last."
-    dark = el("p", text, class_="soft")
-    return [dark, el("div", *loss_plots(runs), class_="figures")]
+    text = "Means over the batches of an epoch."
+    if any("" not in run.result.info.losses for run in runs):
+        text += " A layer's color goes from dark for the first to light for the last."
+    return [el("p", text, class_="soft"), el("div", *loss_plots(runs), class_="figures")]
 
 
 def _workers(runs: Sequence[Shown]) -> list[Child]:

@@ -158,6 +158,7 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
   .chart .name { font-size: 16px; }
   .long text { font-size: 12px; }
   th, td { padding-right: .7rem; }
+  tbody th { min-width: 5rem; }
 }
 @media print {
   :root { color-scheme: light; }

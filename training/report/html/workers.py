@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from ..results import Result, TimelineSpans, Use, WorkerUse
 from .chart import key, legend, picture
-from .markup import el
+from .markup import Child, el
 from .scale import Scale
 from .style import part_class
 from .tables import table
@@ -32,7 +32,7 @@ def usage(use: Use) -> list[Element | str]:
         for row in use.devices
     ]
     colors = [el("span", _swatch(css), title) for _, title, css in SHARES]
-    head = ["worker", "share of the training time", *colors, "layers"]
+    head: list[Child] = ["worker", "share of the training time", *colors, "layers"]
     found: list[Element | str] = [table("How each worker spent its training time", head, rows, words=(1, 6))]
     if len(use.devices) > 1:
         text = (
