@@ -31,8 +31,9 @@ def pipeline(batches: int, stages: int = 2) -> Trace:
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Keep the figures instead of writing them."""
+def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Figure]:
+    """Keep the figures instead of writing them; their files are empty, and go with the test."""
+    monkeypatch.chdir(tmp_path)
     kept: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: kept.append(self))
     return kept
