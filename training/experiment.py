@@ -102,7 +102,7 @@ def run(command: Command) -> Outcome:
     # An interrupted method counts with the epochs that it has done.
     done = [log for log in logs if log.rows]
     tables = [path for log in done for path in (log.csv_path, log.json_path)]
-    files = [*tables, *gallery.pictures, *gallery.extras] if done else []
+    files = [*tables, *gallery.pages, *gallery.pictures, *gallery.extras] if done else []
     resumable = any(resumed.values()) or any(store.written for store in stores.values())
     summaries = [summary for log in done if (summary := log.summary()) is not None]
     return Outcome(title, summaries, files, interrupted, resumable)

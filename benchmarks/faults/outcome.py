@@ -25,6 +25,7 @@ ASIDE = {
     "resumptions",
     "samples_per_s",
     "schedule",
+    "timeline",
     "train_time",
     "utilization",
     "workers",

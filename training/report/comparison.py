@@ -9,23 +9,25 @@ from ..config.load import method_title
 from .summary import MethodSummary
 
 
-def comparison_table(summaries: Sequence[MethodSummary]) -> str:
-    """Return the figures of the methods side by side, as aligned plain text."""
+def comparison_rows(summaries: Sequence[MethodSummary]) -> list[list[str]]:
+    """Return a line per figure: its name, and its value for each method."""
     rows: list[tuple[str, Callable[[MethodSummary], str]]] = [
-        ("test accuracy (%)", lambda s: _spread(s.test_acc)),
+        ("test accuracy (%)", lambda s: spread(s.test_acc)),
         ("at epoch, chosen on validation", lambda s: _epochs(s.chosen_epoch)),
-        ("test accuracy, last epoch (%)", lambda s: _spread(s.final_test_acc)),
-        ("training time (s per turn)", lambda s: _spread(s.train_time)),
+        ("test accuracy, last epoch (%)", lambda s: spread(s.final_test_acc)),
+        ("training time (s per turn)", lambda s: spread(s.train_time)),
         ("samples/s", lambda s: "-" if s.samples_per_s is None else f"{s.samples_per_s:,.0f}"),
         ("parameters in training", lambda s: f"{s.parameters_training:,}"),
         ("parameters in inference", lambda s: f"{s.parameters_inference:,}"),
         ("peak memory (MB)", lambda s: "-" if s.peak_memory_mb is None else f"{s.peak_memory_mb:,.0f}"),
         ("turns", lambda s: str(s.turns)),
     ]
-    cells = [
-        ["", *(method_title(s.method) for s in summaries)],
-        *([name, *map(show, summaries)] for name, show in rows),
-    ]
+    return [[name, *map(show, summaries)] for name, show in rows]
+
+
+def comparison_table(summaries: Sequence[MethodSummary]) -> str:
+    """Return the figures of the methods side by side, as aligned plain text."""
+    cells = [["", *(method_title(s.method) for s in summaries)], *comparison_rows(summaries)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join([name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row, widths[1:], strict=True))])
@@ -38,7 +40,7 @@ def _epochs(chosen: Sequence[int]) -> str:
     return ", ".join(map(str, chosen)) if len(chosen) <= 5 else f"{min(chosen)} to {max(chosen)}"
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Return the mean and, over several turns, the sample standard deviation."""
     mean = f"{statistics.fmean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean

@@ -1,15 +1,13 @@
 """The pictures of a run: accuracy, losses, and accuracy by depth.
 
-They are drawn from the files of each method alone, so they can be drawn again at any time. Colors are those of Okabe
-and Ito, which color-blind readers can tell apart; the methods differ in line style as well. The global state of
+They are drawn from the files of each method alone, so they can be drawn again at any time. The global state of
 matplotlib is not touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import pandas as pd
 from matplotlib import colormaps
@@ -23,30 +21,10 @@ from data.storage.files import atomic_write
 
 from ..config.load import method_title
 from ..errors import UsageError, reason
-from .columns import loss_of
+from .curves import LEAST_RANGE, chosen, curve, loss_panels, spans_decades, turns
+from .look import BP, Style, styles
 from .saved import Saved, load_saved
 
-
-class Style(NamedTuple):
-    """How a method is drawn."""
-
-    color: str
-    line: Literal["-", "--", "-.", ":"]
-    marker: str
-
-
-AL, BP = Style("#0072B2", "-", "o"), Style("#D55E00", "--", "s")
-#: For further methods, in order; a seventh starts over.
-OTHERS = [
-    Style("#009E73", "-.", "^"),
-    Style("#CC79A7", ":", "v"),
-    Style("#E69F00", "-.", "D"),
-    Style("#56B4E9", ":", "<"),
-    Style("#000000", "-.", ">"),
-    Style("#999999", ":", "p"),
-]
-LEAST_RANGE = 5.0
-"""Percentage points that the axis of accuracy by depth spans at least."""
 Results = dict[str, Saved]
 
 
@@ -63,13 +41,6 @@ def draw(out: Path, dataset: str, model: str, methods: Sequence[str] = ("al", "b
     return [_save(figure, out / f"{dataset}_{model}_{name}.png") for name, figure in pictures.items()]
 
 
-def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """Return how each method is drawn: AL and BP always alike, the others in order."""
-    known = {"al": AL, "bp": BP}
-    others = [method for method in methods if method not in known]
-    return known | {method: OTHERS[number % len(OTHERS)] for number, method in enumerate(others)}
-
-
 def _accuracy(results: Results, title: str) -> Figure:
     """Draw test and validation accuracy against epochs and against training time."""
     figure = Figure(figsize=(10, 7), layout="constrained")
@@ -82,8 +53,8 @@ def _accuracy(results: Results, title: str) -> Figure:
                 _curve(ax, saved.table, over, column, style[method])
             if column == "test_acc":
                 for method, saved in results.items():
-                    chosen = _chosen(saved.table)
-                    ax.plot(chosen[over], chosen[column], "*", color=style[method].color, ms=11, mec="black", mew=0.7)
+                    best = chosen(saved.table)
+                    ax.plot(best[over], best[column], "*", color=style[method].color, ms=11, mec="black", mew=0.7)
         axes[row][0].set_ylabel(f"{what} accuracy (%)")
     axes[1][0].set_xlabel("Epoch")
     axes[1][1].set_xlabel("Training time (s)")
@@ -99,25 +70,20 @@ def _accuracy(results: Results, title: str) -> Figure:
 
 def _loss(results: Results, title: str) -> Figure:
     """Draw a panel for every loss of every method, with a curve per layer."""
-    panels = [
-        (method, kind, columns) for method, saved in results.items() for kind, columns in saved.loss_kinds.items()
-    ]
+    panels = list(loss_panels(results))
     figure = Figure(figsize=(0.8 + 4.4 * len(panels), 4.4), layout="constrained")
     style = styles(results)
-    for ax, (method, kind, columns) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (method, columns, by_layer, name) in zip(axes, panels, strict=True):
         saved = results[method]
-        by_layer = columns != [kind]
         for i, column in enumerate(columns):
             color = _layer_color(i, len(columns)) if by_layer else None
             _curve(ax, saved.table, "epoch", column, style[method], color, f"layer {i + 1}")
         if by_layer:
             _layer_legend(ax, len(columns))
-        values = saved.table[columns].to_numpy()
-        positive = values[values > 0]
-        if positive.size and (values > 0).all() and positive.max() > 20 * positive.min():
+        if spans_decades(saved.table[columns].to_numpy()):
             ax.set_yscale("log")
-        loss = loss_of(kind)
-        ax.set_title(f"{method_title(method)}: {saved.titles.get(loss, loss)}", fontsize=11)
+        ax.set_title(name, fontsize=11)
         ax.set_xlabel("Epoch")
         ax.xaxis.set_major_locator(_whole_numbers())
     figure.axes[0].set_ylabel("Mean training loss of the epoch")
@@ -132,18 +98,17 @@ def _depth(results: Results, title: str) -> Figure:
     style = styles(results)
     local = {method: saved for method, saved in results.items() if saved.depths}
     for method, saved in local.items():
-        at = _chosen(saved.table)[saved.depths]
+        at = chosen(saved.table)[saved.depths]
         mean = at.mean().to_numpy()
         reach = [mean - at.min().to_numpy(), at.max().to_numpy() - mean]
         color, line, marker = style[method]
         depths, caps, name = range(1, len(saved.depths) + 1), 4 if len(at) > 1 else 0, method_title(method)
         left.errorbar(depths, mean, reach, color=color, linestyle=line, marker=marker, capsize=caps, label=name)
     if "bp" in results:
-        bp = _chosen(results["bp"].table)["test_acc"]
+        bp = chosen(results["bp"].table)["test_acc"]
         left.axhline(bp.mean(), color=BP.color, linestyle=BP.line, label="BP, all layers")
         if len(bp) > 1:
             left.axhspan(bp.min(), bp.max(), color=BP.color, alpha=0.22, linewidth=0)
-    # On a narrow range a few samples would look like a collapse.
     low, high = left.get_ylim()
     missing = max(0.0, LEAST_RANGE - (high - low)) / 2
     left.set_ylim(low - missing, high + missing)
@@ -169,18 +134,11 @@ def _curve(
     ax: Axes, table: pd.DataFrame, over: str, column: str, style: Style, color: str | None = None, label: str = ""
 ) -> None:
     """Draw the mean of `column` over the turns against the mean of `over`, with a band from least to most."""
-    epochs = table.groupby("epoch")
-    x, y = epochs[over].mean() if over != "epoch" else epochs["epoch"].first(), epochs[column]
-    size, color = 4 if len(x) <= 30 else 0, color or style.color
-    ax.plot(x, y.mean(), color=color, linestyle=style.line, marker=style.marker, ms=size, lw=1.6, label=label)
+    means = curve(table, over, column)
+    size, color = 4 if len(means) <= 30 else 0, color or style.color
+    ax.plot(means.x, means.y, color=color, linestyle=style.line, marker=style.marker, ms=size, lw=1.6, label=label)
     if table["turn"].nunique() > 1:
-        ax.fill_between(x, y.min(), y.max(), color=color, alpha=0.22, linewidth=0)
-
-
-def _chosen(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the row of each turn whose validation accuracy is best, the first of equals."""
-    rows: pd.DataFrame = table.loc[table.groupby("turn")["val_acc"].idxmax()]
-    return rows
+        ax.fill_between(means.x, means.low, means.high, color=color, alpha=0.22, linewidth=0)
 
 
 def _layer_color(index: int, layers: int) -> str:
@@ -207,8 +165,8 @@ def _legend(results: Results) -> list[Line2D]:
 
 def _turns(results: Results) -> str:
     """Say what line and band mean, where there are several turns."""
-    turns = max(saved.table["turn"].nunique() for saved in results.values())
-    return f" (mean of {turns} turns; spread: least to most)" if turns > 1 else ""
+    count = turns(results)
+    return f" (mean of {count} turns; spread: least to most)" if count > 1 else ""
 
 
 def _whole_numbers() -> MaxNLocator:

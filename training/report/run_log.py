@@ -39,6 +39,8 @@ class RunLog:
         self.turns: dict[int, dict[str, Any]] = {}
         #: How the workers spent the last finished turn.
         self.utilization: dict[str, Any] | None = None
+        #: What the workers did when, of a run that was traced; for the report.
+        self.timeline: dict[str, Any] | None = None
         self.notes = list(info.notes)
         #: How often the run was interrupted and resumed; its times and its memory are those of its parts.
         self.resumptions = 0
@@ -94,6 +96,7 @@ class RunLog:
             "rows": [dict(row) for row in self.rows],
             "turns": dict(self.turns),
             "utilization": self.utilization,
+            "timeline": self.timeline,
             "notes": list(self.notes),
             "resumptions": self.resumptions,
         }
@@ -103,6 +106,7 @@ class RunLog:
         self.rows = list(state["rows"])
         self.turns = {int(turn): facts for turn, facts in state["turns"].items()}
         self.utilization = state["utilization"]
+        self.timeline = state.get("timeline")
         self.notes.extend(note for note in state["notes"] if note not in self.notes)
         self.resumptions = state["resumptions"]
 
@@ -134,6 +138,7 @@ class RunLog:
             "utilization": self.utilization,
             "resumptions": self.resumptions,
             "notes": self.notes,
+            **({"timeline": self.timeline} if self.timeline else {}),
         }
 
 

@@ -51,14 +51,14 @@ def load_saved(out: Path, dataset: str, model: str, methods: Sequence[str]) -> d
         info = _info(path)
         method = str(info.get("method"))
         another = method not in infos and path == json_path(out, dataset, model, method)
-        if another and any(_comparable(info, own) for own in infos.values()):
+        if another and any(comparable(info, own) for own in infos.values()):
             infos[method] = info
     found = {}
     for method in sorted(infos, key=lambda method: (method != "al", method != "bp", method)):
         path = csv_path(out, dataset, model, method)
         if path.exists():
             titles = infos[method].get("loss_titles")
-            found[method] = Saved(_table(path), titles if isinstance(titles, dict) else {})
+            found[method] = Saved(read_table(path), titles if isinstance(titles, dict) else {})
     return found
 
 
@@ -71,7 +71,7 @@ def _info(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _comparable(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+def comparable(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
     """Tell whether two methods were run with the same config and seeds, devices and speed aside."""
 
     def essence(info: Mapping[str, Any]) -> Any:
@@ -83,7 +83,8 @@ def _comparable(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
     return essence(one) is not None and bool(essence(one) == essence(two))
 
 
-def _table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """Return the rows of a CSV. Raises UsageError where it is not one of ours."""
     try:
         table = pd.read_csv(path)
         if tuple(table.columns[: len(COMMON)]) != COMMON or len(table.columns) == len(COMMON):

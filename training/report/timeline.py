@@ -17,12 +17,8 @@ from ALPackage.stage.trace import Span, Trace
 from data.storage.files import atomic_write
 
 from ..errors import UsageError, reason
-
-#: Okabe and Ito's colors, which color-blind readers can tell apart; further layers start over.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-#: Batches that a panel shows.
-SHOWN = 8
-MAIN = "MainThread"
+from .excerpt import timeline, worker_title
+from .look import LAYERS
 
 
 def write_trace(trace: Trace, path: Path, *, title: str) -> list[Path]:
@@ -62,25 +58,17 @@ def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
     A row per worker, a color per layer: light for forward, dark for backward and update, gray for waiting and copying.
     Raises ValueError for a trace without work.
     """
-    work = [span for span in trace.spans if span.phase in ("forward", "backward")]
-    if not work:
+    shown = timeline(trace)
+    if shown is None:
         raise ValueError("draw_timeline: the trace holds no training; record a run first")
-    layers = list(dict.fromkeys(span.layer for span in sorted(work, key=lambda span: span.start)))
-    color = {layer: COLORS[number % len(COLORS)] for number, layer in enumerate(layers)}
-    workers = _workers(work)
-    first, last = min(span.batch for span in work), max(span.batch for span in work)
-    middle = max(first, (first + last - SHOWN) // 2)
-    panels = [(first, "the beginning")]
-    if middle > first + SHOWN:
-        panels.append((middle, "further on"))
+    color = {layer: LAYERS[number % len(LAYERS)] for number, layer in enumerate(shown.layers)}
+    workers, panels = shown.workers, shown.excerpts
     figure = Figure(figsize=(14, 0.8 + len(panels) * (0.9 + 0.5 * len(workers))), layout="constrained")
     figure.suptitle(title)
-    for axes, (batch, name) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        shown = [span for span in work if batch <= span.batch < batch + SHOWN]
-        start, stop = min(span.start for span in shown), max(span.stop for span in shown)
-        _panel(axes, [span for span in trace.spans if span.stop > start and span.start < stop], start, workers, color)
-        axes.set_title(f"{name}: from batch {batch}", loc="left", fontsize="medium")
-        axes.set_xlim(0, (stop - start) * 1e3)
+    for axes, part in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        _panel(axes, part.spans, part.start, workers, color)
+        axes.set_title(f"{part.name}: from batch {part.batch}", loc="left", fontsize="medium")
+        axes.set_xlim(0, (part.stop - part.start) * 1e3)
     axes.set_xlabel("ms")
     legend = [Patch(color=shade, label=layer) for layer, shade in color.items()]
     legend += [
@@ -95,15 +83,9 @@ def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
         figure.savefig(file, format="png", dpi=110)
 
 
-def _workers(work: Sequence[Span]) -> list[str]:
-    """Return the threads that worked: the main thread first, then in the order of their first work."""
-    names = dict.fromkeys(span.worker for span in sorted(work, key=lambda span: (span.batch, span.start)))
-    return sorted(names, key=lambda name: name != MAIN)
-
-
 def _panel(axes: Axes, spans: Sequence[Span], start: float, workers: list[str], color: dict[str, str]) -> None:
     """Draw the spans, a row per worker from the top down."""
-    axes.set_yticks(range(len(workers)), ["main thread" if name == MAIN else name for name in workers])
+    axes.set_yticks(range(len(workers)), [worker_title(name) for name in workers])
     axes.set_ylim(len(workers) - 0.5, -0.5)
     left, right = start, max(span.stop for span in spans)
     for row, worker in enumerate(workers):

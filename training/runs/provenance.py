@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ PACKAGES = ("torch", "torchvision", "torchtext", "numpy")
 
 
 def collect(devices: Iterable[torch.device | str]) -> dict[str, Any]:
-    """Return versions, platform, the names of `devices` and the git commit, ready for JSON.
+    """Return date, versions, platform, the names of `devices` and the git commit, ready for JSON.
 
     Whatever cannot be found out is None.
     """
     return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "cuda": torch.version.cuda,
         "platform": platform.platform(),

@@ -20,6 +20,7 @@ from ..checkpoints.info import CheckpointInfo, Position
 from ..checkpoints.resume import checkpoint_errors
 from ..checkpoints.store import Checkpoint
 from ..config.spec import RunSpec
+from ..report.excerpt import timeline
 from ..report.run_log import RunLog
 from ..report.timeline import write_trace
 from ..report.utilization import Utilization, measure_utilization
@@ -101,6 +102,8 @@ def train_turn(
             show_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, used)
             session.gallery.draw_now_and_then(session.logs)
 
+    if trace is not None and (shown := timeline(trace)) is not None:
+        log.timeline = shown.to_json()
     # The peak is that of training and measuring, so it is known only here.
     notes = [] if memory.exact else ["peak memory: of the process since it began; this system knows no other"]
     log.finish_turn(turn, peak_memory_mb=memory.mb, utilization=used.to_json() if used else None, notes=notes)

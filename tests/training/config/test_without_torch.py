@@ -68,6 +68,15 @@ def test_it_refuses_at_once(line: str, expected: str) -> None:
     assert expected in mistake
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["nowhere"]])
+def test_the_report_of_results_needs_no_torch(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "training.report", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert {"pydantic", "pandas"} <= imported
+    assert imported.isdisjoint({"torch", "ALPackage"})
+
+
 def test_the_packages_of_names_need_no_torch() -> None:
     code = f"import sys, models, data, training.config; sys.exit(not set(sys.modules).isdisjoint({SLOW}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -14,7 +14,8 @@ from matplotlib.image import imread
 
 from ALPackage.stage.trace import Span, Trace
 from training.errors import UsageError
-from training.report.timeline import COLORS, draw_timeline, write_trace
+from training.report.look import LAYERS
+from training.report.timeline import draw_timeline, write_trace
 
 
 def pipeline(batches: int, stages: int = 2) -> Trace:
@@ -30,8 +31,9 @@ def pipeline(batches: int, stages: int = 2) -> Trace:
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Keep the figures instead of writing them."""
+def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Figure]:
+    """Keep the figures instead of writing them; their files are empty, and go with the test."""
+    monkeypatch.chdir(tmp_path)
     kept: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: kept.append(self))
     return kept
@@ -108,7 +110,7 @@ def test_the_legend_has_every_layer_and_what_light_dark_and_thin_mean(figures: l
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == [*"abcdefgh", "light: forward", "dark: backward, update", "thin: waits, copies"]
     colors = [to_hex(patch.get_facecolor()) for patch in legend.get_patches()]
-    assert colors[:7] == [color.lower() for color in COLORS]
+    assert colors[:7] == [color.lower() for color in LAYERS]
     assert colors[7] == colors[0]  # layers beyond the colors begin anew
 
 

@@ -1,0 +1,131 @@
+"""What the workers did: how much of the time each was at work, and a timeline of a traced run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from xml.etree.ElementTree import Element
+
+from ..results import Result, TimelineSpans, Use, WorkerUse
+from .chart import key, legend, picture
+from .markup import Child, el
+from .scale import Scale
+from .style import part_class
+from .tables import table
+
+SHARES = (
+    ("busy", "busy", "busy"),
+    ("wait_input", "waits for input", "input"),
+    ("wait_space", "waits for space", "space"),
+    ("copy_", "copies", "copies"),
+)
+
+
+def usage(use: Use) -> list[Element | str]:
+    """Return the table of the workers, with what follows from it."""
+    rows: list[list[Element | str]] = [
+        [
+            row.device,
+            _bar(row),
+            *(f"{getattr(row, name):.0f} %" for name, _, _ in SHARES),
+            el("span", ", ".join(row.layers), class_="layers"),
+        ]
+        for row in use.devices
+    ]
+    colors = [el("span", _swatch(css), title) for _, title, css in SHARES]
+    head: list[Child] = ["worker", "share of the training time", *colors, "layers"]
+    found: list[Element | str] = [table("How each worker spent its training time", head, rows, words=(1, 6))]
+    if len(use.devices) > 1:
+        text = (
+            f"Utilization {use.utilization:.0f} %: {use.at_work:.2f} of {len(use.devices)} workers were at work on "
+            f"average, of a ceiling of {use.ceiling:.2f}; most time went into {use.bottleneck}."
+        )
+        if use.speedup_estimate is not None:
+            text += (
+                f" Estimated speed-up over a sequential run: {use.speedup_estimate:.2f}x, by the layers' costs that "
+                "were measured before the run."
+            )
+        found.append(el("p", text))
+    found.append(el("p", use.advice[:1].upper() + use.advice[1:] + "."))
+    return found
+
+
+def timeline(shown: TimelineSpans) -> list[Element]:
+    """Return a picture per excerpt, and the legend."""
+    css = {layer: part_class(number) for number, layer in enumerate(shown.layers)}
+    names = [(key(color, "", "box"), layer) for layer, color in css.items()]
+    figures = [legend(names)]
+    for part in shown.excerpts:
+        figures.append(_excerpt(part.name, part.batch, part.milliseconds, part.spans, shown.workers, css))
+    return figures
+
+
+def plan(result: Result) -> Element | None:
+    """Return the layers with what they cost, measured before the run, and where they went."""
+    layers = (result.info.plan or {}).get("layers")
+    if not isinstance(layers, list) or not layers:
+        return None
+    rows = []
+    for layer in layers:
+        forward, backward = float(layer["forward_ms"]), float(layer["backward_ms"])
+        cells = [layer["name"], layer["device"], f"{forward:.1f}", f"{backward:.1f}", f"{layer['bytes'] / 2**20:.0f}"]
+        rows.append([str(cell) for cell in cells])
+    head = ["layer", "device", "forward (ms)", "backward (ms)", "memory (MiB)"]
+    return table("What each layer costs per batch, measured before the run", head, rows, words=(1,))
+
+
+def _swatch(css: str) -> Element:
+    """Return the color of a share, for the head of its column."""
+    box = el("rect", x=0, y=0, width=12, height=12, class_=css)
+    return el("svg", box, viewBox="0 0 12 12", class_="swatch", aria_hidden="true")
+
+
+def _bar(row: WorkerUse) -> Element:
+    """Return the shares of a worker as one bar; what is missing to 100 % is filling and draining."""
+    parts, at = [el("rect", x=0, y=0, width=200, height=20, class_="rest")], 0.0
+    told = []
+    for name, title, css in SHARES:
+        share = min(max(0.0, float(getattr(row, name))), 100.0 - at)
+        told.append(f"{title} {share:.0f} %")
+        if share:
+            text = el("title", f"{title}: {share:.1f} %")
+            parts.append(el("rect", text, x=round(2 * at, 1), y=0, width=round(2 * share, 1), height=20, class_=css))
+        at += share
+    return picture(f"{row.device}: {', '.join(told)}", 200, 20, *parts, class_="bar")
+
+
+def _excerpt(
+    name: str,
+    batch: int,
+    milliseconds: float,
+    spans: Sequence[tuple[int, str, str, int, float, float]],
+    workers: Sequence[str],
+    css: dict[str, str],
+) -> Element:
+    """Return a row per worker: pale for forward, full for backward and update, thin and gray for waiting."""
+    width, row, left = 1040, 34, 16 + 7 * max(map(len, workers), default=0)
+    bottom = 8 + row * len(workers)
+    x = Scale(0.0, max(milliseconds, 1e-6), left, width - 10)
+    parts = [
+        el("text", worker, x=left - 8, y=8 + row * (number + 0.5) + 4, text_anchor="end")
+        for number, worker in enumerate(workers)
+    ]
+    for value, text in x.ticks(10):
+        parts.append(el("path", d=f"M{x(value):g} 4V{bottom}", class_="grid"))
+        parts.append(el("text", text, x=x(value), y=bottom + 16, text_anchor="middle"))
+    parts.append(el("text", "ms", x=width - 10, y=bottom + 32, text_anchor="end"))
+    for worker, layer, phase, number, start, stop in spans:
+        work = phase in ("forward", "backward")
+        begin, end, middle = x(max(0.0, start)), x(min(stop, milliseconds)), 8 + row * (worker + 0.5)
+        if end - begin < 0.4 and not work:
+            continue  # too short to be seen
+        height = 24 if work else 5
+        what = f"{layer}, {phase}, batch {number}" if work else phase
+        look = f"{'pale' if phase == 'forward' else 'box'} {css.get(layer, '')}" if work else "idle"
+        box = el("rect", el("title", f"{what}: {stop - start:.2f} ms"), x=begin, y=middle - height / 2, class_=look)
+        box.attrib |= {"width": f"{max(end - begin, 0.6):.1f}", "height": str(height)}
+        parts.append(box)
+    about = f"Timeline, {name}, from batch {batch}: what {len(workers)} workers did during {milliseconds:.0f} ms"
+    text = f"{name.capitalize()}, from batch {batch}. Pale: forward; full: backward and update; thin: waits and copies."
+    drawing = picture(about, width, bottom + 38, *parts, class_="chart long")
+    box = el("div", drawing, class_="wide", tabindex="0", role="group", aria_label="Timeline")
+    return el("figure", box, el("figcaption", text))

@@ -1,0 +1,41 @@
+"""How methods are told apart in pictures and pages.
+
+Colors are those of Okabe and Ito, which color-blind readers can tell apart; the methods differ in line style and in
+marker as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+
+class Style(NamedTuple):
+    """How a method is drawn."""
+
+    color: str
+    line: Literal["-", "--", "-.", ":"]
+    marker: str
+
+
+AL, BP = Style("#0072B2", "-", "o"), Style("#D55E00", "--", "s")
+#: For further methods, in order; a seventh starts over.
+OTHERS = [
+    Style("#009E73", "-.", "^"),
+    Style("#CC79A7", ":", "v"),
+    Style("#E69F00", "-.", "D"),
+    Style("#56B4E9", ":", "<"),
+    Style("#000000", "-.", ">"),
+    Style("#999999", ":", "p"),
+]
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """Return how each method is drawn: AL and BP always alike, the others in order."""
+    known = {"al": AL, "bp": BP}
+    others = [method for method in methods if method not in known]
+    return known | {method: OTHERS[number % len(OTHERS)] for number, method in enumerate(others)}
+
+
+#: For the layers of a timeline, whose order says little; further layers start over.
+LAYERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
