@@ -26,6 +26,7 @@ from .registry import entries, match, resolve
 from .resource import RemoteFile, Resource
 from .storage.archives import unpack
 from .storage.files import exclusive_lock
+from .storage.streams import exit_code
 
 TIMEOUTS = (10.0, 30.0)  # seconds: to connect, and between two chunks of the answer
 ATTEMPTS = 4
@@ -231,4 +232,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -21,7 +21,6 @@ from ..errors import UsageError, closest
 from .load import check_workers, device_list, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
-from .reference import help_text
 from .schema import LARGEST_SEED, TASKS, Config, Method, Schedule, Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,6 +167,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (python {self.prog} --help shows what is possible)")
 
     def format_help(self) -> str:
+        from .reference import help_text  # a command too, which Python warns of when the package has imported it
+
         return f"{super().format_help()}\n{help_text(self.task)}"
 
 
