@@ -2,7 +2,7 @@
 
 A pipe may have no reader any more, a disk behind `> log` may be full, a terminal may be gone, a stream may be closed
 from the start, and few encodings have every character. None of this may end hours of training or leave a traceback:
-results are in files, and what is printed is lost at worst. Every entry point runs its main function through `exit_code`.
+results are in files; at worst, what is printed is lost. Every entry point runs its main function through `exit_code`.
 """
 
 from __future__ import annotations

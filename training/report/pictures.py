@@ -24,6 +24,7 @@ from data.storage.files import atomic_write
 from ..config.load import method_title
 from ..errors import UsageError, reason
 from .columns import loss_of
+from .drawing import plain_settings
 from .saved import Saved, load_saved
 
 
@@ -50,6 +51,7 @@ LEAST_RANGE = 5.0
 Results = dict[str, Saved]
 
 
+@plain_settings()
 def draw(out: Path, dataset: str, model: str, methods: Sequence[str] = ("al", "bp")) -> list[Path]:
     """Draw the pictures of `methods`, and of earlier results that can be compared with them; return the PNG files.
 

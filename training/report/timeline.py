@@ -17,6 +17,7 @@ from ALPackage.stage.trace import Span, Trace
 from data.storage.files import atomic_write
 
 from ..errors import UsageError, reason
+from .drawing import plain_settings
 
 #: Okabe and Ito's colors, which color-blind readers can tell apart; further layers start over.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -56,6 +57,7 @@ def prepare_trace(path: Path) -> tuple[Path, Path]:
     return chrome, picture
 
 
+@plain_settings()
 def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
     """Draw how the pipeline fills, and an excerpt from the middle of the run, as a PNG.
 
