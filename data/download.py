@@ -109,6 +109,10 @@ def _download(name: str, file: RemoteFile, path: Path) -> None:
             return
         except requests.RequestException as error:
             raise DataError(f"{name}: could not download {file.url} ({_reason(error)}); {by_hand}") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise  # the disk's
+            raise DataError(f"{name}: could not download {file.url} ({_reason(error)}); {by_hand}") from error
         except ValueError as error:
             # pooch has removed the file. A resumed one may have begun with bytes of another version, so it is
             # downloaded again from the first byte. One that came in a single answer is simply another file.
@@ -223,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"{resource.name}: {fetch(resource, arguments.data_root)}")
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)

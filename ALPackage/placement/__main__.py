@@ -150,7 +150,12 @@ def _write(stream: TextIO | None, text: str) -> OSError | None:
     if stream is None:
         return OSError(errno.EBADF, "it is closed") if text else None
     try:
-        with open(stream.fileno(), "w", encoding=stream.encoding, errors="backslashreplace", closefd=False) as file:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # a notebook's, or a test's
+        stream.write(text)
+        return None
+    try:
+        with open(descriptor, "w", encoding=stream.encoding, errors="backslashreplace", closefd=False) as file:
             file.write(text)
     except OSError as error:
         return error

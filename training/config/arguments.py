@@ -42,6 +42,10 @@ EXAMPLES: dict[Task, str] = {
   python nlpmain.py dbpedia lstm --set al_gpu_list='["cuda:0","cuda:0","cuda:1","cuda:1"]'
 """,
 }
+EXIT_CODES = """exit codes:
+  0 done; 2 a mistake, or output that could not be written; 141 done, but the reader of the output had left;
+  128 and the number of a signal: interrupted, 130 by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +189,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=SCRIPTS[task],
         description="Train a model with Associated Learning (AL) and with back-propagation (BP), and compare them.",
-        epilog=EXAMPLES[task],
+        epilog=f"{EXAMPLES[task]}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=False,
@@ -229,7 +233,12 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         help=f"hyper-parameters and device lists (default: {CONFIGS[task]} beside {SCRIPTS[task]})",
     )
     config.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the config; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        type=_utf8,
+        metavar="KEY=VALUE",
+        help="set any key of the config; may be repeated",
     )
     config.add_argument(
         "--plugin",
@@ -249,7 +258,10 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     )
     data.add_argument("--limit-train", type=_number(2), metavar="N", help="use N training samples only")
     data.add_argument(
-        "--out", type=_text, metavar="DIR", help="folder of the results (default: the config's outputpath)"
+        "--out",
+        type=lambda text: _utf8(_text(text)),
+        metavar="DIR",
+        help="folder of the results (default: the config's outputpath)",
     )
     data.add_argument(
         "--resume",
@@ -290,6 +302,15 @@ def _number(least: int, most: int = LARGEST_SEED) -> Callable[[str], int]:
 def _text(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("got an empty name; expected a path")
+    return text
+
+
+def _utf8(text: str) -> str:
+    """Return a text that goes into the config, and so into the results' JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f'got "{text}", which is not UTF-8; write it in UTF-8') from None
     return text
 
 

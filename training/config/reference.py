@@ -79,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n\n".join(f"## {task}\n\n{markdown(task)}" for task in get_args(Task)))
     stale = []
     for page in given.pages:
-        text = page.read_text(encoding="utf-8")
+        try:
+            text = page.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f"{page}: cannot be read ({error})")
         if (new := written(text)) != text:
             stale.append(str(page))
             if not given.check:

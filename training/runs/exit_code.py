@@ -79,4 +79,4 @@ class ExitCode:
             print(f"interrupted: {kept}{more}", file=sys.stderr)
         elif error is not None:
             self.code = 2
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names may hold line breaks
