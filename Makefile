@@ -5,6 +5,9 @@ VENV ?= .venv
 VENV_TORCHTEXT ?= .venv-torchtext
 IN := $(VENV)/bin/python
 
+# Python's safe path would leave this folder out, and with it the packages.
+unexport PYTHONSAFEPATH
+
 .PHONY: demo test test-all test-torchtext lint clean
 
 demo: $(VENV)/.requirements

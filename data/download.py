@@ -28,6 +28,7 @@ from .resource import RemoteFile, Resource
 from .storage.archives import unpack
 from .storage.files import exclusive_lock
 from .storage.folders import find_archive, find_folder, holds, kind
+from .storage.streams import exit_code
 
 TIMEOUTS = (10.0, 30.0)  # seconds: to connect, and between two chunks of the answer
 ATTEMPTS = 4
@@ -297,4 +298,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -33,7 +33,7 @@ EMBEDDED = ("digits", "docstrings")
 #: Packages whose modules are started with `python -m` and read arguments.
 WITH_PARSER = ("ALPackage", "benchmarks", "data", "training")
 #: Commands that are not ours to parse.
-OTHERS = ("python -m venv .venv", ". .venv/bin/activate", "pip install tensorboard")
+OTHERS = ("python -m venv .venv", ". .venv/bin/activate", "pip install tensorboard", "pip install .")
 
 
 def text(page: Path) -> str:

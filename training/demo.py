@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from data.storage.streams import exit_code
+
 from .config.arguments import read_command
 from .config.schema import Task
 from .experiment import run
@@ -29,4 +31,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

@@ -30,8 +30,9 @@ from .runs.tasks import LoadedTask, load_task
 def main(task: Task, argv: Sequence[str] | None = None) -> int:
     """Run the command line of a task's entry point and return its exit code.
 
-    0: done. 2: a mistake in the arguments, the config or the data, in one line. 130 and 143: interrupted, by Ctrl-C or
-    SIGTERM; the newest checkpoint is that of the last step, unless a second signal or a very long step cut it short.
+    0: done. 2: a mistake in the arguments, the config or the data, in one line. 128 and a signal's number: interrupted,
+    130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; the newest checkpoint is that of the last step, unless a second signal
+    or a very long step cut it short.
     """
     with ExitCode() as end:
         end.outcomes.append(run(read_command(task, argv)))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -52,7 +56,8 @@ def table(costs: Sequence[LayerCost], counts: Sequence[int], batches: int) -> st
     alone = simulate("sequential", costs, [len(costs)], batches)
     plans: list[Plan] = []
     for count in counts:
-        best_cut = plan(costs, [torch.device("cpu", index) for index in range(count)])
+        # Devices beyond the number of layers would stay empty.
+        best_cut = plan(costs, [torch.device("cpu", index) for index in range(min(count, len(costs)))])
         plans.append(best_cut)
         gains = [alone / simulate(name, costs, best_cut.sizes, batches) for name in ("continuous", "al-fm")]
         cut = " | ".join(" ".join(cost.name for cost in stage) for stage in best_cut.stages)
@@ -73,7 +78,7 @@ def table(costs: Sequence[LayerCost], counts: Sequence[int], batches: int) -> st
 def _costs(text: str) -> list[LayerCost]:
     """Read costs from the command line or from a file. Raises ValueError with a message of one line."""
     path = Path(text)
-    if path.suffix == ".json" or path.is_file():
+    if path.suffix == ".json" or os.path.isfile(text):  # False for a list that is too long for a name
         try:
             layers = _find(json.loads(path.read_text(encoding="utf-8")))
             if not layers:
@@ -120,5 +125,42 @@ def _find(value: Any) -> list[dict[str, Any]]:
     return []
 
 
+def exit_code() -> int:
+    """Run `main` as a process and return its exit code, whatever the standard streams are.
+
+    Where the table cannot be written: 141, as a shell reports it, if the reader of a pipe has left; 2 otherwise.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main()
+        except SystemExit as end:  # argparse's
+            code = int(end.code or 0)
+    lost = _write(sys.stdout, out.getvalue())
+    if lost is not None and code == 0:
+        code = 141 if lost.errno == errno.EPIPE else 2
+        if code == 2:
+            print(f"error: the standard output cannot be written ({lost.strerror})", file=err)
+    _write(sys.stderr, err.getvalue())  # where that fails, nobody can be told
+    return code
+
+
+def _write(stream: TextIO | None, text: str) -> OSError | None:
+    """Write the text to where a standard stream goes, and return what went wrong. Python keeps nothing to flush."""
+    if stream is None:
+        return OSError(errno.EBADF, "it is closed") if text else None
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # a notebook's, or a test's
+        stream.write(text)
+        return None
+    try:
+        with open(descriptor, "w", encoding=stream.encoding, errors="backslashreplace", closefd=False) as file:
+            file.write(text)
+    except OSError as error:
+        return error
+    return None
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code())

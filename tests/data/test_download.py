@@ -146,6 +146,15 @@ def test_a_download_given_up_is_resumed_by_the_next_call(host: Host, tmp_path: P
     assert names(tmp_path) == ["file.bin"]
 
 
+def test_a_bundle_of_certificates_that_is_not_there_is_not_blamed_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a company's proxy; requests raises a plain OSError."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    with pytest.raises(DataError, match=r"could not download .* .Could not find a suitable TLS"):
+        fetch(resource("https://127.0.0.1:9/x"), tmp_path)
+
+
 def test_a_server_that_ignores_ranges_is_read_from_the_start(host: Host, tmp_path: Path) -> None:
     host.knows_ranges, host.cuts = False, 1
     assert fetch(resource(host.url), tmp_path).read_bytes() == CONTENT

@@ -198,6 +198,20 @@ def test_an_interruption_keeps_what_is_done(
     assert "interrupted: the files above hold every epoch that was finished" in printed.err
 
 
+@pytest.mark.parametrize("option", ["", "-P", "-I"])
+def test_the_scripts_find_their_packages_through_links_and_without_a_path(option: str, tmp_path: Path) -> None:
+    """-P, as PYTHONSAFEPATH, leaves the script's folder out of the path; Python 3.10 knows only -I."""
+    if option == "-P" and sys.version_info < (3, 11):
+        pytest.skip("-P came with Python 3.11")
+    (tmp_path / "link.py").symlink_to(ROOT / "cvmain.py")
+    (tmp_path / "project").symlink_to(ROOT)
+    for script in (tmp_path / "link.py", tmp_path / "project" / "nlpmain.py"):
+        line = [sys.executable, *option.split(), "-W", "error", str(script), "--print-config"]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["epochs"] > 0
+
+
 @pytest.mark.parametrize("script", ["cvmain.py", "nlpmain.py"])
 def test_the_scripts_run_from_any_folder(script: str, tmp_path: Path) -> None:
     done = subprocess.run(

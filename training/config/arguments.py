@@ -21,7 +21,6 @@ from ..errors import UsageError, closest
 from .load import check_workers, device_list, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
-from .reference import help_text
 from .schema import LARGEST_SEED, TASKS, Config, Method, Schedule, Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +42,10 @@ EXAMPLES: dict[Task, str] = {
   python nlpmain.py dbpedia lstm --set al_gpu_list='["cuda:0","cuda:0","cuda:1","cuda:1"]'
 """,
 }
+EXIT_CODES = """exit codes:
+  0 done; 2 a mistake, or output that could not be written; 141 done, but the reader of the output had left;
+  128 and the number of a signal: interrupted, 130 by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +171,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (python {self.prog} --help shows what is possible)")
 
     def format_help(self) -> str:
+        from .reference import help_text  # a command too, which Python warns of when the package has imported it
+
         return f"{super().format_help()}\n{help_text(self.task)}"
 
 
@@ -184,7 +189,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=SCRIPTS[task],
         description="Train a model with Associated Learning (AL) and with back-propagation (BP), and compare them.",
-        epilog=EXAMPLES[task],
+        epilog=f"{EXAMPLES[task]}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=False,
@@ -228,7 +233,12 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         help=f"hyper-parameters and device lists (default: {CONFIGS[task]} beside {SCRIPTS[task]})",
     )
     config.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="set any key of the config; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        type=_utf8,
+        metavar="KEY=VALUE",
+        help="set any key of the config; may be repeated",
     )
     config.add_argument(
         "--plugin",
@@ -248,7 +258,10 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     )
     data.add_argument("--limit-train", type=_number(2), metavar="N", help="use N training samples only")
     data.add_argument(
-        "--out", type=_text, metavar="DIR", help="folder of the results (default: the config's outputpath)"
+        "--out",
+        type=lambda text: _utf8(_text(text)),
+        metavar="DIR",
+        help="folder of the results (default: the config's outputpath)",
     )
     data.add_argument(
         "--resume",
@@ -289,6 +302,15 @@ def _number(least: int, most: int = LARGEST_SEED) -> Callable[[str], int]:
 def _text(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("got an empty name; expected a path")
+    return text
+
+
+def _utf8(text: str) -> str:
+    """Return a text that goes into the config, and so into the results' JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f'got "{text}", which is not UTF-8; write it in UTF-8') from None
     return text
 
 

@@ -41,7 +41,8 @@ def _import_file(path: Path, name: str) -> ModuleType:
         raise UsageError(f"--plugin {name}: {kind}; give a Python file or the name of a module")
     path = path.resolve()
     # The same file again is the same module, and another file of the same name is another.
-    key = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    stem = path.stem.encode("ascii", "replace").decode()  # the name of a file need not be text
+    key = f"{stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
+from data.storage.streams import exit_code
 from models.settings import expected
 
 from .schema import Section, Task, schema, sections
@@ -78,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n\n".join(f"## {task}\n\n{markdown(task)}" for task in get_args(Task)))
     stale = []
     for page in given.pages:
-        text = page.read_text(encoding="utf-8")
+        try:
+            text = page.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f"{page}: cannot be read ({error})")
         if (new := written(text)) != text:
             stale.append(str(page))
             if not given.check:
@@ -89,4 +93,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

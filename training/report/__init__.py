@@ -1,1 +1,1 @@
-"""What a run leaves behind: tables, pictures, timelines."""
+"""What a run leaves behind: tables, pictures, pages, timelines."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from data.storage.streams import exit_code
+
 from ..config.paths import user_path
 from ..errors import UsageError
 from .html.compare import comparison
@@ -81,4 +83,4 @@ def _folder(text: str) -> Folder:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -10,24 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from data.storage.files import atomic_write
 
 from ..config.load import method_title
 from ..errors import UsageError, reason
 from .curves import LEAST_RANGE, chosen, curve, loss_panels, spans_decades, turns
+from .drawing import Axes, Figure, Line2D, MaxNLocator, colormaps, plain_settings, to_hex
 from .look import BP, Style, styles
 from .saved import Saved, load_saved
 
 Results = dict[str, Saved]
 
 
+@plain_settings()
 def draw(out: Path, dataset: str, model: str, methods: Sequence[str] = ("al", "bp")) -> list[Path]:
     """Draw the pictures of `methods`, and of earlier results that can be compared with them; return the PNG files.
 

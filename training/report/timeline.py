@@ -8,15 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-
 from ALPackage.stage.trace import Span, Trace
 from data.storage.files import atomic_write
 
 from ..errors import UsageError, reason
+from .drawing import Axes, Figure, Patch, plain_settings, to_rgb
 from .excerpt import timeline, worker_title
 from .look import LAYERS
 
@@ -52,6 +48,7 @@ def prepare_trace(path: Path) -> tuple[Path, Path]:
     return chrome, picture
 
 
+@plain_settings()
 def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
     """Draw how the pipeline fills, and an excerpt from the middle of the run, as a PNG.
 

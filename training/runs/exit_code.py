@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from ALPackage import StageError
 from ALPackage.errors import LayerError
 from data import DataError
 
-from ..errors import UsageError, reason
+from ..errors import UsageError
 from ..report.comparison import comparison_table
 from ..report.summary import MethodSummary
 
@@ -34,8 +33,8 @@ class Outcome:
 class ExitCode:
     """A context manager: at the end of the block, reports the outcomes and turns an expected exception into a code.
 
-    0: done. 2: a mistake in the arguments, the config or the data, in one line. 130 and 143: interrupted by Ctrl-C or
-    SIGTERM. Any other exception is a fault of the program, and passes.
+    0: done. 2: a mistake in the arguments, the config or the data, in one line. 128 and the number of the signal
+    that interrupted it: 130 for Ctrl-C. Any other exception is a fault of the program, and passes.
     """
 
     def __init__(self) -> None:
@@ -54,26 +53,10 @@ class ExitCode:
             error = UsageError(str(error))  # with the layer's name
         elif isinstance(error, StageError) and isinstance(error.__cause__, MISTAKES):
             error = error.__cause__
-        expected = error is None or isinstance(error, (*MISTAKES, KeyboardInterrupt))
-        if expected:
-            try:
-                self._report(error)
-                return True
-            except OSError as failure:
-                error = failure
-        # Printing may fail here as well as in the middle of a run.
-        if isinstance(error, OSError) and _lost_stdout():
-            self.code = 2
-            print(
-                f"error: the standard output cannot be written ({reason(error)}); the epochs that were finished are in "
-                "the results' files, and --resume continues from the last checkpoint",
-                file=sys.stderr,
-            )
-            return True
-        # The report failed for another reason: that is a fault of the program, as any other exception is.
-        if expected and error is not None:
-            raise error
-        return False
+        if error is not None and not isinstance(error, (*MISTAKES, KeyboardInterrupt)):
+            return False
+        self._report(error)
+        return True
 
     def _report(self, error: BaseException | None) -> None:
         # Tables first: what was finished counts, whatever happened afterwards.
@@ -96,14 +79,4 @@ class ExitCode:
             print(f"interrupted: {kept}{more}", file=sys.stderr)
         elif error is not None:
             self.code = 2
-            print(f"error: {error}", file=sys.stderr)
-
-
-def _lost_stdout() -> bool:
-    """Tell whether nothing can be printed any more (a pipe without a reader, a full disk); discard the rest."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # Python flushes it when it exits, and must not fail again
-        return True
-    return False
+            print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names may hold line breaks

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training ends after the step at hand, with a checkpoint; everything else ends at once."""
+"""Ctrl-C and other signals that end a run: after the step at hand, with a checkpoint; outside of training at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,7 +18,17 @@ from typing import Any
 GRACE = 7.0
 #: Seconds after which the process ends, whatever it is at.
 LIMIT = 9.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: Seconds within which a signal that comes again is the same one: `timeout` and a closed terminal send theirs twice.
+SAME = 0.5
+#: Those that would end the process without a checkpoint: Ctrl-C, a request, a terminal that closes, and what a queue
+#: system sends ahead of its limits. SIGQUIT stays what it is, a way to end a process at once.
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)  # not every system has all
+)
+#: What a person sends again in order not to wait; the others are repeated by whoever sends them.
+INSISTENT = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -32,7 +43,7 @@ def loading() -> Iterator[None]:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the run; `exit_code` is what a shell expects after it (130 for Ctrl-C, 143 for SIGTERM)."""
+    """A signal ended the run; `exit_code` is what a shell expects after it: 128 and its number, 130 for Ctrl-C."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -40,15 +51,19 @@ class Interrupted(KeyboardInterrupt):
 
 
 class GracefulShutdown:
-    """While entered, on the main thread, SIGINT and SIGTERM raise `Interrupted`, or wait for a `deferred` block.
+    """While entered, on the main thread, `SIGNALS` raise `Interrupted`, or wait for a `deferred` block.
 
-    A second signal does not wait. After `LIMIT` seconds the process ends wherever it is: Python handles a signal only
-    between two of its own instructions, and a single operation may take long. A signal that the process was started to
-    ignore, as a shell does with Ctrl-C for what runs in the background, stays ignored.
+    A second Ctrl-C or SIGTERM does not wait. After `LIMIT` seconds the process ends wherever it is: Python handles a
+    signal only between two of its own instructions, and a single operation may take long. A signal that the process was
+    started to ignore stays ignored: Ctrl-C for what a shell runs in the background, SIGHUP under `nohup`.
     """
 
     def __init__(self) -> None:
         self._signum: int | None = None
+        #: Of the first signal, inside of a deferred block or not.
+        self._first: int | None = None
+        self._since = 0.0
+        self._overdue = False
         self._deferring = False
         self._before: dict[int, Any] = {}
         self._ended = threading.Event()
@@ -71,15 +86,21 @@ class GracefulShutdown:
             raise Interrupted(self._signum)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        # The second signal, or the watchdog's, means now.
-        if not self._deferring or self._signum is not None:
-            raise Interrupted(signum if self._signum is None else self._signum)
-        self._signum = signum
+        if self._first is None:
+            self._first, self._since = signum, time.monotonic()
+            if self._deferring:
+                self._signum = signum
+                return
+        elif not self._overdue:
+            same = signum == self._first and time.monotonic() - self._since < SAME
+            if same or signum not in INSISTENT:
+                return
+        raise Interrupted(self._first)
 
     def __enter__(self) -> GracefulShutdown:
         # Python allows handlers on the main thread only; tests and notebooks may run a command elsewhere.
         if threading.current_thread() is threading.main_thread():
-            handled = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+            handled = [signum for signum in SIGNALS if _ours(signum)]
             # Python writes the number of a signal here at once, even while the main thread is stuck in an operation.
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
@@ -107,12 +128,21 @@ class GracefulShutdown:
                 return
             # A worker may hang, or a step take minutes: the run ends at its last checkpoint.
             if self._deferring:
+                self._overdue = True
                 _repeat(received[0])
             # The main thread is in a single operation that nothing interrupts; nobody else can end the process.
             if not self._ended.wait(LIMIT - GRACE):
                 words = "interrupted: it took too long to end; --resume continues from the last checkpoint"
-                print(words, file=sys.stderr, flush=True)
-                os._exit(128 + received[0])
+                try:
+                    print(words, file=sys.stderr, flush=True)
+                finally:
+                    os._exit(128 + received[0])
+
+
+def _ours(signum: int) -> bool:
+    """Tell whether the signal is ours to handle: it is not ignored, nor is it one that somebody gave a meaning."""
+    handler = signal.getsignal(signum)
+    return handler is not signal.SIG_IGN if signum in INSISTENT else handler is signal.SIG_DFL
 
 
 def _repeat(signum: int) -> None:

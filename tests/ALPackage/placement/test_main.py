@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,39 @@ def test_the_plan_of_a_run_s_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     path.write_text(json.dumps({"methods": {"al": {"layers": 2, "plan": made.to_json()}}}))
     assert main(["--costs", str(path), "--devices", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["2", "1.67x"]
+
+
+def test_a_list_that_is_longer_than_any_file_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards a bug: the system was asked for a file of that name, and refused."""
+    assert main(["--costs", ",".join(["1"] * 300), "--devices", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["2", "2.00x"]
+
+
+def test_more_devices_than_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--costs", "1,2", "--devices", str(10**12)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[1] == "1.50x"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [
+        ("| true", 141, ""),
+        (">/dev/full", 2, "error: the standard output cannot be written (No space left on device)\n"),
+        (">&-", 2, "error: the standard output cannot be written (it is closed)\n"),
+        (">&- 2>&-", 2, ""),
+    ],
+)
+def test_a_table_that_cannot_be_written(redirection: str, code: int, error: str) -> None:
+    line = f"{sys.executable} -m ALPackage.placement --costs ä=3,ö=1 {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", error)
 
 
 @pytest.mark.parametrize(

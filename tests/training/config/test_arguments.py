@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from training.config.arguments import build_parser, configure, parse
+from training.config.arguments import ROOT, build_parser, configure, parse, read_command
 from training.config.schema import Task
 from training.errors import ConfigError, UsageError
 
@@ -124,6 +126,8 @@ def test_names_of_the_earlier_code_mean_al(task: Task, dataset: str, name: str, 
         ("digits vgg --config=", "argument --config: got an empty name"),
         ("digits vgg --data-root=", "argument --data-root: got an empty name"),
         ("digits vgg --config no/such.json", "no/such.json: there is no such file"),
+        ("digits vgg --out=/tmp/\udcff", 'argument --out: got "/tmp/\udcff", which is not UTF-8'),
+        ("digits vgg --set \udcff=3", 'argument --set: got "\udcff=3", which is not UTF-8'),
         ("digits vgg --set", "argument --set: expected one argument"),
         ("digits vgg --set epochs", "--set epochs: expected key=value"),
         ('digits vgg --set al_gpu_list=["cpu"]', "al_gpu_list has 1 entry, but vgg with AL has 4 layers"),
@@ -135,6 +139,17 @@ def test_names_of_the_earlier_code_mean_al(task: Task, dataset: str, name: str, 
 )
 def test_mistakes(line: str, expected: str) -> None:
     assert expected in mistake(line)
+
+
+def test_a_path_that_is_not_utf8_is_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    config, plugin = folder / os.fsdecode(b"config\xff.json"), folder / os.fsdecode(b"plugin\xff.py")
+    shutil.copy(ROOT / "cvconfig.json", config)
+    plugin.write_text("")
+    paths = [f"--config={config}", f"--plugin={plugin}", f"--data-root={folder}", f"--trace={folder}/trace.json"]
+    arguments = read_command("vision", ["digits", "vgg", *paths]).arguments
+    assert (arguments.config, arguments.data_root, arguments.trace) == (config, folder, folder / "trace.json")
 
 
 def test_a_wrong_data_set_lists_the_right_ones() -> None:

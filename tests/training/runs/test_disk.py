@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from data.storage.streams import exit_code
 from training import experiment
 from training.checkpoints.store import Store, checkpoint_folder
 from training.runs.progress import ProgressBar
@@ -90,16 +91,17 @@ def test_a_folder_without_permission_is_refused_before_training(
 def test_a_full_disk_behind_the_standard_output_is_one_line(
     datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `python cvmain.py ... > log` on a disk that is full."""
+    """As `python cvmain.py ... > log` on a disk that is full: the results, which are elsewhere, are complete."""
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        assert command("", datasets, tmp_path) == 2
+        assert exit_code(lambda: command("", datasets, tmp_path)) == 2
         monkeypatch.undo()
         with contextlib.suppress(OSError):
             full.close()
     error = capsys.readouterr().err
     assert error.startswith("error: the standard output cannot be written (No space left on device)")
     assert error.count("\n") == 1
+    assert len((tmp_path / "tinyImageNet_vgg_al.csv").read_text().splitlines()) == 3, "all epochs"
 
 
 def test_a_folder_where_a_result_should_go_is_one_line(

@@ -17,7 +17,7 @@ from training.runs.shutdown import GracefulShutdown, Interrupted, loading
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals as POSIX has them")
 ROOT = Path(__file__).resolve().parents[3]
-CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGXCPU, 128 + signal.SIGXCPU)]
 
 
 @pytest.mark.parametrize(("signum", "code"), CODES)
@@ -63,6 +63,79 @@ def test_a_second_signal_does_not_wait() -> None:
         train(stop)
     assert time.monotonic() - begun < 2
     assert caught.value.exit_code == 143, "the first one says what is wanted"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_that_is_sent_twice_at_once_is_one(signum: signal.Signals) -> None:
+    """Guards a bug: `timeout` sends SIGTERM to the process and to its group, and the step at hand was cut short."""
+
+    def train(stop: GracefulShutdown) -> None:
+        with stop.deferred():
+            for _ in range(2):
+                os.kill(os.getpid(), signum)
+                time.sleep(0.001)  # the handler runs
+            steps.append("the rest of the step")
+
+    steps: list[str] = []
+    with GracefulShutdown() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert steps == ["the rest of the step"]
+    assert caught.value.exit_code == 128 + signum
+
+
+def test_ctrl_c_again_after_a_while_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "SAME", 0.0)
+
+    def train(stop: GracefulShutdown) -> None:
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+    begun = time.monotonic()
+    with GracefulShutdown() as stop, pytest.raises(Interrupted):
+        train(stop)
+    assert time.monotonic() - begun < 2
+
+
+def test_a_terminal_that_closes_never_cuts_a_step_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell and the system each send SIGHUP, at any distance."""
+    monkeypatch.setattr(stopping, "SAME", 0.0)
+
+    def train(stop: GracefulShutdown) -> None:
+        with stop.deferred():
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGHUP)
+                time.sleep(0.001)
+            steps.append("the rest of the step")
+
+    steps: list[str] = []
+    with GracefulShutdown() as stop, pytest.raises(Interrupted) as caught:
+        train(stop)
+    assert steps == ["the rest of the step"]
+    assert caught.value.exit_code == 129
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with GracefulShutdown() as stop, stop.deferred():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_that_somebody_has_a_use_for_stays_theirs() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda signum, _: seen.append(signum))
+    try:
+        with GracefulShutdown() as stop, stop.deferred():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [signal.SIGUSR1]
 
 
 def test_a_step_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
