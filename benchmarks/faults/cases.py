@@ -63,6 +63,7 @@ GOOD: dict[str, list[Any]] = {
     "x_hid": [4, 8],
     "y_hid": [4],
     "n_heads": [1, 2, 3, "auto"],
+    "al_layers": [1, 2],
     "n_layers": [1, 2],
     "dropout": [0, 0.5],
     "text_backend": ["builtin", "auto"],

@@ -133,7 +133,7 @@ def test_one_method_keeps_the_other_ones_results(datasets: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("task", "text", "message"),
     [
-        ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu"]'""", "3 entries, but vgg with AL has 4"),
+        ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu"]'""", "3 entries, VGG with AL has 4"),
         ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu","cuda:9"]'""", "al_gpu_list: 'cuda:9'"),
         ("vision", """tinyImageNet vgg --set bp_gpu_list='["cpu","cpu","cpu","cpu","gpu"]'""", "bp_gpu_list: 'gpu'"),
         ("vision", "tinyImageNet vgg --set in_channels=1", "in_channels: got 1, but tinyImageNet has 3"),

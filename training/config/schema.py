@@ -16,7 +16,7 @@ from functools import lru_cache
 from operator import getitem
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from models import registry
@@ -30,8 +30,31 @@ Method = str
 """`al`, `bp`, or the name of another registered objective."""
 Schedule = Literal["sequential", "al-fm", "continuous"]
 Devices = Literal["auto"] | list[Annotated[str, Field(min_length=1)]]
+
+
+def _device_names(value: Any) -> Any:
+    """Return a device list by names: of a whole number that of the GPU, of a text with commas its parts.
+
+    A shell may have taken the quotes and spaces away: `["cuda:0", "cuda:1"]` then arrives as `[cuda:0,cuda:1]`.
+    """
+    if isinstance(value, dict):
+        return {model: _device_names(devices) for model, devices in value.items()}
+    if isinstance(value, str) and ("," in value or value.startswith("[")) and "{" not in value:
+        value = [name.strip(" \"'") for name in value.strip("[] ").split(",")]
+    if not isinstance(value, list):
+        return value
+    return [f"cuda:{int(one)}" if _is_number(one) else one for one in value]
+
+
+def _is_number(device: Any) -> bool:
+    if isinstance(device, str):
+        return device.isascii() and device.isdecimal()
+    return type(device) is int and device >= 0
+
+
 DeviceLists = Annotated[
     Devices | dict[str, Devices],
+    BeforeValidator(_device_names),
     Field(
         json_schema_extra={
             "expected": '"auto", a list of devices such as ["cpu", "cpu"], or an object with one of these per model'
@@ -111,10 +134,11 @@ class DeviceKeys(Settings):
     section: ClassVar[str] = "devices"
 
     bp_gpu_list: DeviceLists = "auto"
-    """The device of each BP layer, in order; `"auto"` decides by what the machine has."""
+    """The device of each BP layer, in order; 1 is short for "cuda:1"; `"auto"` decides by what the machine has."""
 
     al_gpu_list: DeviceLists = "auto"
-    """The device of each layer of AL, or of another local objective; `"auto"` decides by what the machine has."""
+    """The device of each layer of AL, or of another local objective; 1 is short for "cuda:1"; `"auto"` decides by what
+    the machine has."""
 
     schedule: Schedule = "continuous"
     """How AL layers share the work; the numbers are the same with each. `al-fm`: a thread per layer and batch."""
