@@ -21,7 +21,8 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b|[{}\[\]]', re.DOT
 _COMMENT = re.compile(r"//|/\*|#")
 _TWICE = '"{}" is there twice; leave one of them out'
 _NO_NUMBER = "{} is not a number in JSON; give a finite number"
-_WORDS = {"True": "true", "False": "false", "None": "null"}
+#: Words of Python, and what they are in JSON.
+IN_JSON = {"True": "true", "False": "false", "None": "null"}
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -78,54 +79,56 @@ def _text(path: Path) -> str:
 
 def _explain(text: str, error: json.JSONDecodeError) -> str:
     """Put a mistake in the notation into words: its place, what is there, and what to write instead."""
-    at, advice = error.pos, f"{error.msg[:1].lower()}{error.msg[1:]}"
-    rest = text[at:].lstrip()
-    at = len(text) - len(rest)
-    begin = text.lstrip()
-    before = text[:at].rstrip()
-    if not begin.startswith(("{", "[")) and not _COMMENT.match(begin):
+    at = error.pos + len(text[error.pos :]) - len(text[error.pos :].lstrip())
+    rest, before, begin = text[at:], text[:at].rstrip(), text.lstrip()
+    if not begin.startswith("{") and not _COMMENT.match(begin):
         at = len(text) - len(begin)
         advice = f"the file begins with {shown(begin.splitlines()[0])}; expected an object such as {EXAMPLE}"
     elif error.msg.startswith(("Invalid \\", "Invalid control")):
-        advice = _inside_a_text(text, error)
-        at = error.pos
+        at, advice = error.pos, _inside_a_text(text, error)
     elif not rest:
         advice = "the file ends too early; close what is open with } or ]"
     elif _COMMENT.match(rest):
-        advice = "a comment, and JSON has none; take it out"
-    elif rest[0] in "}]" and before.endswith(","):
+        advice = "this is a comment, which JSON does not have; take it out"
+    elif rest[0] in ",}]" and before.endswith(","):
         at = len(before) - 1
-        advice = f"a comma before {rest[0]}, after which nothing follows; take it out"
-    elif before.endswith(",") and rest[0] == ",":
-        advice = "one comma too many; take it out"
+        advice = f"there is a comma before {'another' if rest[0] == ',' else f'the closing {rest[0]}'}; take it out"
     elif rest[0] in "'‘’“”„`":
-        advice = f'{rest[0]} is no quotation mark in JSON; write " instead'
+        advice = f'{rest[0]} is not a quotation mark in JSON; write " instead'
     elif error.msg.startswith("Unterminated"):
-        advice = 'a text that does not end; put a " behind it'
+        advice = 'this text does not end; put a " after it'
     elif error.msg.startswith("Extra data"):
-        advice = "there is more behind the end of the object; take it out"
-    elif error.msg.startswith("Expecting ','"):
-        advice = "a comma is missing before this"
-    elif error.msg.startswith("Expecting ':'"):
-        advice = "a colon is missing between the key and its value"
-    elif word := re.match(r"[^\s,:{}\[\]\"]+", rest):
-        advice = _unquoted(word[0])
+        advice = "there is more text after the end of the object; take it out"
+    else:
+        advice = _unexpected(text[:at], rest, error.msg)
     return f"{_place(text, at)}: broken JSON: {advice}"
 
 
 def _inside_a_text(text: str, error: json.JSONDecodeError) -> str:
     if error.msg.startswith("Invalid \\"):
-        return "a single \\ in a text; write \\\\, or / in a path"
-    what = "a line that ends" if text[error.pos] in "\r\n" else "a tab or another control character"
+        return "there is a single \\ in a text; write \\\\, or / in a path"
+    what = "the line ends" if text[error.pos] in "\r\n" else "there is a tab or another control character"
     return f'{what} within a text; is a " missing before it?'
 
 
-def _unquoted(word: str) -> str:
-    if word in _WORDS:
-        return f"{word} is Python; write {_WORDS[word]}"
-    if re.match(r"[+-]?[.\d]", word):
-        return f"{word} is no number in JSON; write it as in 0.5, 3 or 1e-4"
-    return f'{word} has no quotation marks; write "{word}"'
+def _unexpected(before: str, rest: str, problem: str) -> str:
+    """Say what is wrong where `rest` begins; `problem` is what JSON's reader says."""
+    word = re.match(r"[^\s,:{}\[\]\"]*", rest)[0]  # type: ignore[index]
+    # The reader takes 0x10 for a 0 that something follows.
+    number = re.search(r"(?<![\w\"])[+-]?\d[\w.]*$", before)
+    if re.search(r"\d,$", before) and word.isdecimal():
+        return "there is a comma within a number; write a point, as in 0.5"
+    if (number and word) or (problem == "Expecting value" and re.match(r"[+-]?[.\d]", word)):
+        return f"{number[0] if number else ''}{word} is not a number in JSON; write it as in 0.5, 3 or 1e-4"
+    if problem.startswith("Expecting ','"):
+        return "a comma is missing before this"
+    if problem.startswith("Expecting ':'"):
+        return "a colon is missing between the key and its value"
+    if word in IN_JSON:
+        return f"{word} is Python; write {IN_JSON[word]}"
+    if word:
+        return f'{word} has no quotation marks; write "{word}"'
+    return "a value is missing before this" if problem == "Expecting value" else "a key is missing before this"
 
 
 def _place(text: str, at: int) -> str:

@@ -20,7 +20,7 @@ from models import registry
 from models.settings import ModelSettings, expected, shown
 
 from ..errors import ConfigError, remedy
-from .json_file import read_object
+from .json_file import IN_JSON, read_object
 from .overrides import read_override
 from .recipes import apply_recipe
 from .schema import TASKS, CommonConfig, Config, DeviceLists, Method, Task, TextConfig, schema
@@ -171,14 +171,20 @@ def _explain(error: ValidationError, task: Task, values: Mapping[str, Any], orig
         return f'{place}: "{key}" is not a key: {remedy(key, known)}'
     if first["type"] == "value_error":
         return f"{place}: {key}: {facts['error']}"
-    got, hint = values.get(key), _hint(values.get(key), known)
-    return f"{place}: {key}: got {shown(got)}; expected {expected(schema(task), key)}{hint}"
+    got, wanted = values.get(key), expected(schema(task), key)
+    return f"{place}: {key}: got {shown(got)}; expected {wanted}{_hint(got, wanted, known)}"
 
 
-def _hint(value: Any, known: Collection[str]) -> str:
-    """Return what to do about a text that stands where something else belongs."""
+def _hint(value: Any, wanted: str, known: Collection[str]) -> str:
+    """Return how to write the value where it is right but for its form."""
+    if isinstance(value, float) and value.is_integer() and "whole number" in wanted:
+        return f": write {int(value)}"
     if not isinstance(value, str):
         return ""
+    if value in IN_JSON and IN_JSON[value] in wanted:
+        return f": write {IN_JSON[value]}"
+    if re.fullmatch(r"-?\d+,\d+", value):
+        return ": write a point in place of the comma"
     other = re.search(r"[\s,;](\w+)=", value)
     if other and other[1] in known:
         return "; give every key a --set of its own"

@@ -11,6 +11,7 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import getitem
@@ -20,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field, create_model, field_vali
 from pydantic_core import PydanticCustomError
 
 from models import registry
-from models.settings import CodeUnits, Settings, Share, Units
+from models.settings import CodeUnits, Settings, Share, Units, shown
 from models.settings import Task as Task  # a word of the configuration too
 
 from ..errors import ConfigError, remedy
@@ -33,16 +34,17 @@ Devices = Literal["auto"] | list[Annotated[str, Field(min_length=1)]]
 
 
 def _device_names(value: Any) -> Any:
-    """Return a device list by names: of a whole number that of the GPU, of a text with commas its parts.
+    """Return a device list by names: a whole number is a GPU's, and a text with commas is a list.
 
     A shell may have taken the quotes and spaces away: `["cuda:0", "cuda:1"]` then arrives as `[cuda:0,cuda:1]`.
     """
     if isinstance(value, dict):
         return {model: _device_names(devices) for model, devices in value.items()}
-    if isinstance(value, str) and ("," in value or value.startswith("[")) and "{" not in value:
-        value = [name.strip(" \"'") for name in value.strip("[] ").split(",")]
+    if isinstance(value, str) and re.search(r"[\[(,;\s]", value.strip()) and "{" not in value:
+        value = [name.strip("\"'") for name in re.split(r"[,;\s]+", value.strip("[](),; \t"))]
     if not isinstance(value, list):
         return value
+    value = [one.strip() if isinstance(one, str) else one for one in value]
     return [f"cuda:{int(one)}" if _is_number(one) else one for one in value]
 
 
@@ -159,6 +161,15 @@ class CommonConfig(DeviceKeys, TrainingKeys):
     """The keys of both tasks."""
 
     task: ClassVar[Task]
+
+    @field_validator("outputpath")
+    @classmethod
+    def _no_tab(cls, path: str) -> str:
+        for character in path:
+            if ord(character) < 32:
+                escaped = json.dumps(character)[1:-1]
+                raise ValueError(f"got {shown(path)}, in which {escaped} is one character; write / or \\\\ in a path")
+        return path
 
     @field_validator("bp_gpu_list", "al_gpu_list")
     @classmethod
