@@ -164,9 +164,9 @@ class CommonConfig(DeviceKeys, TrainingKeys):
 
     @field_validator("outputpath")
     @classmethod
-    def _no_tab(cls, path: str) -> str:
-        for character in path:
-            if ord(character) < 32:
+    def _no_escape(cls, path: str) -> str:
+        for character in "\b\f\n\r\t":
+            if character in path:
                 escaped = json.dumps(character)[1:-1]
                 raise ValueError(f"got {shown(path)}, in which {escaped} is one character; write / or \\\\ in a path")
         return path
@@ -220,7 +220,7 @@ class VisionData(Settings):
     """`basic`: crop and flip; `strong`: jitter and gray as well; `auto`: what suits the data set."""
 
     in_channels: Literal["auto", 1, 3] = "auto"
-    """Color channels of the images; a number must be the data set's."""
+    """Color channels of the images; 3 repeats gray images in three channels, else a number must be the data set's."""
 
     image_size: Annotated[int, Field(ge=16, le=256, multiple_of=16)] | None = None
     """Height and width in pixels; null: the data set's default."""
