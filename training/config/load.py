@@ -165,6 +165,11 @@ def _explain(error: ValidationError, task: Task, values: Mapping[str, Any], orig
     known = schema(task).model_fields
     place = origin.get(key, "default")
     if key not in known:
+        if isinstance(values.get("config"), dict):
+            return (
+                f'{place}: is a file of results: put its "config" into a file of its own, without limit_train, '
+                "vocabulary and data_digest"
+            )
         other = next((name for name in TASKS if key in schema(name).model_fields), None)
         if other:
             return f'{place}: "{key}" is a key of the {other} task, not of the {task} task: leave it out'
@@ -183,7 +188,7 @@ def _hint(value: Any, wanted: str, known: Collection[str]) -> str:
         return ""
     if value in IN_JSON and IN_JSON[value] in wanted:
         return f": write {IN_JSON[value]}"
-    if re.fullmatch(r"-?\d+,\d+", value):
+    if "number" in wanted and re.fullmatch(r"-?\d+,\d+", value):
         return ": write a point in place of the comma"
     other = re.search(r"[\s,;](\w+)=", value)
     if other and other[1] in known:

@@ -340,3 +340,8 @@ def test_length_limit_follows_the_data_set() -> None:
 def test_a_config_cannot_be_changed_afterwards() -> None:
     with pytest.raises(ValueError, match="frozen"):
         VisionConfig().epochs = 3
+
+
+def test_a_file_of_results_is_told_apart_from_a_config(tmp_path: Path) -> None:
+    message = mistake(tmp_path, "vision", json.dumps({"dataset": "digits", "config": {"epochs": 3}}))
+    assert 'is a file of results: put its "config" into a file of its own, without' in message

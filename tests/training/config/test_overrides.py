@@ -78,6 +78,7 @@ def test_a_value_means_what_was_typed(override: str, expected: dict[str, Any]) -
         ("epochs=1,seed=2", 'epochs: got "1,seed=2"; expected a whole number of at least 1; give every key a --set of'),
         ('epochs="3"', 'epochs: got "3"; expected a whole number of at least 1: write it without the quotation marks'),
         ("base_lr=0,001", 'base_lr: got "0,001"; expected a number above 0: write a point in place of the comma'),
+        ("val_fraction=0,5", ": write a point in place of the comma"),
         ("compile=True", 'compile: got "True"; expected true or false: write true'),
         ("threads=None", "or null: write null"),
         ("al_gpu_list={vgg:auto}", 'where the shell has taken the quotation marks away, write \\" for each'),
