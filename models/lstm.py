@@ -11,7 +11,7 @@ from ALPackage.randomness import Dropout
 
 from .blocks import Block
 from .shapes import TextShape
-from .text_parts import Embedding, LastStates, Mean, Sequences, bridge_of_states, split_text
+from .text_parts import Embedding, LastStates, Mean, Sequences, bridge_of_states, in_a_row, split_text
 from .text_settings import LSTMSettings
 
 #: How the states at the real positions become one vector per document.
@@ -60,7 +60,7 @@ def _gather_positions(features: Tensor, index: Tensor) -> Tensor:
 
 
 def lstm(shape: TextShape, settings: LSTMSettings) -> tuple[list[Block], nn.Module]:
-    """Return the embedding block and the LSTM blocks, and the BP head.
+    """Return the embedding block and the blocks of LSTMs, and the BP head.
 
     The head and the LSTMs' bridges pool the states as `reading` says; the embedding's bridge takes their mean.
     """
@@ -68,9 +68,12 @@ def lstm(shape: TextShape, settings: LSTMSettings) -> tuple[list[Block], nn.Modu
     width = shape.vectors.shape[1]
     embedding = Embedding(shape.vectors, settings.dropout, positional=False, word_dropout=settings.word_dropout)
     blocks = [Block("embedding", embedding, partial(_bridge, Mean, width, settings))]
-    for number in range(1, settings.n_layers + 1):
-        layer, width = BiLSTM(width, settings.x_hid, settings.dropout), 2 * settings.x_hid
-        blocks.append(Block(f"lstm_{number}", layer, partial(_bridge, pooling, width, settings)))
+    for number in range(1, settings.al_layers + 1):
+        layers = []
+        for _ in range(settings.n_layers):
+            layers.append(BiLSTM(width, settings.x_hid, settings.dropout))
+            width = 2 * settings.x_hid
+        blocks.append(Block(f"lstm_{number}", in_a_row(layers), partial(_bridge, pooling, width, settings)))
     return split_text(blocks, settings), _pooled(pooling, width, shape.n_classes)
 
 

@@ -59,6 +59,8 @@ class ModelEntry:
     `shape`: a `models.shapes.ImageShape` or `TextShape`. `blocks`: one `models.blocks.Block` per layer. `head`: the
     module that turns the last block's output into logits for BP.
     """
+    title: str = ""
+    """As messages show it; its name where it has none."""
 
     def __post_init__(self) -> None:
         """Raise RegistryError for what could only fail later."""
@@ -180,19 +182,27 @@ def _check(who: str, name: str, build: Builder, settings: Sequence[Any]) -> None
 
 
 register_model(
-    ModelEntry(name="vgg", task="vision", settings=VGGSettings, layers=vgg_layers, build="models.vgg:vgg"),
+    ModelEntry(name="vgg", title="VGG", task="vision", settings=VGGSettings, layers=vgg_layers, build="models.vgg:vgg"),
 )
 register_model(
     ModelEntry(
-        name="resnet", task="vision", settings=ResNetSettings, layers=resnet_layers, build="models.resnet:resnet"
+        name="resnet",
+        title="ResNet",
+        task="vision",
+        settings=ResNetSettings,
+        layers=resnet_layers,
+        build="models.resnet:resnet",
     ),
 )
 register_model(
-    ModelEntry(name="lstm", task="text", settings=LSTMSettings, layers=lstm_layers, build="models.lstm:lstm"),
+    ModelEntry(
+        name="lstm", title="LSTM", task="text", settings=LSTMSettings, layers=lstm_layers, build="models.lstm:lstm"
+    ),
 )
 register_model(
     ModelEntry(
         name="transformer",
+        title="Transformer",
         task="text",
         settings=TransformerSettings,
         layers=transformer_layers,

@@ -7,6 +7,7 @@ and nothing reads them. Legend: B batch, T positions, D features, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,11 @@ def bridge_of_states(pooled: nn.Sequential, code_dim: int, settings: TextSetting
     """
     more = [activation(settings.act), nn.Linear(code_dim, code_dim)] if settings.bridge == "hidden" else []
     return nn.Sequential(*pooled, *more)
+
+
+def in_a_row(layers: Sequence[nn.Module]) -> nn.Module:
+    """Return the layers as one; a single one as it is, so that its weights keep the names that checkpoints know."""
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
 def split_text(blocks: list[Block], settings: TextSettings) -> list[Block]:

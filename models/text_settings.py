@@ -16,8 +16,11 @@ class TextSettings(ModelSettings):
     x_hid: Units = 256
     """Hidden units of the LSTM (per direction) or of the Transformer's feed-forward part."""
 
-    n_layers: Annotated[int, Field(ge=1, le=48)] = 3
-    """LSTM or Transformer layers, not counting the embedding and BP's head."""
+    al_layers: Annotated[int, Field(ge=1, le=48)] = 3
+    """AL layers behind the embedding; BP has the same, and its head."""
+
+    n_layers: Annotated[int, Field(ge=1, le=48)] = 1
+    """LSTM or encoder layers within each AL layer: the network has `al_layers` times as many."""
 
     act: Activation = "tanh"
     """Activation function in the bridges."""
@@ -33,6 +36,16 @@ class TextSettings(ModelSettings):
 
     word_dropout: Share = 0.0
     """Share of the words whose vectors are dropped whole in training."""
+
+    def notes(self, config: Mapping[str, Any]) -> list[str]:
+        """Say what `n_layers` means where the user may think of what it meant in earlier versions."""
+        if self.n_layers == 1 or "al_layers" in self.model_fields_set:
+            return []
+        return [
+            f"n_layers={self.n_layers} is the number of LSTM or encoder layers within each AL layer, and "
+            f"al_layers={self.al_layers} the number of AL layers behind the embedding, which n_layers meant in earlier "
+            f"versions: give al_layers too (for the earlier meaning, al_layers={self.n_layers} and n_layers=1)"
+        ]
 
 
 class LSTMSettings(TextSettings):
@@ -66,10 +79,10 @@ class TransformerSettings(TextSettings):
 
     def notes(self, config: Mapping[str, Any]) -> list[str]:
         """Say so where "auto" did not come to 6 heads."""
-        heads = self.resolve(config)["n_heads"]
+        notes, heads = super().notes(config), self.resolve(config)["n_heads"]
         if self.n_heads != "auto" or heads == 6:
-            return []
-        return [f"n_heads is {heads}: 6 does not divide the model's width of {config['embedding_dim']}"]
+            return notes
+        return [*notes, f"n_heads is {heads}: 6 does not divide the model's width of {config['embedding_dim']}"]
 
 
 def lstm_layers(settings: LSTMSettings) -> list[str]:
@@ -84,4 +97,4 @@ def transformer_layers(settings: TransformerSettings) -> list[str]:
 
 def _layers(kind: str, settings: TextSettings) -> list[str]:
     embedding = ["embedding"] if settings.cut == "apart" else []
-    return [*embedding, *(f"{kind}_{number}" for number in range(1, settings.n_layers + 1))]
+    return [*embedding, *(f"{kind}_{number}" for number in range(1, settings.al_layers + 1))]

@@ -11,7 +11,7 @@ from ALPackage.randomness import Dropout
 
 from .blocks import Block
 from .shapes import TextShape
-from .text_parts import Embedding, Mean, Sequences, bridge_of_states, real_positions, split_text
+from .text_parts import Embedding, Mean, Sequences, bridge_of_states, in_a_row, real_positions, split_text
 from .text_settings import TransformerSettings
 
 
@@ -62,9 +62,9 @@ def transformer(shape: TextShape, settings: TransformerSettings) -> tuple[list[B
     bridge = partial(_bridge, width, settings)
     embedding = Embedding(shape.vectors, settings.dropout, positional=True, word_dropout=settings.word_dropout)
     blocks = [Block("embedding", embedding, bridge)]
-    for number in range(1, settings.n_layers + 1):
-        encoder = EncoderLayer(width, heads, settings.x_hid, settings.dropout)
-        blocks.append(Block(f"encoder_{number}", encoder, bridge))
+    for number in range(1, settings.al_layers + 1):
+        layers = [EncoderLayer(width, heads, settings.x_hid, settings.dropout) for _ in range(settings.n_layers)]
+        blocks.append(Block(f"encoder_{number}", in_a_row(layers), bridge))
     return split_text(blocks, settings), _pooled(width, shape.n_classes)
 
 

@@ -147,7 +147,7 @@ def final_runs(grid: Grid, chosen: dict[tuple[str, Method], Run]) -> list[Run]:
 def read_grid(path: Path) -> Grid:
     """Read a grid and check everything that can be known before a run. Raises `UsageError`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({reason(error)})") from None
     except ValueError as error:  # not JSON, or not UTF-8

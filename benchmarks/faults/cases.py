@@ -35,7 +35,7 @@ GOOD: dict[str, list[Any]] = {
     "checkpoint_every": [None, 10],
     "checkpoint_keep": [0, 2],
     "bp_gpu_list": ["auto", ["cpu"] * 5, {"vgg": "auto", "lstm": "auto"}],
-    "al_gpu_list": ["auto", ["cpu"] * 4, ["cpu:0", "cpu:1", "cpu:0", "cpu:1"], {"resnet": ["cpu"] * 5}],
+    "al_gpu_list": ["auto", ["cpu"] * 4, ["cpu:0", "cpu:1", "cpu:0", "cpu:1"], {"resnet": ["cpu"] * 5}, [0, 1, 2, 3]],
     "train_batch_size": [16, 128],
     "test_batch_size": [64],
     "augmentation": ["auto", "none", "basic", "strong"],
@@ -63,6 +63,7 @@ GOOD: dict[str, list[Any]] = {
     "x_hid": [4, 8],
     "y_hid": [4],
     "n_heads": [1, 2, 3, "auto"],
+    "al_layers": [1, 2],
     "n_layers": [1, 2],
     "dropout": [0, 0.5],
     "text_backend": ["builtin", "auto"],
@@ -134,6 +135,10 @@ def _config(draw: st.DrawFn, task: Task) -> bytes:
         )
     if how == 3:
         return b'{"epochs": 1, "epochs": 2}'
+    if how == 5:
+        return text[:-1] + draw(st.sampled_from([b",}", b"}}", b"} // the end", b"\r\n}", b""]))
+    if how == 6:
+        return text.decode().encode("utf-16")
     return b"\xef\xbb\xbf" + text if how == 4 else text
 
 

@@ -56,7 +56,8 @@ def playground() -> Iterator[Path]:
 def _build(spec: RunSpec, session: Session, resumed: Any) -> None:
     """Do what comes before the first batch: build the model and take a batch."""
     config = spec.config
-    units = [getattr(config, key, 0) for key in ("enc_dim", "ae_dim", "x_hid", "y_hid", "embedding_dim", "n_layers")]
+    units = [getattr(config, key, 0) for key in ("enc_dim", "ae_dim", "x_hid", "y_hid", "embedding_dim")]
+    units.append(getattr(config, "al_layers", 0) * getattr(config, "n_layers", 0))
     if max(units) <= MANY and getattr(config, "width", 0) <= 0.25:
         session.task.build(spec.method)
     next(iter(training_batches(session.task, "cpu", seed=spec.seeds[0], epoch=1)))

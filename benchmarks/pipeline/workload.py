@@ -41,7 +41,7 @@ def describe(model: str, quick: bool) -> dict[str, Any]:
         "x_hid": 256,
         "y_hid": 128,
         "n_heads": 6,
-        "n_layers": 3,
+        "al_layers": 3,
         "dropout": 0.3,
         "words": 5000,
         "embedding_dim": 60 if quick else 300,

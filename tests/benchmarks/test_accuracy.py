@@ -17,7 +17,7 @@ from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import runner
 from benchmarks.accuracy.choice import best, chosen
 from benchmarks.accuracy.grid import Grid, final_runs, read_grid, search_runs
-from benchmarks.accuracy.records import results_path, sole_runner
+from benchmarks.accuracy.records import Records, results_path, sole_runner
 from benchmarks.accuracy.table import markdown, searched, summary, time_to, trials
 
 BOTH = ("lr", "base_lr", "end_lr", "warmup", "weight_decay", "label_smoothing", "dropout", "word_dropout")
@@ -215,6 +215,19 @@ def test_what_is_not_run_yet_is_a_dash() -> None:
     results = by_hand()
     results["runs"] = results["runs"][:3]
     assert "| Digits, VGG | – | – | – | – | 0, 0 |" in markdown(results)
+
+
+@pytest.mark.parametrize(("name", "open_runs"), [("cpu", 0), ("gpu", 24)])
+def test_committed_results_are_those_of_todays_commands(name: str, open_runs: int) -> None:
+    """They were recorded when `n_layers` was the number of AL layers: in today's keys they are the same networks."""
+    path = Path(accuracy.__file__).with_name(f"{name}.json")
+    grid = read_grid(path)
+    records = Records(results_path(path), grid)
+    runs = search_runs(grid) + final_runs(grid, chosen(grid, records.runs))
+    assert len(records.missing(runs)) == open_runs  # raises where a finished run's config is another one today
+    texts = [record[config] for record in records.runs.values() for config in ("asked", "config")]
+    layers = [(config["al_layers"], config["n_layers"]) for config in texts if "x_hid" in config]
+    assert set(layers) == {(3, 1)}
 
 
 def test_the_results_lie_beside_the_grid() -> None:

@@ -26,8 +26,8 @@ def layer_settings() -> list[tuple[str, dict[str, Any]]]:
             values: dict[str, list[Any]] = {}
             if "cut" in fields:
                 values["cut"] = list(get_args(fields["cut"].annotation))
-            if "n_layers" in fields:
-                values["n_layers"] = [1, 3]
+            if "al_layers" in fields:
+                values |= {"al_layers": [1, 3], "n_layers": [1, 2]}
             cases += [(entry.name, dict(zip(values, choice, strict=True))) for choice in product(*values.values())]
     return cases
 

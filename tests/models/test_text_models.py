@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ALPackage.objectives.association import ASSOCIATIONS
+from ALPackage.randomness import Dropout
 from models import model_names, parameter_counts
 from models.text_parts import Embedding, Mean, real_positions
 
@@ -20,8 +21,50 @@ TEXT_MODELS = model_names("text")
 @pytest.mark.parametrize("model", TEXT_MODELS)
 def test_the_number_of_layers(model: str) -> None:
     assert (len(al(model)), len(bp(model))) == (4, 5)
-    assert (len(al(model, n_layers=1)), len(bp(model, n_layers=6))) == (2, 8)
-    assert list(bp(model).layers)[:-1] == al(model).names
+    assert (len(al(model, al_layers=1)), len(bp(model, al_layers=6))) == (2, 8)
+    assert (len(al(model, n_layers=2)), len(bp(model, n_layers=2))) == (4, 5)
+    assert list(bp(model).layers)[:-1] == al(model).names == al(model, n_layers=2).names
+
+
+@pytest.mark.parametrize("cut", ["apart", "joined"])
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_layers_within_an_al_layer_are_those_of_a_deeper_network(model: str, cut: str) -> None:
+    """However they are grouped, six LSTM or encoder layers are one network, in BP's form and in AL's."""
+    logits: list[torch.Tensor] = []
+    for al_layers, n_layers in ((6, 1), (3, 2), (1, 6)):
+        torch.manual_seed(0)
+        twin = bp(model, cut=cut, al_layers=al_layers, n_layers=n_layers).eval()
+        logits.append(twin(text()))
+        torch.manual_seed(0)
+        stack = al(model, cut=cut, al_layers=al_layers, n_layers=n_layers).eval()
+        states = text()
+        for layer in stack:
+            states = layer.inference(states, "f")
+        assert torch.equal(twin.layers["head"](states), logits[-1])
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[0], logits[2])
+
+
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_every_layer_within_an_al_layer_is_trained_and_drops_out(model: str) -> None:
+    torch.manual_seed(0)
+    stack = al(model, n_layers=3, dropout=0.4, lr=0.1)
+    before = [parameter.clone() for parameter in stack.parameters()]
+    stack(text(), torch.tensor([0, 1, 2, 3]))
+    stack.backward_and_update()
+    assert not any(torch.equal(one, two) for one, two in zip(stack.parameters(), before, strict=True))
+    for layer in list(stack)[1:]:
+        dropouts = [module for module in layer.enc.f.modules() if isinstance(module, Dropout)]
+        assert len(dropouts) == 3 * (1 if model == "lstm" else 2)
+        assert {module.p for module in dropouts} == {0.4}
+
+
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_one_layer_keeps_the_names_of_its_weights(model: str) -> None:
+    """Checkpoints name weights: where there is nothing to chain, nothing stands around the layer."""
+    first = "ahead.weight_ih_l0" if model == "lstm" else "attention_norm.weight"
+    assert next(iter(al(model)[1].enc.f.state_dict())) == first
+    assert next(iter(al(model, n_layers=2)[1].enc.f.state_dict())) == f"0.{first}"
 
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
@@ -86,15 +129,16 @@ def test_a_zero_padding_row_stays_zero(model: str) -> None:
 # --- padding --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n_layers", [1, 2])
 @pytest.mark.parametrize("fill", [0, 17])
 @pytest.mark.parametrize("more", [0, 3])
 @pytest.mark.parametrize("model", TEXT_MODELS)
-def test_padding_never_changes_anything(model: str, more: int, fill: int) -> None:
+def test_padding_never_changes_anything(model: str, more: int, fill: int, n_layers: int) -> None:
     """Guards a bug: means over padding, LSTMs that ran through it, attention to it."""
     torch.manual_seed(1)
-    stack = al(model).eval()
+    stack = al(model, n_layers=n_layers).eval()
     torch.manual_seed(1)
-    twin = bp(model).eval()
+    twin = bp(model, n_layers=n_layers).eval()
     one, other = text(), repadded(text(), more, fill)
     assert more or fill == 0 or not torch.equal(one[0], other[0])
     torch.testing.assert_close(twin(other), twin(one))
@@ -151,7 +195,7 @@ def test_real_positions_are_those_before_the_length() -> None:
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
 def test_no_module_draws_from_the_process_wide_generator(model: str) -> None:
-    for module in al(model, dropout=0.5).modules():
+    for module in al(model, dropout=0.5, n_layers=2).modules():
         assert not isinstance(module, (nn.Dropout, nn.MultiheadAttention))
         assert getattr(module, "dropout", 0.0) == 0.0 or isinstance(module.dropout, nn.Module)
 

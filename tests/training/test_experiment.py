@@ -122,6 +122,37 @@ def test_the_results_say_which_bridge_was_meant(
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("augmentation", ["none", "basic", "strong"])
+def test_gray_images_are_trained_in_three_channels_where_the_config_has_three(
+    augmentation: str, datasets: Path, tmp_path: Path
+) -> None:
+    """The config file of the earlier public code has `in_channels: 3`, for every data set."""
+    line = f"digits vgg --method al --set width=0.05 --limit-train 40 --set augmentation={augmentation}"
+    assert command("vision", f"{line} --set in_channels=3", datasets, tmp_path) == 0
+    block = json.loads((tmp_path / "digits_vgg_al.json").read_text())
+    assert block["config"]["in_channels"] == 3
+    assert "digits: the gray images are repeated in three channels, as in_channels is 3" in block["notes"]
+    trained = block["parameters_training"]
+    assert command("vision", line, datasets, tmp_path) == 0
+    block = json.loads((tmp_path / "digits_vgg_al.json").read_text())
+    assert trained - block["parameters_training"] == 2 * 9 * 8  # a 3x3 convolution to 8 channels, twice
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_more_layers_within_an_al_layer_train_in_both_forms(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        command("text", "agnews lstm --set n_layers=2 --set bp_gpu_list=cpu,cpu,cpu,cpu,cpu", datasets, tmp_path) == 0
+    )
+    assert "  n_layers=2 is the number of LSTM or encoder layers within each AL layer" in capsys.readouterr().out
+    for method in ("al", "bp"):
+        block = json.loads((tmp_path / f"agnews_lstm_{method}.json").read_text())
+        assert (block["config"]["al_layers"], block["config"]["n_layers"]) == (3, 2)
+        assert "give al_layers too" in "\n".join(block["notes"])
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_one_method_keeps_the_other_ones_results(datasets: Path, tmp_path: Path) -> None:
     assert command("vision", "tinyImageNet vgg --method bp", datasets, tmp_path) == 0
     before = {path: path.read_bytes() for path in tmp_path.glob("tinyImageNet_vgg_bp.*")}
@@ -133,7 +164,7 @@ def test_one_method_keeps_the_other_ones_results(datasets: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("task", "text", "message"),
     [
-        ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu"]'""", "3 entries, but vgg with AL has 4"),
+        ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu"]'""", "3 entries, VGG with AL has 4"),
         ("vision", """tinyImageNet vgg --set al_gpu_list='["cpu","cpu","cpu","cuda:9"]'""", "al_gpu_list: 'cuda:9'"),
         ("vision", """tinyImageNet vgg --set bp_gpu_list='["cpu","cpu","cpu","cpu","gpu"]'""", "bp_gpu_list: 'gpu'"),
         ("vision", "tinyImageNet vgg --set in_channels=1", "in_channels: got 1, but tinyImageNet has 3"),

@@ -198,10 +198,10 @@ def test_what_is_registered_is_known_everywhere(
     [
         ("--set stem=0", "--set stem=0: stem: got 0; expected a whole number of at least 1, at most 64"),
         ("--set stam=3", '--set stam=3: "stam" is not a key: did you mean "stem"?'),
-        ('--set al_gpu_list=["cpu"]', "al_gpu_list has 1 entry, but twoblocks with AL has 2 layers"),
+        ('--set al_gpu_list=["cpu"]', "al_gpu_list has 1 entry, twoblocks with AL has 2 layers"),
         (
             '--method local --set al_gpu_list=["cpu"]',
-            "al_gpu_list has 1 entry, but twoblocks with Local has 2 layers",
+            "al_gpu_list has 1 entry, twoblocks with Local has 2 layers",
         ),
         ("--method lokal", 'got "lokal"; expected al, bp, local, several with commas between, or both; did you mean'),
     ],

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..config.earlier import in_todays_keys, is_earlier
 from ..config.load import method_title
 from ..config.schema import RESUME_MAY_CHANGE
 from ..config.spec import RunSpec
@@ -76,7 +77,11 @@ def methods_of_run(stores: Mapping[str, Store], method: str) -> list[str]:
 def _check(checkpoint: Checkpoint, spec: RunSpec) -> None:
     """Raise UsageError where the checkpoint is not one of this command; drop tensors that nobody will need."""
     info = checkpoint.info
-    check_same_run(checkpoint.record.info["config"], spec.resolved)
+    saved = checkpoint.record.info["config"]
+    check_same_run(in_todays_keys(saved), spec.resolved)
+    if is_earlier(saved):
+        layers = saved["n_layers"]
+        print(f"note: the saved run is from before al_layers: its n_layers={layers} is al_layers={layers} now")
     if info.turn > spec.turns:
         raise UsageError(
             f"--resume: {method_title(spec.method)} has begun turn {info.turn}, and -r asks for {spec.turns}: "

@@ -7,7 +7,9 @@ expectation is put into words from the schema, so it cannot drift from what is a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,9 @@ from data.registry import entry
 from models import registry
 from models.settings import ModelSettings, expected, shown
 
-from ..errors import ConfigError, reason, remedy
+from ..errors import ConfigError, remedy
+from .json_file import IN_JSON, read_object
+from .overrides import read_override
 from .recipes import apply_recipe
 from .schema import TASKS, CommonConfig, Config, DeviceLists, Method, Task, TextConfig, schema
 
@@ -50,7 +54,10 @@ def objective_settings(config: CommonConfig, method: Method) -> BaseModel:
 
 
 def _part(config: CommonConfig, kind: type[BaseModel]) -> BaseModel:
-    return kind.model_validate({key: getattr(config, key) for key in kind.model_fields if hasattr(config, key)})
+    # The keys that were given: what was not has the same default here, and the settings can tell the two apart.
+    return kind.model_validate(
+        {key: getattr(config, key) for key in kind.model_fields if key in config.model_fields_set}
+    )
 
 
 def resolve_model(config: CommonConfig, model: str) -> tuple[dict[str, Any], list[str]]:
@@ -80,11 +87,13 @@ def device_list(config: CommonConfig, model: str, method: Method) -> Literal["au
     layers = layer_count(model, method, config)
     if lists != "auto" and len(lists) != layers:
         entries = "1 entry" if len(lists) == 1 else f"{len(lists)} entries"
-        raise ConfigError(
-            f"{key} has {entries}, but {model} with {method_title(method)} has {layers} layers: "
-            'give one device per layer or "auto"'
-        )
+        raise ConfigError(f'{key} has {entries}, {_has_layers(model, method, layers)}; give {layers}, or "auto"')
     return lists
+
+
+def _has_layers(model: str, method: Method, layers: int) -> str:
+    title = registry.model(model).title or model
+    return f"{title} with {method_title(method)} has {layers} layer{'s' * (layers > 1)}"
 
 
 def check_workers(config: CommonConfig, model: str, method: Method = "al") -> None:
@@ -97,10 +106,7 @@ def check_workers(config: CommonConfig, model: str, method: Method = "al") -> No
         )
     layers = layer_count(model, method, config)
     if config.workers > layers:
-        raise ConfigError(
-            f"workers: got {config.workers}, but {model} with {method_title(method)} has {layers} layers: "
-            "give at most that"
-        )
+        raise ConfigError(f"workers: got {config.workers}, but {_has_layers(model, method, layers)}: give at most that")
 
 
 def length_limit(config: TextConfig, dataset: str) -> int:
@@ -114,29 +120,26 @@ def length_limit(config: TextConfig, dataset: str) -> int:
 def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read the JSON file at `path`, lay its recipe and then the `key=value` overrides over it, and check the whole.
 
-    The value of an override is read as JSON or, where it is not JSON, taken as text; `key.part=value` sets a part of
-    an object. Raises `ConfigError`.
+    Raises `ConfigError`.
     """
-    values = _read(path)
+    values, whole = read_object(path), schema(task)
     origin = dict.fromkeys(values, str(path))
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {override}: expected key=value, for example --set epochs=3")
-        key, dot, part = key.partition(".")
-        value = _value(override, text)
-        if dot:
-            before = values.get(key)
-            value = {**(before if isinstance(before, dict) else {}), part: value}
-        values[key] = value
-        origin[key] = f"--set {override}"
-    set_now = {override.partition("=")[0].partition(".")[0] for override in overrides}
+    set_now = set()
+    for override in (read_override(text, whole) for text in overrides):
+        values[override.key] = override.laid_over(values.get(override.key))
+        origin[override.key] = f"--set {override.text}"
+        set_now.add(override.key)
     with_recipe = apply_recipe(values, task, set_now)
     for key, value in with_recipe.items():
         if key not in values or values[key] != value:
             origin[key] = f'recipe "{values["recipe"]}"'
     values = with_recipe
-    whole = schema(task)
+    layers = whole.model_fields.get("al_layers")
+    given = "al_layers" in set_now or (layers and values.get("al_layers", layers.default) != layers.default)
+    if "n_layers" in set_now and not given:
+        # The shipped file holds every key: beside an `n_layers` that is typed now, the default there does not show that
+        # the user knows of `al_layers`, and the model's note is due.
+        values.pop("al_layers", None)
     try:
         config = whole.model_validate(values)
         # A settings class may have validators of its own, which the composed class has not.
@@ -147,52 +150,6 @@ def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config
     except ValidationError as error:
         raise ConfigError(_explain(error, task, values, origin)) from None
     return config
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the object that the file holds; refuse what JSON's reader would let pass."""
-    try:
-        # Editors on Windows put a byte order mark in front.
-        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; name another with --config") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({reason(error)}); name a JSON file with --config") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not text in UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: is nested too deeply; expected an object of plain values") from None
-    except ValueError:
-        raise ConfigError(f"{path}: holds a number of thousands of digits; give a shorter one") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f'{path}: holds {shown(values)}; expected an object such as {{"epochs": 20}}')
-    return values
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ConfigError(f'"{key}" is there twice; leave one of them out')
-        values[key] = value
-    return values
-
-
-def _refuse(constant: str) -> None:
-    raise ConfigError(f"{constant} is not a number in JSON; give a finite number")
-
-
-def _value(override: str, text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return text
-    except ConfigError as error:
-        raise ConfigError(f"--set {override}: {error}") from None
 
 
 def _explain(error: ValidationError, task: Task, values: Mapping[str, Any], origin: Mapping[str, str]) -> str:
@@ -208,10 +165,37 @@ def _explain(error: ValidationError, task: Task, values: Mapping[str, Any], orig
     known = schema(task).model_fields
     place = origin.get(key, "default")
     if key not in known:
+        if isinstance(values.get("config"), dict):
+            return (
+                f'{place}: is a file of results: put its "config" into a file of its own, without limit_train, '
+                "vocabulary and data_digest"
+            )
         other = next((name for name in TASKS if key in schema(name).model_fields), None)
         if other:
             return f'{place}: "{key}" is a key of the {other} task, not of the {task} task: leave it out'
         return f'{place}: "{key}" is not a key: {remedy(key, known)}'
     if first["type"] == "value_error":
         return f"{place}: {key}: {facts['error']}"
-    return f"{place}: {key}: got {shown(values.get(key))}; expected {expected(schema(task), key)}"
+    got, wanted = values.get(key), expected(schema(task), key)
+    return f"{place}: {key}: got {shown(got)}; expected {wanted}{_hint(got, wanted, known)}"
+
+
+def _hint(value: Any, wanted: str, known: Collection[str]) -> str:
+    """Return how to write the value where it is right but for its form."""
+    if isinstance(value, float) and value.is_integer() and "whole number" in wanted:
+        return f": write {int(value)}"
+    if not isinstance(value, str):
+        return ""
+    if value in IN_JSON and IN_JSON[value] in wanted:
+        return f": write {IN_JSON[value]}"
+    if "number" in wanted and re.fullmatch(r"-?\d+,\d+", value):
+        return ": write a point in place of the comma"
+    other = re.search(r"[\s,;](\w+)=", value)
+    if other and other[1] in known:
+        return "; give every key a --set of its own"
+    if value.startswith("{"):
+        return r"; where the shell has taken the quotation marks away, write \" for each"
+    with suppress(ValueError):
+        if isinstance(json.loads(value), (int, float, list, dict)):
+            return ": write it without the quotation marks"
+    return ""

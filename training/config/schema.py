@@ -11,17 +11,18 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import getitem
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from data.text import vector_names
 from models import registry
-from models.settings import CodeUnits, Settings, Share, Units
+from models.settings import CodeUnits, Settings, Share, Units, shown
 from models.settings import Task as Task  # a word of the configuration too
 
 from ..errors import ConfigError, remedy
@@ -31,8 +32,32 @@ Method = str
 """`al`, `bp`, or the name of another registered objective."""
 Schedule = Literal["sequential", "al-fm", "continuous"]
 Devices = Literal["auto"] | list[Annotated[str, Field(min_length=1)]]
+
+
+def _device_names(value: Any) -> Any:
+    """Return a device list by names: a whole number is a GPU's, and a text with commas is a list.
+
+    A shell may have taken the quotes and spaces away: `["cuda:0", "cuda:1"]` then arrives as `[cuda:0,cuda:1]`.
+    """
+    if isinstance(value, dict):
+        return {model: _device_names(devices) for model, devices in value.items()}
+    if isinstance(value, str) and re.search(r"[\[(,;\s]", value.strip()) and "{" not in value:
+        value = [name.strip("\"'") for name in re.split(r"[,;\s]+", value.strip("[](),; \t"))]
+    if not isinstance(value, list):
+        return value
+    value = [one.strip() if isinstance(one, str) else one for one in value]
+    return [f"cuda:{int(one)}" if _is_number(one) else one for one in value]
+
+
+def _is_number(device: Any) -> bool:
+    if isinstance(device, str):
+        return device.isascii() and device.isdecimal()
+    return type(device) is int and device >= 0
+
+
 DeviceLists = Annotated[
     Devices | dict[str, Devices],
+    BeforeValidator(_device_names),
     Field(
         json_schema_extra={
             "expected": '"auto", a list of devices such as ["cpu", "cpu"], or an object with one of these per model'
@@ -112,10 +137,11 @@ class DeviceKeys(Settings):
     section: ClassVar[str] = "devices"
 
     bp_gpu_list: DeviceLists = "auto"
-    """The device of each BP layer, in order; `"auto"` decides by what the machine has."""
+    """The device of each BP layer, in order; 1 is short for "cuda:1"; `"auto"` decides by what the machine has."""
 
     al_gpu_list: DeviceLists = "auto"
-    """The device of each layer of AL, or of another local objective; `"auto"` decides by what the machine has."""
+    """The device of each layer of AL, or of another local objective; 1 is short for "cuda:1"; `"auto"` decides by what
+    the machine has."""
 
     schedule: Schedule = "continuous"
     """How AL layers share the work; the numbers are the same with each. `al-fm`: a thread per layer and batch."""
@@ -136,6 +162,15 @@ class CommonConfig(DeviceKeys, TrainingKeys):
     """The keys of both tasks."""
 
     task: ClassVar[Task]
+
+    @field_validator("outputpath")
+    @classmethod
+    def _no_escape(cls, path: str) -> str:
+        for character in "\b\f\n\r\t":
+            if character in path:
+                escaped = json.dumps(character)[1:-1]
+                raise ValueError(f"got {shown(path)}, in which {escaped} is one character; write / or \\\\ in a path")
+        return path
 
     @field_validator("bp_gpu_list", "al_gpu_list")
     @classmethod
@@ -186,7 +221,7 @@ class VisionData(Settings):
     """`basic`: crop and flip; `strong`: jitter and gray as well; `auto`: what suits the data set."""
 
     in_channels: Literal["auto", 1, 3] = "auto"
-    """Color channels of the images; a number must be the data set's."""
+    """Color channels of the images; 3 repeats gray images in three channels, else a number must be the data set's."""
 
     image_size: Annotated[int, Field(ge=16, le=256, multiple_of=16)] | None = None
     """Height and width in pixels; null: the data set's default."""

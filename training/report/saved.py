@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..config.earlier import in_todays_keys
 from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import UsageError
 from .columns import COMMON, DEPTH, NUMBERED
@@ -78,7 +79,9 @@ def comparable(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
         config = info.get("config")
         if not isinstance(config, dict):
             return None
-        return {key: value for key, value in config.items() if key not in RESUME_MAY_CHANGE}, info.get("seeds")
+        return {key: value for key, value in in_todays_keys(config).items() if key not in RESUME_MAY_CHANGE}, info.get(
+            "seeds"
+        )
 
     return essence(one) is not None and bool(essence(one) == essence(two))
 

@@ -6,10 +6,12 @@ What only needs the machine is asked before the data is loaded, because loading 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ALPackage.devices import available_devices
 from ALPackage.devices import resolve as resolve_devices
 from ALPackage.errors import PlacementError
 
@@ -40,15 +42,34 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     # The registry knows the layers without building the model, which would take its memory.
     layers = tuple(layer_names(model, method, config))
     devices = device_list(config, model, method)
-    try:
-        resolve_devices(devices, len(layers))
-    except PlacementError as error:
-        key = "bp_gpu_list" if method == "bp" else "al_gpu_list"
-        raise ConfigError(f"{key}: {str(error).removeprefix('devices: ')}") from None
+    if devices != "auto":
+        _check_devices("bp_gpu_list" if method == "bp" else "al_gpu_list", devices)
     # From the number of workers that the config allows, not from the cut, which follows measured times: the number of
     # threads may change the last bit of a sum.
     threads = count_threads(config, model, method)
     return Machine(layers, None if devices == "auto" else tuple(devices), threads)
+
+
+def _check_devices(key: str, devices: Sequence[str]) -> None:
+    """Raise ConfigError with every device of the list that cannot be used."""
+    malformed: list[str] = []
+    absent: list[str] = []
+    for name in dict.fromkeys(devices):
+        try:
+            resolve_devices([name], 1)
+        except PlacementError as error:
+            # The cause is what torch has against the name; one that it understands has none.
+            (absent if error.__cause__ is None else malformed).append(repr(name))
+    problems = [_said(malformed, "is not a device name", "are not device names")] if malformed else []
+    problems += [_said(absent, "is not there", "are not there")] if absent else []
+    if problems:
+        have = ", ".join(available_devices())
+        raise ConfigError(f"{key}: {'; '.join(problems)}; this machine has {have}: give those, or --set {key}=auto")
+
+
+def _said(names: list[str], of_one: str, of_many: str) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last} {of_many}" if others else f"{last} {of_one}"
 
 
 def make_spec(

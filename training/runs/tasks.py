@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
         seed=config.seed,
         limit_train=limit_train,
     )
+    if config.in_channels == 3:
+        data = _in_color(data)
     images = data.train.inputs
     assert isinstance(images, torch.Tensor)
     channels, size = images.shape[1], images.shape[2]
@@ -101,6 +103,18 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
         },
         notes=[*notes, *data.notes],
     )
+
+
+def _in_color(data: Dataset) -> Dataset:
+    """Return the data set with gray images repeated in three channels: configs are shared among data sets."""
+    splits = {}
+    for name in ("train", "val", "test", "probe"):
+        split = getattr(data, name)
+        if split.inputs.shape[1] != 1:
+            return data
+        splits[name] = replace(split, inputs=split.inputs.expand(-1, 3, -1, -1))  # a view: it takes no memory
+    note = f"{data.name}: the gray images are repeated in three channels, as in_channels is 3"
+    return replace(data, **splits, notes=[*data.notes, note])
 
 
 def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:

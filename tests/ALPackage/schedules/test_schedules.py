@@ -52,7 +52,7 @@ def build(model: str) -> ALStack:
         association = "contrastive" if model == "vgg" else "cosine"
         stack = build_vision(model, "al", **shape, enc_dim=16, ae_dim=8, association=association, **local)
     else:
-        sizes: dict[str, Any] = {"x_hid": 6, "y_hid": 8, "n_heads": 2, "dropout": 0.3, "n_layers": 3}
+        sizes: dict[str, Any] = {"x_hid": 6, "y_hid": 8, "n_heads": 2, "dropout": 0.3, "al_layers": 3}
         association = "contrastive" if model == "lstm" else "mse"
         vectors = torch.randn(30, 8)
         stack = build_text(model, "al", n_classes=CLASSES, vectors=vectors, **sizes, association=association, **local)

@@ -29,7 +29,7 @@ from training.checkpoints.store import Checkpoint, Store, checkpoint_folder
 from training.config.schema import Task
 from training.errors import UsageError
 from training.report.output import lock_results
-from training.runs import turn
+from training.runs import resolve, turn
 from training.runs.progress import ProgressBar
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
@@ -180,6 +180,36 @@ def test_another_config_is_refused_with_the_keys_that_differ(
     for words in ("epochs was 3 and is 4", "base_lr was 0.001 and is 0.5", "limit_train was null and is 20"):
         assert words in error
     assert "schedule" not in error
+    assert_same(outcome(tmp_path), before)
+
+
+@pytest.mark.parametrize("n_layers", [3, 1])
+def test_a_run_from_before_al_layers_is_gone_on_with_where_it_is_the_same_network(
+    n_layers: int,
+    datasets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    resolved = resolve.resolved_config
+
+    def as_before(*arguments: Any) -> dict[str, Any]:
+        config = resolved(*arguments) | {"n_layers": n_layers}
+        del config["al_layers"]
+        return config
+
+    line = "--method al --set epochs=1"
+    with monkeypatch.context() as patch:
+        patch.setattr(resolve, "resolved_config", as_before)
+        assert command("text", f"{line} --set al_layers={n_layers}", datasets, tmp_path) == 0
+    before = outcome(tmp_path)
+    capsys.readouterr()
+    assert command("text", f"{line} --resume", datasets, tmp_path) == (0 if n_layers == 3 else 2)
+    said = capsys.readouterr()
+    if n_layers == 3:
+        assert "note: the saved run is from before al_layers: its n_layers=3 is al_layers=3 now\n" in said.out
+    else:
+        assert "the saved run had other settings: al_layers was 1 and is 3; give those" in said.err
     assert_same(outcome(tmp_path), before)
 
 

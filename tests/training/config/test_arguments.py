@@ -130,10 +130,13 @@ def test_names_of_the_earlier_code_mean_al(task: Task, dataset: str, name: str, 
         ("digits vgg --set \udcff=3", 'argument --set: got "\udcff=3", which is not UTF-8'),
         ("digits vgg --set", "argument --set: expected one argument"),
         ("digits vgg --set epochs", "--set epochs: expected key=value"),
-        ('digits vgg --set al_gpu_list=["cpu"]', "al_gpu_list has 1 entry, but vgg with AL has 4 layers"),
+        (
+            'digits vgg --set al_gpu_list=["cpu"]',
+            'al_gpu_list has 1 entry, VGG with AL has 4 layers; give 4, or "auto"',
+        ),
         (
             'digits resnet --method bp --set bp_gpu_list=["cpu"]',
-            "bp_gpu_list has 1 entry, but resnet with BP has 6 layers",
+            'bp_gpu_list has 1 entry, ResNet with BP has 6 layers; give 6, or "auto"',
         ),
     ],
 )

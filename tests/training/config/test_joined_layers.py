@@ -25,7 +25,7 @@ def test_a_list_as_long_as_the_network_trains_and_another_is_refused(
         assert experiment.main("text", shlex.split(line)) == code
     said = capsys.readouterr().err
     assert said == (
-        f"error: {method}_gpu_list has {layers + 1} entries, but lstm with {method.upper()} has {layers} layers: "
-        'give one device per layer or "auto"\n'
+        f"error: {method}_gpu_list has {layers + 1} entries, LSTM with {method.upper()} has {layers} layers; "
+        f'give {layers}, or "auto"\n'
     )
     assert (tmp_path / f"docstrings_lstm_{method}.csv").exists()

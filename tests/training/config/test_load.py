@@ -168,7 +168,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ('{"outputpath": ""}', "outputpath: got"),
         ('{"end_lr": 0.1}', "end_lr: got 0.1; expected at most base_lr, which is 0.001"),
         ('{"al_gpu_list": "cpu"}', 'al_gpu_list: got "cpu"; expected "auto", a list of devices such as ["cpu", "cpu"]'),
-        ('{"al_gpu_list": [0, 1]}', "al_gpu_list: got [0, 1]; expected"),
+        ('{"al_gpu_list": [0, -1]}', "al_gpu_list: got [0, -1]; expected"),
+        ('{"al_gpu_list": [true]}', "al_gpu_list: got [true]; expected"),
+        ('{"al_gpu_list": [1.0]}', "al_gpu_list: got [1.0]; expected"),
+        ('{"al_gpu_list": 0}', "al_gpu_list: got 0; expected"),
+        ('{"base_lr": "1e-4"}', 'base_lr: got "1e-4"; expected a number above 0: write it without the quotation marks'),
         ('{"al_gpu_list": [""]}', "al_gpu_list: got"),
         ('{"bp_gpu_list": {"vg": "auto"}}', 'bp_gpu_list: "vg" is not a model of this task: did you mean "vgg"?'),
         ('{"bp_gpu_list": {"lstm": "auto"}}', "the right ones are vgg, resnet"),
@@ -191,6 +195,7 @@ def test_a_wrong_value_says_key_found_and_expected(tmp_path: Path, text: str, ex
         ("width=1", '"width" is a key of the vision task'),
         ("max_len=long", 'max_len: got "long"; expected a whole number of at least 1, at most 65536, or "auto"'),
         ("n_layers=49", "n_layers: got 49; expected a whole number of at least 1, at most 48"),
+        ("al_layers=0", "al_layers: got 0; expected a whole number of at least 1, at most 48"),
         ("dropout=1", "dropout: got 1; expected a number of at least 0, below 1"),
         ("pretrained_model=bert", 'pretrained_model: got "bert"; expected "glove", "none", the path of a file'),
         ("end_lr=1", "--set end_lr=1: end_lr: got 1.0; expected at most lr, which is 0.001"),
@@ -248,9 +253,11 @@ def test_any_value_is_accepted_or_earns_one_line(
         (VisionConfig(), "resnet", 6, 5),
         (TextConfig(), "lstm", 5, 4),
         (TextConfig(), "transformer", 5, 4),
-        (text_config(n_layers=12), "transformer", 14, 13),
+        (text_config(al_layers=12), "transformer", 14, 13),
         (text_config(cut="joined"), "lstm", 4, 3),
-        (text_config(cut="joined", n_layers=2), "transformer", 3, 2),
+        (text_config(cut="joined", al_layers=2), "transformer", 3, 2),
+        (text_config(n_layers=4), "lstm", 5, 4),
+        (text_config(n_layers=4, al_layers=1), "transformer", 3, 2),
     ],
 )
 def test_layers_per_model(config: CommonConfig, model: str, bp: int, al: int) -> None:
@@ -271,10 +278,8 @@ def test_a_device_list_of_another_length_says_both_numbers_and_the_model() -> No
     config = VisionConfig(al_gpu_list=["cpu"] * 3, bp_gpu_list={"resnet": ["cpu"]})
     with pytest.raises(ConfigError) as caught:
         device_list(config, "vgg", "al")
-    assert str(caught.value) == (
-        'al_gpu_list has 3 entries, but vgg with AL has 4 layers: give one device per layer or "auto"'
-    )
-    with pytest.raises(ConfigError, match=r"bp_gpu_list\.resnet has 1 entry, but resnet with BP has 6 layers"):
+    assert str(caught.value) == ('al_gpu_list has 3 entries, VGG with AL has 4 layers; give 4, or "auto"')
+    with pytest.raises(ConfigError, match=r"bp_gpu_list\.resnet has 1 entry, ResNet with BP has 6 layers"):
         device_list(config, "resnet", "bp")
     with pytest.raises(ConfigError, match="has 0 entries"):
         device_list(VisionConfig(al_gpu_list=[]), "vgg", "al")
@@ -285,12 +290,12 @@ def test_a_list_fits_the_layers_that_the_settings_give() -> None:
     lists = {"al_gpu_list": ["cpu"] * 3, "bp_gpu_list": ["cpu"] * 4}
     for method in ("al", "bp"):
         assert device_list(text_config(cut="joined", **lists), "lstm", method) == lists[f"{method}_gpu_list"]
-        with pytest.raises(ConfigError, match=f"lstm with {method.upper()} has .* layers"):
+        with pytest.raises(ConfigError, match=f"LSTM with {method.upper()} has .* layers"):
             device_list(text_config(**lists), "lstm", method)
     wrong = text_config(cut="joined", al_gpu_list=["cpu"] * 4, bp_gpu_list=["cpu"] * 5)
-    with pytest.raises(ConfigError, match="al_gpu_list has 4 entries, but lstm with AL has 3 layers"):
+    with pytest.raises(ConfigError, match="al_gpu_list has 4 entries, LSTM with AL has 3 layers"):
         device_list(wrong, "lstm", "al")
-    with pytest.raises(ConfigError, match="bp_gpu_list has 5 entries, but lstm with BP has 4 layers"):
+    with pytest.raises(ConfigError, match="bp_gpu_list has 5 entries, LSTM with BP has 4 layers"):
         device_list(wrong, "lstm", "bp")
     assert layer_names("lstm", "bp", wrong) == ["lstm_1", "lstm_2", "lstm_3", "head"]
 
@@ -335,3 +340,8 @@ def test_length_limit_follows_the_data_set() -> None:
 def test_a_config_cannot_be_changed_afterwards() -> None:
     with pytest.raises(ValueError, match="frozen"):
         VisionConfig().epochs = 3
+
+
+def test_a_file_of_results_is_told_apart_from_a_config(tmp_path: Path) -> None:
+    message = mistake(tmp_path, "vision", json.dumps({"dataset": "digits", "config": {"epochs": 3}}))
+    assert 'is a file of results: put its "config" into a file of its own, without' in message

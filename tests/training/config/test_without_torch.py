@@ -26,10 +26,13 @@ REFUSED = [
     ("nlpmain.py agnews lstm --set epochs=0", "epochs: got 0; expected a whole number of at least 1"),
     ("cvmain.py digits vgx", '"vgx" is not a model'),
     ("nlpmain.py agnew lstm", "agnews"),
-    ('cvmain.py digits vgg --set al_gpu_list=["cpu"]', "al_gpu_list has 1 entry, but vgg with AL has 4 layers"),
+    (
+        'cvmain.py digits vgg --set al_gpu_list=["cpu"]',
+        'al_gpu_list has 1 entry, VGG with AL has 4 layers; give 4, or "auto"',
+    ),
     ("cvmain.py digits vgg --method adam", 'argument --method: got "adam"'),
     ("nlpmain.py agnews transformer --set n_heads=7", "n_heads: got 7; expected a divisor"),
-    ("cvmain.py digits vgg --workers 9", "workers: got 9, but vgg with AL has 4 layers"),
+    ("cvmain.py digits vgg --workers 9", "workers: got 9, but VGG with AL has 4 layers"),
     ("cvmain.py digits vgg --plugin none.py", "--plugin none.py: there is no such file"),
     ("cvmain.py digits vgg --config none.json", "none.json: there is no such file"),
 ]

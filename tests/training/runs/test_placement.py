@@ -134,17 +134,23 @@ def test_real_costs_leave_the_stack_and_the_random_numbers_as_they_were(stack: A
     ("method", "devices", "message"),
     [
         ("al", ["cpu", "cpu", "cpu", "cuda:9"], "al_gpu_list: 'cuda:9' is not there; this machine has cpu"),
+        ("al", [0, 0, 1, 2], "al_gpu_list: 'cuda:0', 'cuda:1' and 'cuda:2' are not there; this machine has cpu"),
         ("bp", ["cpu"] * 4 + ["gpu"], "bp_gpu_list: 'gpu' is not a device name; this machine has cpu"),
+        (
+            "bp",
+            ["a", "b", "a", "cuda:1", "cuda:2"],
+            "bp_gpu_list: 'a' and 'b' are not device names; 'cuda:1' and 'cuda:2' are not there; this machine has cpu",
+        ),
     ],
 )
 def test_a_device_that_is_not_there_is_one_line_with_the_key(
-    method: Any, devices: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+    method: Any, devices: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     config = VisionConfig.model_validate({f"{method}_gpu_list": devices})
     with pytest.raises(ConfigError) as caught:
         find_machine(config, "vgg", method)
-    assert str(caught.value) == message
+    assert str(caught.value) == f"{message}: give those, or --set {method}_gpu_list=auto"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 10)
     lists = {"vgg": ["cpu", "cpu:7", "cuda", "cuda:9"]}
     for given in (lists, lists["vgg"]):

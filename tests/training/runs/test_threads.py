@@ -13,7 +13,7 @@ from training.runs.threads import count_threads
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert count_threads(VisionConfig(threads=3), "vgg", "bp") == available_cores()
-    assert count_threads(schema("text")(n_layers=48), "lstm", "al") == max(1, available_cores() // 49)
+    assert count_threads(schema("text")(al_layers=48), "lstm", "al") == max(1, available_cores() // 49)
     assert count_threads(VisionConfig(threads=3), "vgg", "al") == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
     assert count_threads(VisionConfig(threads=3), "vgg", "al") == 2
