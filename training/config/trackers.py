@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from pathlib import Path
+import os
 from types import ModuleType
 
 from ..errors import UsageError, closest
@@ -47,7 +47,10 @@ def check_tracker(name: str) -> None:
 def load_tracker(name: str) -> ModuleType:
     """Import a tracker's module. Raises UsageError where that fails, or where it lacks what a tracker needs."""
     module = import_named(name, "--tracker")
-    found = {function: getattr(module, function, None) for function in CALLS}
+    try:
+        found = {function: getattr(module, function, None) for function in CALLS}
+    except Exception as error:  # a module may make its functions when they are asked for
+        raise UsageError(f"--tracker {name}: {type(error).__name__}: {error}") from None
     missing = [CALLS[function][0] for function, value in found.items() if not callable(value)]
     if missing:
         raise UsageError(
@@ -71,7 +74,7 @@ def _instead(name: str) -> str:
     """Return what to do about a module that is not there."""
     if name in KNOWN:
         return f"; pip install {name}"
-    if Path(f"{name}.py").is_file():
+    if os.path.isfile(f"{name}.py"):  # unlike Path.is_file, it takes every text
         return f'; did you mean "{name}.py"?'
     close = closest(name, KNOWN)
     return f'; did you mean "{close}"?' if close else "; install it, or give the path of a Python file"
