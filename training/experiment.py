@@ -90,13 +90,14 @@ def run(command: Command) -> Outcome:
         # A folder for every run, because TensorBoard mixes what it finds in one; a resumed run continues its own.
         board = out / "tensorboard" / f"{arguments.dataset}_{arguments.model}" / stores[arguments.methods[0]].run
         boards = open_tensorboard(arguments.trackers, arguments.tensorboard, board)
+        # They are closed after the pictures, because they may take long.
+        trackers = held.enter_context(Trackers([*modules, *boards], shutdown.deferred))
         try:
-            with Trackers([*modules, *boards], shutdown.deferred) as trackers:
-                for method, spec in specs.items():
-                    together = methods_of_run(stores, method)
-                    session = Session(task, stores[method], together, shutdown, logs, gallery, trackers, progress)
-                    train_method(spec, session, resumed[method])
-                    stores[method].wait()
+            for method, spec in specs.items():
+                together = methods_of_run(stores, method)
+                session = Session(task, stores[method], together, shutdown, logs, gallery, trackers, progress)
+                train_method(spec, session, resumed[method])
+                stores[method].wait()
             gallery.draw(logs)
         except KeyboardInterrupt as error:
             interrupted = error.with_traceback(None)  # it would keep the model alive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -50,21 +50,20 @@ class Trackers:
 
     @contextmanager
     def turn(self, turn: TrackedTurn) -> Iterator[None]:
-        """Begin a turn, and finish it however the block ends."""
-        begun: list[Tracker] = []
-        self._begun = begun
+        """Begin a turn, and finish it when the block ends or fails; after a signal, `close` does that."""
         try:
             with self._deferred():
                 for tracker in self._all:
                     # One that has no run takes no epochs; the next turn tries again.
                     if self._call(tracker, "init", partial(tracker.begin, turn)):
-                        begun.append(tracker)
+                        self._begun.append(tracker)
             yield
-        finally:
-            self._begun = []
-            with self._deferred():
-                for tracker in begun:
-                    self._call(tracker, "finish", tracker.finish)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            self._finish()
+            raise
+        self._finish()
 
     def epoch(self, figures: EpochFigures) -> None:
         """Hand on the figures of an epoch."""
@@ -92,9 +91,25 @@ class Trackers:
             problem = f"{problem[:LONGEST]} .."
         print(f"note: {tracker.option}: {function} failed ({problem}); the run goes on without it", flush=True)
 
+    def _finish(self) -> None:
+        begun, self._begun = self._begun, []
+        with self._deferred():
+            for tracker in begun:
+                self._call(tracker, "finish", tracker.finish)
+
+    def close(self) -> None:
+        """Finish the turn that a signal has ended, if any, and close everything; another signal cuts it short.
+
+        A tracker may upload for as long as a process has to end, so all that is dear to the user comes before.
+        """
+        with suppress(KeyboardInterrupt):
+            self._finish()
+        with suppress(KeyboardInterrupt), self._deferred():
+            for tracker in self._all:
+                self._call(tracker, "close", tracker.close)
+
     def __enter__(self) -> Trackers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for tracker in self._all:
-            self._call(tracker, "close", tracker.close)
+        self.close()

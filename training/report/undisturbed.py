@@ -21,11 +21,12 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 def undisturbed() -> Iterator[None]:
     """Put back what the block may change in the process and a run depends on, however the block ends.
 
-    These are the states of the process-wide generators, the number of threads, the working directory, which results
-    may be relative to, and the handlers of signals.
+    These are the states of the process-wide generators, torch's settings, the working directory, which results may be
+    relative to, and the handlers of signals.
     """
     on_gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    python, numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
+    python, numpy = random.getstate(), np.random.get_state()
+    threads, dtype, gradients = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     folder = _folder()
     # Only the main thread may set handlers, so elsewhere the block cannot change them either.
     handlers: dict[signal.Signals, Any] = {}
@@ -42,6 +43,8 @@ def undisturbed() -> Iterator[None]:
             np.random.set_state(numpy)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(gradients)
             if folder is not None and _folder() != folder:
                 os.chdir(folder)
 

@@ -18,6 +18,7 @@ import torch
 from training.report.module_tracker import ModuleTracker
 from training.report.trackers import Trackers
 from training.report.undisturbed import undisturbed
+from training.runs import shutdown as stopping
 from training.runs.shutdown import GracefulShutdown, Interrupted
 
 from .test_tensorboard import epoch, turn, utilization
@@ -173,7 +174,7 @@ def test_it_is_finished_however_the_turn_ends(error: BaseException) -> None:
 
     def work() -> None:
         all_of_them = trackers(first, second)
-        with all_of_them.turn(turn("al", 1)):
+        with all_of_them, all_of_them.turn(turn("al", 1)):
             all_of_them.epoch(epoch(1, 30))
             raise error
 
@@ -196,7 +197,7 @@ def test_ctrl_c_in_a_tracker_that_swallows_it_still_ends_the_run(function: str) 
     first, second = Recorder({function: interrupted}), Recorder()
     with GracefulShutdown() as shutdown:
         all_of_them = trackers(first, second, deferred=shutdown.deferred)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted), all_of_them:
             two_epochs(all_of_them)
     assert (
         first.names
@@ -216,19 +217,22 @@ def test_a_second_ctrl_c_does_not_wait_for_a_slow_tracker() -> None:
         threading.Event().wait(30)
 
     module = Recorder({"log": slow})
-    with GracefulShutdown() as shutdown, pytest.raises(Interrupted):
-        two_epochs(trackers(module, deferred=shutdown.deferred))
+    with GracefulShutdown() as shutdown:
+        with pytest.raises(Interrupted), trackers(module, deferred=shutdown.deferred) as all_of_them:
+            two_epochs(all_of_them)
     assert module.names == ["init", "log", "finish"]
 
 
 def test_nothing_of_the_process_that_a_run_depends_on_is_changed(tmp_path: Path) -> None:
-    """Generators, threads, the working directory, the handlers of signals: as before, also after a failure."""
+    """Generators, settings of torch, the working directory, the handlers of signals: as before, after a failure too."""
 
     def meddle() -> None:
         random.seed(1)
         np.random.seed(1)
         torch.manual_seed(1)
         torch.set_num_threads(2)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
         os.chdir(tmp_path)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -237,7 +241,8 @@ def test_nothing_of_the_process_that_a_run_depends_on_is_changed(tmp_path: Path)
     def state() -> Any:
         signals = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
         numbers = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
-        return signals, numbers, torch.get_num_threads(), os.getcwd()
+        torch_s = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
+        return signals, numbers, torch_s, os.getcwd()
 
     before = state()
     two_epochs(trackers(Recorder({"init": meddle}), Recorder({"log": meddle, "finish": meddle})))
@@ -265,3 +270,18 @@ def test_outside_the_main_thread_it_works_too(capsys: pytest.CaptureFixture[str]
 def test_without_trackers_nothing_happens() -> None:
     with Trackers() as none:
         two_epochs(none)
+
+
+def test_a_finish_that_takes_long_is_cut_short_after_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what a user waits for after Ctrl-C, the tables and the pictures, comes before it."""
+    monkeypatch.setattr(stopping, "GRACE", 0.3)
+    module = Recorder({"finish": lambda: threading.Event().wait(30)})
+    drawn = []
+    with GracefulShutdown() as shutdown, trackers(module, deferred=shutdown.deferred) as all_of_them:
+        try:
+            with all_of_them.turn(turn("al", 1)):
+                os.kill(os.getpid(), signal.SIGINT)
+        except Interrupted:
+            drawn.append(list(module.names))
+    assert drawn == [["init"]]
+    assert module.names == ["init", "finish"]
