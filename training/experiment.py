@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
 
 from utils import set_deterministic
 
-from .checkpoints.resume import find_resume_points, make_stores, methods_of_run, note_unfinished
+from .checkpoints.resume import epochs_done, find_resume_points, make_stores, methods_of_run, note_unfinished
 from .config.arguments import Arguments, Command, read_command
 from .config.schema import Task
 from .errors import UsageError
 from .report.gallery import Gallery
 from .report.output import json_path, lock_results, prepare_output
 from .report.run_log import RunLog
-from .report.tensorboard import TensorBoardWriter
 from .report.timeline import prepare_trace
+from .report.trackers import Trackers, load_modules, open_tensorboard
 from .runs.exit_code import ExitCode, Outcome
 from .runs.method import train_method
+from .runs.progress import Progress
 from .runs.resolve import Machine, find_machine, make_spec
 from .runs.session import Session
 from .runs.shutdown import GracefulShutdown
@@ -56,6 +57,7 @@ def run(command: Command) -> Outcome:
     machines: dict[str, Machine] = {
         method: find_machine(config, arguments.model, method) for method in arguments.methods
     }
+    modules = load_modules(arguments.trackers)
     out = prepare_output(config.outputpath)
     _check_trace(arguments, [json_path(out, arguments.dataset, arguments.model, name) for name in arguments.methods])
     if torch.cuda.is_available():
@@ -82,13 +84,21 @@ def run(command: Command) -> Outcome:
         _introduce(arguments, task)
         # AL and BP train one after the other, so that each has the machine to itself.
         gallery = Gallery(out, arguments.dataset, arguments.model)
+        progress = Progress(
+            sum(spec.turns * spec.config.epochs for spec in specs.values()),
+            sum(epochs_done(checkpoint) for checkpoint in resumed.values() if checkpoint),
+        )
+        # A folder for every run, because TensorBoard mixes what it finds in one; a resumed run continues its own.
+        board = out / "tensorboard" / f"{arguments.dataset}_{arguments.model}" / stores[arguments.methods[0]].run
+        boards = open_tensorboard(arguments.trackers, arguments.tensorboard, board)
+        # They are closed after the pictures, because they may take long.
+        trackers = held.enter_context(Trackers([*modules, *boards], shutdown.deferred))
         try:
-            with TensorBoardWriter(arguments.tensorboard) if arguments.tensorboard else nullcontext() as board:
-                for method, spec in specs.items():
-                    together = methods_of_run(stores, method)
-                    session = Session(task, stores[method], together, shutdown, logs, gallery, board)
-                    train_method(spec, session, resumed[method])
-                    stores[method].wait()
+            for method, spec in specs.items():
+                together = methods_of_run(stores, method)
+                session = Session(task, stores[method], together, shutdown, logs, gallery, trackers, progress)
+                train_method(spec, session, resumed[method])
+                stores[method].wait()
             gallery.draw(logs)
         except KeyboardInterrupt as error:
             interrupted = error.with_traceback(None)  # it would keep the model alive

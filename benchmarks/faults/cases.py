@@ -85,7 +85,7 @@ PATHS = [
     "\ud800",
 ]
 COUNTS = ["-r", "--seed", "--workers", "--limit-train"]
-FILES = ["--out", "--data-root", "--trace", "--tensorboard", "--config"]
+FILES = ["--out", "--data-root", "--trace", "--tensorboard", "--tracker", "--config"]
 BARE = ["--resume", "--list", "--print-config", "--help", "--junk", "-x", "--set="]
 NUMBERS = ["1", "2", "0", "-1", "1.5", "x", "", "1e3", "9" * 30, "\uff11", "٣", "0x10", " 1"]
 

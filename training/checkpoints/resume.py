@@ -56,6 +56,12 @@ def find_resume_points(specs: Specs, stores: Mapping[str, Store]) -> dict[str, C
     return resumed
 
 
+def epochs_done(checkpoint: Checkpoint) -> int:
+    """Return how many epochs of its method were recorded before the one that the checkpoint continues."""
+    info = checkpoint.info
+    return info.turn * info.epochs if info.turn_finished else (info.turn - 1) * info.epochs + info.epoch - 1
+
+
 def note_unfinished(specs: Specs, stores: Mapping[str, Store]) -> None:
     """Print a note for every method whose last run was interrupted: without --resume it will be replaced."""
     for method, store in stores.items():

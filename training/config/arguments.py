@@ -22,6 +22,7 @@ from .load import check_workers, device_list, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
 from .schema import LARGEST_SEED, TASKS, Config, Method, Schedule, Task
+from .trackers import check_tracker
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[Task, str] = {"vision": "cvmain.py", "text": "nlpmain.py"}
@@ -70,6 +71,8 @@ class Arguments:
     out: str | None
     trace: Path | None
     """Where the timeline of AL's first turn goes."""
+    trackers: tuple[str, ...]
+    """The names of `--tracker`, in order, each once."""
     tensorboard: Path | None
     resume: bool
     plugins: tuple[str, ...]
@@ -126,10 +129,13 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
         workers=given.workers,
         out=given.out,
         trace=given.trace,
+        trackers=tuple(dict.fromkeys(given.tracker)),
         tensorboard=given.tensorboard,
         resume=given.resume,
         plugins=tuple(given.plugin),
     )
+    for tracker in arguments.trackers:
+        check_tracker(tracker)
     if given.trace is not None and methods == ("bp",):
         raise UsageError("--trace shows what AL's workers do, and --method bp has none: leave one of them out")
     if given.print_config:
@@ -275,7 +281,17 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         metavar="FILE",
         help="write a timeline of AL's first turn: Chrome trace, and a PNG beside it",
     )
-    watched.add_argument("--tensorboard", type=_path, metavar="DIR", help="write scalars for TensorBoard")
+    watched.add_argument(
+        "--tracker",
+        action="append",
+        default=[],
+        type=_text,
+        metavar="NAME",
+        help="report every epoch to tensorboard, or to a module with wandb's init, log and finish; may be repeated",
+    )
+    watched.add_argument(
+        "--tensorboard", type=_path, metavar="DIR", help="as --tracker tensorboard, with the scalars in DIR"
+    )
     shown = parser.add_argument_group("show and exit")
     shown.add_argument("--list", action="store_true", help="the data sets, models and methods")
     shown.add_argument("--print-config", action="store_true", help="the config as it would be used, in JSON")

@@ -20,25 +20,39 @@ from .paths import user_path
 
 
 def load_plugin(name: str) -> None:
-    """Import a plug-in, once in a process. `name`: a path (that ends in .py or has a separator), or a module's name.
+    """Import a plug-in; see `import_named`."""
+    import_named(name, "--plugin")
 
-    Raises `UsageError` where it cannot be imported, with the line that failed.
+
+def import_named(name: str, option: str) -> ModuleType:
+    """Import what a user names with `option`, once in a process, and return it.
+
+    `name`: a path (see `is_path`), or a module's name. Raises `UsageError` where it cannot be imported, with the line
+    that failed.
     """
     try:
-        if name.endswith(".py") or os.sep in name or name.startswith("."):
-            _import_file(user_path(name), name)
-        else:
-            importlib.import_module(name)
+        return _import_file(find_file(name, option), name, option) if is_path(name) else importlib.import_module(name)
     except UsageError:
         raise
     except (Exception, SystemExit) as error:  # whatever it raises, it is the plug-in's mistake
-        raise UsageError(f"--plugin {name}: {_where(error, name)}{type(error).__name__}: {error}") from None
+        raise UsageError(f"{option} {name}: {_where(error, name)}{type(error).__name__}: {error}") from None
 
 
-def _import_file(path: Path, name: str) -> ModuleType:
+def is_path(name: str) -> bool:
+    """Tell whether a name means a file (it ends in .py or has a separator), and not a module."""
+    return name.endswith(".py") or os.sep in name or name.startswith(".")
+
+
+def find_file(name: str, option: str) -> Path:
+    """Return the Python file that a user names with `option`. Raises `UsageError` where there is none."""
+    path = user_path(name)
     if not path.is_file():
         kind = "is not a file" if path.exists() else "there is no such file"
-        raise UsageError(f"--plugin {name}: {kind}; give a Python file or the name of a module")
+        raise UsageError(f"{option} {name}: {kind}; give a Python file or the name of a module")
+    return path
+
+
+def _import_file(path: Path, name: str, option: str) -> ModuleType:
     path = path.resolve()
     # The same file again is the same module, and another file of the same name is another.
     stem = path.stem.encode("ascii", "replace").decode()  # the name of a file need not be text
@@ -47,7 +61,7 @@ def _import_file(path: Path, name: str) -> ModuleType:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"--plugin {name}: is not a Python file; its name must end in .py")
+        raise UsageError(f"{option} {name}: is not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module  # classes look up their module by name, for example when they are pickled
     try:

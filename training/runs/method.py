@@ -22,6 +22,7 @@ from ..config.spec import RunSpec
 from ..errors import UsageError
 from ..report.run_info import RunInfo
 from ..report.run_log import RunLog
+from ..report.tracker import TrackedTurn
 from ..report.utilization import Utilization
 from .make_trainer import make_trainer, training_batches
 from .memory import out_of_memory
@@ -56,7 +57,8 @@ def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) ->
             here = resumed if resumed is not None and resumed.info.turn == turn else None
             if resumed is not None and (turn < resumed.info.turn or (here and here.info.turn_finished)):
                 continue
-            used = train_turn(spec, session, log, placement, turn, here)
+            with session.trackers.turn(tracked_turn(spec, info, turn)):
+                used = train_turn(spec, session, log, placement, turn, here)
         # One table is enough: that of the last turn.
         if used is not None:
             print(used.text(), flush=True)
@@ -76,6 +78,22 @@ def new_log(spec: RunSpec, session: Session, info: RunInfo) -> RunLog:
         )
     )
     return log
+
+
+def tracked_turn(spec: RunSpec, info: RunInfo, turn: int) -> TrackedTurn:
+    """Return what trackers are told of a turn before it begins."""
+    config = {
+        **info.config,
+        "dataset": spec.dataset,
+        "model": spec.model,
+        "method": spec.method,
+        "turn": turn,
+        # Of the turn: the config has the one from which all turns take theirs.
+        "seed": spec.seeds[turn - 1],
+        "devices": info.devices,
+        "threads": info.threads,
+    }
+    return TrackedTurn(dataset=spec.dataset, model=spec.model, method=spec.method, turn=turn, config=config)
 
 
 def recall(spec: RunSpec, session: Session, finished: Checkpoint) -> None:

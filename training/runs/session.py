@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ..checkpoints.store import Store
 from ..report.gallery import Gallery
 from ..report.run_log import RunLog
-from ..report.tensorboard import TensorBoardWriter
+from ..report.trackers import Trackers
+from .progress import Progress
 from .shutdown import GracefulShutdown
 from .tasks import LoadedTask
 
@@ -24,4 +25,5 @@ class Session:
     logs: list[RunLog]
     """Of the command's methods, in order; a method adds its own before it trains, so that an interruption keeps it."""
     gallery: Gallery
-    board: TensorBoardWriter | None
+    trackers: Trackers
+    progress: Progress

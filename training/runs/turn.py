@@ -23,6 +23,7 @@ from ..config.spec import RunSpec
 from ..report.excerpt import timeline
 from ..report.run_log import RunLog
 from ..report.timeline import write_trace
+from ..report.tracker import EpochFigures
 from ..report.utilization import Utilization, measure_utilization
 from ..trainers.losses import MeanLosses
 from ..trainers.trainer import Trainer, cosine_lr
@@ -50,6 +51,7 @@ def train_turn(
     used: Utilization | None = None
     # The peak covers the building of the model too: on a GPU that is where a run first fails.
     with (
+        session.progress.turn(spec.method),
         PeakMemory(log.info.devices) as memory,
         make_trainer(spec, task, placement, seed, trace) as trainer,
     ):
@@ -70,11 +72,13 @@ def train_turn(
         first_step, before = trainer.step, train_time
 
         for epoch in range(first, config.epochs + 1):
+            session.progress.begin_epoch()
             batches = training_batches(task, device, seed=seed, epoch=epoch, done=done)
             done = 0  # only the first epoch of a resumed run starts in the middle
             save = partial(save_checkpoint, spec, session, log, trainer, per_epoch, train_time, time.perf_counter())
             # A signal in here lets the step at hand end; its checkpoint has to be on the disk before the process goes.
-            with session.shutdown.deferred(), ProgressBar(f"{spec.method} turn {turn} epoch {epoch}", batches) as bar:
+            label = f"{spec.method} turn {turn} epoch {epoch}"
+            with session.shutdown.deferred(), ProgressBar(label, batches, session.progress) as bar:
                 losses, seconds = trainer.train_epoch(with_snapshots(spec, session, batches, turn, save), lr, bar)
                 if session.shutdown.requested:
                     session.store.wait()
@@ -86,7 +90,7 @@ def train_turn(
             # The files of an earlier run are replaced only once this one has a checkpoint to resume from.
             if not session.store.written:
                 session.store.wait()
-            note_skipped(log, trainer, turn, epoch)
+            note_skipped(session, log, trainer, turn, epoch)
             log.add(
                 turn,
                 epoch,
@@ -99,8 +103,9 @@ def train_turn(
             # Of this process alone: the workers of an earlier one have taken their times with them.
             if placement is not None and trainer.step > first_step:
                 used = utilization(spec, trainer, placement, train_time - before, trainer.step - first_step)
-            show_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, used)
+            report_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, train_time, used)
             session.gallery.draw_now_and_then(session.logs)
+            session.progress.end_epoch(whole=batches.done == 0)
 
     if trace is not None and (shown := timeline(trace)) is not None:
         log.timeline = shown.to_json()
@@ -172,13 +177,13 @@ def measure(trainer: Trainer, session: Session, split: Split) -> list[float]:
     return trainer.accuracies(Batches(split, task.test_batch_size, task.transform, device=trainer.devices[0]))
 
 
-def note_skipped(log: RunLog, trainer: Trainer, turn: int, epoch: int) -> None:
+def note_skipped(session: Session, log: RunLog, trainer: Trainer, turn: int, epoch: int) -> None:
     """Note which layers left out batches, with on_nan=skip."""
     for name, count in trainer.skipped.items():
         who = name or "the network"
         note = f"turn {turn}, epoch {epoch}: {who} skipped {count} batches whose loss was not finite"
         log.notes.append(note)
-        print(note, flush=True)
+        session.progress.say(note)
 
 
 def utilization(spec: RunSpec, trainer: Trainer, placement: Placement, seconds: float, batches: int) -> Utilization:
@@ -194,7 +199,7 @@ def utilization(spec: RunSpec, trainer: Trainer, placement: Placement, seconds: 
     )
 
 
-def show_epoch(
+def report_epoch(
     spec: RunSpec,
     session: Session,
     trainer: Trainer,
@@ -203,26 +208,29 @@ def show_epoch(
     accuracies: list[list[float]],
     losses: MeanLosses,
     seconds: float,
+    train_time: float,
     used: Utilization | None,
 ) -> None:
-    """Print the line of an epoch, and write it for TensorBoard."""
+    """Print the line of an epoch, and tell the trackers."""
     train, val, test = (by_depth[-1] for by_depth in accuracies)
     samples = sum(stop - start for start, stop in batches.bounds[batches.done :])
     speed = samples / seconds
     # A run may have been interrupted after the last batch of an epoch: then there is nothing to time.
     timed = f"; {seconds:.1f} s, {speed:,.0f} samples/s" if samples else " (its training was over)"
-    print(
+    session.progress.say(
         f"{spec.method} turn {turn} epoch {batches.epoch}/{spec.config.epochs}: train {train:.2f} %, val {val:.2f} %, "
-        f"test {test:.2f} %{timed}",
-        flush=True,
+        f"test {test:.2f} %{timed}"
     )
-    if session.board is not None:
-        session.board.losses(spec.method, turn, trainer.step, losses)
-        session.board.epoch(
-            spec.method,
-            turn,
-            batches.epoch,
-            accuracies={"train": train, "val": val, "test": test},
-            samples_per_second=speed,
-            utilization=used,
+    with session.progress.aside():
+        session.trackers.epoch(
+            EpochFigures(
+                epoch=batches.epoch,
+                step=trainer.step,
+                losses=losses,
+                accuracies={"train": train, "val": val, "test": test},
+                by_depth=accuracies[2] if "" not in losses else [],  # a network with one loss has one depth
+                train_time=train_time,
+                samples_per_second=speed,
+                utilization=used,
+            )
         )
