@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data.storage.streams import exit_code
+
 PACKAGES = ("ALPackage", "models", "data", "training")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -114,4 +116,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.storage.streams import exit_code
+
 __all__ = ["main", "pages", "written"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,4 +68,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

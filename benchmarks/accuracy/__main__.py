@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ALPackage.stage.threads import available_cores
+from data.storage.streams import exit_code
 from data.text.vector_search import find_file
 from training.config.schema import TextConfig
 from training.errors import UsageError
@@ -123,4 +124,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

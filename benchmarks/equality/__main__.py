@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from data.storage.streams import exit_code
+
 from .checkout import PARTS, Checkout, CheckoutError, Found
 
 HERE = Path(__file__).resolve().parents[2]
@@ -159,4 +161,4 @@ def _commit(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -19,6 +19,7 @@ from unittest import mock
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from data.storage.streams import exit_code
 from training import experiment
 from training.config.spec import RunSpec
 from training.runs.make_trainer import training_batches
@@ -147,4 +148,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

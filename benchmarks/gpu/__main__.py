@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ALPackage import ALStack, make_schedule
+from data.storage.streams import exit_code
 from models import build_text, build_vision
 from training.runs.provenance import collect
 from utils import set_deterministic
@@ -183,4 +184,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from data.storage.streams import exit_code
+
 from .limits import CONTESTANTS, al_layers, bound_seconds, bp_layers, ceiling
 
 __all__ = ["checks", "markdown", "memory", "summary"]
@@ -207,4 +209,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ALPackage import ALStack, make_schedule
+from data.storage.streams import exit_code
 from training.runs.provenance import collect
 
 from .stages import BALANCE, empty_stack, sleeping_stack, stage_times
@@ -130,4 +131,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

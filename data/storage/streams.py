@@ -26,7 +26,7 @@ ENCODING_ERRORS = "al.readable"
 PLAIN = {"±": "+/-", "−": "-"}
 
 
-def exit_code(main: Callable[[], int]) -> int:
+def exit_code(main: Callable[[], int | None]) -> int:
     """Run `main`, whose output may get lost on the way, and return the exit code of the process.
 
     That of `main` (also where it leaves by `sys.exit`). Where that is 0 and the standard output could not be written:
@@ -34,7 +34,7 @@ def exit_code(main: Callable[[], int]) -> int:
     """
     with _guarded() as lost:
         try:
-            code = main()
+            code = main() or 0
         except SystemExit as end:
             # As the interpreter treats it: a text is a message.
             if isinstance(end.code, str):

@@ -38,7 +38,7 @@ def test_no_input_gives_a_traceback(case: Case) -> None:
         (b"{}", ["--data-root", "~nobody-here"], "cannot be the name of a file or a folder"),
         (b"{}", ["--data-root", "x" * 300], "cannot be the name of a file or a folder"),
         (b"{}", ["--trace", "\0"], "cannot be the name of a file or a folder"),
-        (b"{}", ["--out", "\udcff\ud800"], "outputpath: got"),
+        (b"{}", ["--out", "\udcff\ud800"], "which is not UTF-8"),
         (b"{}", ["--data-root", "\ud800"], "cannot be the name of a file or a folder"),
     ],
 )

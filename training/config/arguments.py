@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import NoReturn, get_args
 from data import TEXT, VISION, DataError, canonical
 from models import registry
 
-from ..errors import UsageError, closest
+from ..errors import UsageError, closest, reason
 from .load import check_workers, device_list, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
@@ -90,6 +91,10 @@ class Command:
 def read_command(task: Task, argv: Sequence[str] | None = None) -> Command:
     """Return the command of a command line, by default this process's. Raises `UsageError`."""
     arguments = parse(task, sys.argv[1:] if argv is None else argv)
+    try:
+        os.getcwd()  # without one, libraries fail with words of their own
+    except OSError as error:
+        raise UsageError(f"the current folder is gone ({reason(error)}); change into another one") from None
     return Command(arguments, configure(arguments))
 
 
@@ -265,7 +270,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     data.add_argument("--limit-train", type=_number(2), metavar="N", help="use N training samples only")
     data.add_argument(
         "--out",
-        type=lambda text: _utf8(_text(text)),
+        type=_recorded,
         metavar="DIR",
         help="folder of the results (default: the config's outputpath)",
     )
@@ -290,7 +295,10 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         help="report every epoch to tensorboard, or to a module with wandb's init, log and finish; may be repeated",
     )
     watched.add_argument(
-        "--tensorboard", type=_path, metavar="DIR", help="as --tracker tensorboard, with the scalars in DIR"
+        "--tensorboard",
+        type=lambda text: user_path(_recorded(text)),
+        metavar="DIR",
+        help="as --tracker tensorboard, with the scalars in DIR",
     )
     shown = parser.add_argument_group("show and exit")
     shown.add_argument("--list", action="store_true", help="the data sets, models and methods")
@@ -322,12 +330,17 @@ def _text(text: str) -> str:
 
 
 def _utf8(text: str) -> str:
-    """Return a text that goes into the config, and so into the results' JSON."""
+    """Return a text that UTF-8 can hold: arguments are bytes, and need not be text."""
     try:
         text.encode()
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f'got "{text}", which is not UTF-8; write it in UTF-8') from None
     return text
+
+
+def _recorded(text: str) -> str:
+    """Return a name that others write down as text: the results' JSON, TensorBoard."""
+    return _utf8(_text(text))
 
 
 def _path(text: str) -> Path:
