@@ -34,6 +34,10 @@ REFUSED = [
     ("nlpmain.py agnews transformer --set n_heads=7", "n_heads: got 7; expected a divisor"),
     ("cvmain.py digits vgg --workers 9", "workers: got 9, but VGG with AL has 4 layers"),
     ("cvmain.py digits vgg --plugin none.py", "--plugin none.py: there is no such file"),
+    (
+        "cvmain.py digits vgg --tracker wandbb",
+        '--tracker wandbb: there is no module of that name; did you mean "wandb"?',
+    ),
     ("cvmain.py digits vgg --config none.json", "none.json: there is no such file"),
 ]
 

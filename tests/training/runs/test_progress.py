@@ -19,9 +19,11 @@ from typing import Any, TextIO
 import pytest
 import torch
 
+from training.checkpoints.resume import epochs_done
 from training.runs import progress as progress_module
 from training.runs.progress import Progress, ProgressBar, count_lines
 
+from ..checkpoints.test_store import info
 from ..test_experiment import command
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -172,6 +174,16 @@ def test_what_an_earlier_process_did_counts_but_gives_no_time(clock: Clock) -> N
         clock.wait(60)
         run.end_epoch(whole=True)
         assert run.text() == "run: 5/1000 epochs, 16:35:00 left"
+
+
+@pytest.mark.parametrize(
+    ("turn", "epoch", "finished", "done"), [(1, 1, False, 0), (1, 3, False, 2), (2, 1, False, 3), (2, 3, True, 6)]
+)
+def test_a_resumed_run_counts_what_is_recorded(turn: int, epoch: int, finished: bool, done: int) -> None:
+    """An epoch that has been trained but not measured is not done."""
+    changes = {"epochs": 3, "turn_finished": finished}
+    there = SimpleNamespace(info=info(turn, epoch, 1).model_copy(update=changes))
+    assert epochs_done(there) == done  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("terminal", [40, 80, 200], indirect=True)
