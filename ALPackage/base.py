@@ -20,11 +20,28 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .errors import LayerError
 from .layer import Criterion, LearningRate, LocalLayer, checked_rates
-from .nested import detach, to_device
+from .nested import detach, tensors, to_device, versions
 
 # `torch` and `nn` too: files written for the earlier public code get them from `from ALPackage.base import *`.
 __all__ = ["AE", "AL", "ENC", "nn", "torch"]
+
+
+class _Kept:
+    """Tensors that a layer is about to hand on, which what computes its losses must therefore leave as they are."""
+
+    def __init__(self, *trees: Any) -> None:
+        self._tensors = [] if torch.compiler.is_compiling() else tensors(trees)
+        self._versions = versions(self._tensors)
+
+    def check(self, who: str) -> None:
+        """Raise RuntimeError if one of them has been changed in place meanwhile; `who` may have done it."""
+        if versions(self._tensors) != self._versions:
+            raise RuntimeError(
+                f"{who} changes in place what f or g has returned, but the next layer needs it unchanged; use "
+                "operations that are not in place, such as nn.ReLU(inplace=False)"
+            )
 
 
 class ENC(nn.Module):
@@ -66,7 +83,10 @@ class ENC(nn.Module):
     def forward(self, x: Any, code: Any) -> tuple[Tensor, Any]:
         """Return (associated loss, f(x)), neither of them detached; the caller has detached `code`, g(y)."""
         hidden = self.hidden(x)
-        return self.loss(self.bridge(hidden), code), hidden
+        kept = _Kept(hidden, code)
+        loss = self.loss(self.bridge(hidden), code)
+        kept.check("b or the criterion of enc")
+        return loss, hidden
 
     def loss(self, bridged: Any, code: Any) -> Tensor:
         """Return the associated loss of b(f(x)) against g(y), 0-d."""
@@ -107,7 +127,10 @@ class AE(nn.Module):
     def forward(self, y: Any) -> tuple[Tensor, Any]:
         """Return (auto-encoder loss, g(y)), neither of them detached."""
         code = self.encode(y)
-        return self.loss(self.decode(code), y), code
+        kept = _Kept(code)
+        loss = self.loss(self.decode(code), y)
+        kept.check("h or the criterion of ae")
+        return loss, code
 
     def loss(self, decoded: Any, y: Any) -> Tensor:
         """Return the auto-encoder loss of h(g(y)) against y, 0-d."""
@@ -151,6 +174,7 @@ class AL(LocalLayer):
         super().__init__()
         self.enc = enc
         self.ae = ae
+        _refuse_common_parameters(enc, ae)
         rates = checked_rates("AL", lr, ["enc", "ae"])
         groups = []
         for name, side in (("enc", enc), ("ae", ae)):
@@ -166,7 +190,19 @@ class AL(LocalLayer):
         """Return (f(x), g(y), {"assoc": .., "ae": ..}) of one batch."""
         autoencoder, code = self.ae(y)
         associated, hidden = self.enc(x, detach(code))
+        if torch.is_grad_enabled():
+            self._require_graph(associated, self.enc, "associated loss", "f and b")
+            self._require_graph(autoencoder, self.ae, "auto-encoder loss", "g and h")
         return hidden, code, {"assoc": associated, "ae": autoencoder}
+
+    @staticmethod
+    def _require_graph(loss: Tensor, side: ENC | AE, title: str, functions: str) -> None:
+        """Raise LayerError if a loss cannot train its side, whose weights would keep their values for ever."""
+        if not loss.requires_grad and any(parameter.requires_grad for parameter in side.parameters()):
+            raise LayerError(
+                f"AL: the {title} has no graph, so {functions} would never train; compute it without torch.no_grad(), "
+                ".detach(), .item() and .argmax()"
+            )
 
     def loss(self) -> tuple[Tensor, ...]:
         """Return (associated, auto-encoder) loss of the last batch: detached 0-d tensors, NaN before any batch.
@@ -282,6 +318,17 @@ class GroupOptimizer:
                     parameter.grad = None
                 elif parameter.grad is not None:
                     parameter.grad.detach_().zero_()
+
+
+def _refuse_common_parameters(enc: ENC, ae: AE) -> None:
+    """Raise ValueError if one weight is on both sides: each would train it on its own loss, at its own rate."""
+    of_enc = {id(parameter): path for path, parameter in enc.named_parameters()}
+    for path, parameter in ae.named_parameters():
+        if id(parameter) in of_enc:
+            raise ValueError(
+                f"AL: enc.{of_enc[id(parameter)]} and ae.{path} are one parameter, which both losses would train, each "
+                "at its own learning rate; give each its own, for example with copy.deepcopy"
+            )
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:

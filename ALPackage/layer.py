@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from .errors import LayerError
 from .nan_guard import Guard
 from .nested import detach, tensors, to_device, versions
+from .optimized import reset
 
 Criterion = Callable[[Any, Any], Tensor]
 LearningRate = SupportsFloat | Mapping[str, SupportsFloat]
@@ -177,6 +178,8 @@ class LocalLayer(nn.Module):
             who = type(self).__name__
             raise RuntimeError(f"{who}.backward: no batch in flight; call forward(x, y) first, with gradients enabled")
         in_flight, self._in_flight = self._in_flight, None
+        if not in_flight.requires_grad and not any(parameter.requires_grad for parameter in self.parameters()):
+            return  # all of the layer is frozen: it hands on what it computes, and nothing trains
         try:
             torch.autograd.backward(in_flight)
         except BaseException:
@@ -232,6 +235,27 @@ class LocalLayer(nn.Module):
                     group["lr"].fill_(rate)  # in place: a CUDA graph may have captured its address
                 else:
                     group["lr"] = rate
+
+    def reset_optimizer(self) -> None:
+        """Have the optimizer update the parameters that the layer has now; call it after replacing or unfreezing some.
+
+        An optimizer keeps the Parameter objects that it was made with, and a schedule refuses to train a layer with
+        others. The learning rates and all other settings stay; moments start anew. A new parameter goes into the only
+        parameter group, or into the one that is named like its part of the layer ("enc" or "ae" in an `AL`).
+
+        Raises LayerError, and changes nothing, where that leaves a parameter without a group: the layer needs a new
+        optimizer then.
+
+        Example:
+            >>> layer = AL(ENC(nn.Linear(4, 8), nn.Linear(8, 2)), AE(nn.Linear(3, 2), nn.Linear(2, 3)), lr=0.1)
+            >>> layer.enc.f = nn.Sequential(nn.Linear(4, 8), nn.Tanh())
+            >>> layer.reset_optimizer()
+            >>> group = layer.optimizer.param_groups[0]
+            >>> group["params"][0] is layer.enc.f[0].weight, group["lr"]
+            (True, 0.1)
+        """
+        reset(self)
+        self.discard()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LocalLayer:
         """Move the optimizer's moments along when the layer is moved or cast."""

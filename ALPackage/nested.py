@@ -54,3 +54,17 @@ def versions(leaves: list[Tensor]) -> list[int]:
         return [leaf._version for leaf in leaves]
     except RuntimeError:  # asking `is_inference` first would release the GIL, and cost a pipeline a thread switch
         return [leaf._version for leaf in leaves if not leaf.is_inference()]
+
+
+def memory(state: object) -> tuple[str, int] | None:
+    """Return what identifies the memory behind a tensor; None if it has none, or is no tensor.
+
+    Two Parameter objects over the same memory, such as `nn.Parameter(other.data)`, are one weight under two names.
+    """
+    if not isinstance(state, Tensor) or state.is_meta:
+        return None
+    try:
+        address = state.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError, ValueError):  # sparse tensors and lazy parameters have no storage
+        return None
+    return (str(state.device), address) if address else None  # an empty tensor's address is 0

@@ -5,14 +5,15 @@
 2. Where layers train at the same time, no layer draws from a process-wide random generator: timing would decide which
    layer gets which numbers. The generators' states are compared, because a draw can hide in any function
    (`F.dropout`, `torch.rand_like`, an attention's dropout) and no list of module types is complete.
+3. No function changes in place what comes into the layer or leaves it, in training or in evaluation mode.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,14 +22,22 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from .base import AE, AL, ENC
 from .draws import Context, Generators, RefusedError, refuse_draws, refuse_known_draws
+from .in_place import InPlaceChanges
 from .layer import LocalLayer
-from .nested import detach, tensors, to_device, versions
+from .nested import detach, tensors, to_device
+from .optimized import OwnSettings, changed_settings
 from .randomness import enter_stream
 from .stack import ALStack
 
 
 def check_layers(
-    stack: ALStack, batch: tuple[Any, Any], *, concurrent: bool, seed: int, context: Context = nullcontext
+    stack: ALStack,
+    batch: tuple[Any, Any],
+    *,
+    concurrent: bool,
+    seed: int,
+    context: Context = nullcontext,
+    own_settings: OwnSettings | None = None,
 ) -> tuple[str, Exception] | None:
     """Refuse a stack whose layers would train wrongly without any error.
 
@@ -41,13 +50,14 @@ def check_layers(
         concurrent: Whether layers will train at the same time, so that draws from process-wide generators count.
         seed: The root of the layers' random streams.
         context: Makes the context of a forward pass, such as autocast.
+        own_settings: Filled, if `concurrent`, with the optimizer settings that a layer's own step changes, by layer.
 
     Returns:
         The layer ("target" for the stack's) and the exception that ended the check early; None if it was complete.
 
     Raises:
-        ValueError: If training and inference disagree in a layer, if a layer's readout changes the layer's output in
-            place, or if `concurrent` and a layer draws from a process-wide generator.
+        ValueError: If training and inference disagree in a layer, if one of its functions changes its input or its
+            output in place, or if `concurrent` and a layer draws from a process-wide generator.
 
     In files for the earlier public code, inference is the business of the user's model. Their layers are not refused:
     one warning names them all. Recognized are layers that replace `AL.forward`; layers whose `hidden` or `readout`
@@ -59,7 +69,8 @@ def check_layers(
     start = generators.save()
     doubts: list[str] = []
     try:
-        failure = _check(stack, batch, concurrent, seed, context, generators, doubts)
+        own = {} if own_settings is None else own_settings
+        failure = _check(stack, batch, concurrent, seed, context, generators, doubts, own)
     except RefusedError as refused:
         raise ValueError(str(refused)) from None
     finally:
@@ -81,6 +92,7 @@ def _check(
     context: Context,
     generators: Generators,
     doubts: list[str],
+    own_settings: OwnSettings,
 ) -> tuple[str, Exception] | None:
     """Take the batch through copies of each layer, and check the copies with it."""
     name = "target"
@@ -100,19 +112,41 @@ def _check(
                 return None
             with torch.cuda.device(original.device) if original.device.type == "cuda" else nullcontext():
                 x, y = to_device(detach((x, y)), original.device)
-                # Before the step: what a bridge changes in place would make the backward pass fail in torch's words.
-                _compare(name, compared.eval(), x, y, context, generators, doubts)
-                if concurrent:
-                    x, y = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
-                else:
-                    enter_stream(trained, seed, name, 0)
-                    with torch.no_grad(), context():
-                        x, y = trained(x, y)
+                with _refusing_changes(name, compared, x, y):
+                    _compare(name, compared.eval(), x, y, context, generators, doubts)
+                with _refusing_changes(name, trained, x, y) as changes:
+                    if concurrent:
+                        handed_on = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
+                    else:
+                        enter_stream(trained, seed, name, 0)
+                        with torch.no_grad(), context():
+                            handed_on = trained(x, y)
+                    changes.append(handed_on)
+                own_settings[name] = changed_settings(original.optimizer, trained.optimizer)
+                x, y = handed_on
     except RefusedError:
         raise
     except Exception as error:  # the user's: the run reports it with layer and batch
         return name, error
     return None
+
+
+@contextmanager
+def _refusing_changes(name: str, layer: LocalLayer, x: Any, y: Any) -> Iterator[list[Any]]:
+    """Refuse a layer if one of its functions changes in place, within the `with` block, what is not its own.
+
+    Gives a list for what the layer hands on. Where the block fails, its exception may only be what the change has led
+    to, in torch's words.
+    """
+    handed_on: list[Any] = []
+    changes = InPlaceChanges(layer)
+    try:
+        with changes.watching():
+            yield handed_on
+    finally:
+        if finding := changes.finding((x, y), handed_on or None):
+            remedy = "use operations that are not in place, such as nn.ReLU(inplace=False)"
+            raise RefusedError(f"layer {name!r}: {finding}; {remedy}")
 
 
 def _compare(
@@ -157,13 +191,7 @@ class _Comparison:
             self.compare_side(layer.enc, layer.enc.hidden, layer.enc.bridge, (x, code), code)
         if (hidden := self.infer(layer.hidden, x)) is _UNKNOWN:
             return
-        before = versions(tensors(hidden))
         self.infer(layer.readout, hidden)
-        if versions(tensors(hidden)) != before:
-            self.refuse(
-                f"{'b' if isinstance(layer, AL) else 'readout'} changes the layer's output in place, but the next "
-                "layer needs it unchanged; use operations that are not in place, such as nn.ReLU(inplace=False)"
-            )
         # AL's own methods call the same two functions; a second call of them may differ, if f keeps a state.
         if not (isinstance(layer, AL) and not self.replaced and _is_plain(layer)):
             handed_on = self.call(layer, x, y)

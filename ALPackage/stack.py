@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .devices import set_device
 from .layer import LearningRate, LocalLayer
+from .nested import memory
 from .randomness import Dropout
 
 
@@ -52,15 +53,15 @@ class ALStack(nn.Module):
             _check_is_local(name, layer)
         self.layers = nn.ModuleDict(layers)
         self.target: Callable[[Any], Any] = _as_it_is if target is None else target
-        self._refuse_shared_state()
+        self.refuse_shared_state()
 
-    def _refuse_shared_state(self) -> None:
+    def refuse_shared_state(self) -> None:
         """Raise ValueError if two layers share state: while they train at once, timing would decide its value."""
         owners: dict[object, tuple[str, str]] = {}
         for name, layer in self.items():
             dropouts = ((path, module) for path, module in layer.named_modules() if isinstance(module, Dropout))
             for path, state in chain(layer.named_parameters(), layer.named_buffers(), dropouts):
-                for key in (id(state), _storage(state)):
+                for key in (id(state), memory(state)):
                     owner, its_path = owners.setdefault(key, (name, path)) if key is not None else (name, path)
                     if owner != name:
                         raise ValueError(
@@ -177,17 +178,3 @@ def _check_is_local(name: str, layer: object) -> None:
     else:
         remedy = "build a layer around it: AL(ENC(f, b), AE(g, h)) with it as f"
     raise TypeError(f"ALStack: layer {name!r} is a {type(layer).__name__}, which has no local losses; {remedy}")
-
-
-def _storage(state: object) -> tuple[str, int] | None:
-    """Return what identifies the memory behind a parameter or a buffer; None if it has none.
-
-    Two Parameter objects over the same memory, such as `nn.Parameter(other.data)`, are one weight under two names.
-    """
-    if not isinstance(state, Tensor) or state.is_meta:
-        return None
-    try:
-        address = state.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError, ValueError):  # sparse tensors and lazy parameters have no storage
-        return None
-    return (str(state.device), address) if address else None  # an empty tensor's address is 0

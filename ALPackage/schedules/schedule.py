@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from traceback import walk_tb
 from types import TracebackType
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from ..errors import StageError
 from ..layer import LearningRate
+from ..optimized import OwnSettings, refuse_untrained
 from ..preflight import check_layers
 from ..randomness import Dropout
 from ..stack import ALStack
 from ..stage.batch import Batch, InPlaceGuard, LocalLosses, PredictBatch, TrainBatch
+from ..stage.caller import modes
 from ..stage.cuda_graph import make_capturable
+from ..stage.optimizer_watch import OptimizerWatch
 from ..stage.snapshot import Snapshot
 from ..stage.step import Step
 from ..stage.threads import IntraOpThreads, default_threads
@@ -54,6 +61,10 @@ class Schedule(ABC):
     name: ClassVar[str]
     #: Whether two layers may be at work at the same time.
     concurrent: ClassVar[bool] = True
+    #: Whether no layer is at work while the caller holds a result of `run`.
+    alone: ClassVar[bool] = True
+    #: Whether the schedule has threads from the time it is made, which a process that is forked off does not get.
+    persistent: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -76,7 +87,10 @@ class Schedule(ABC):
                 if layer.device.type == "cuda":
                     make_capturable(layer)
         self._step = Step(seed, trace)
+        self._process = os.getpid()
         self._checked = False
+        self._own_settings: OwnSettings = {}
+        self._unreported: RuntimeError | None = None
         self._running = False
         self._aborted = False
         self._number = 0  # of the batch that was last asked for
@@ -90,9 +104,11 @@ class Schedule(ABC):
         that fails, and RuntimeError while a run is open.
         """
         with self._opened():
+            self._refuse_wrong_layers()
+            _refuse_inference_mode("prepare")
+            x, y = as_pair(batch)
             if (failure := self._check_layers(batch)) is not None:
                 raise failure from failure.__cause__
-            x, y = batch
             self._prepare(TrainBatch(0, x, self.stack.target(y)))
 
     def run(
@@ -107,21 +123,34 @@ class Schedule(ABC):
         Nothing is trained before the result is iterated over.
 
         A batch's losses are one dict per layer, from the loss's name to a 0-d tensor. Batches are numbered from
-        `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
-        StageError for a failure in a layer or in what makes the batches, ValueError as `prepare` does, and RuntimeError
-        while another run is open. Leaving the loop early, like a failing loader, lets the batches under way finish
-        first. A `Snapshot` among the batches is no batch: it takes the layers' state, and nothing waits for it.
+        `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Leaving the loop
+        early, like a failing loader, lets the batches under way finish first. A `Snapshot` among the batches is no
+        batch: it takes the layers' state, and nothing waits for it.
+
+        Raises StageError for a failure in a layer or in what makes the batches; ValueError as `prepare` does, and for a
+        parameter that is to train but that no optimizer of its layer holds; RuntimeError while another run is open, and
+        where an optimizer's settings change while this one is (give the rates with `lr`, or change them between runs).
         """
         with self._opened() as threads:
+            self._refuse_wrong_layers()
+            _refuse_inference_mode("run")
+            watch = OptimizerWatch(self.stack, alone=self.alone, own=self._own_settings)
+            self._step.watch = watch
             for item in self._run(self._numbered(batches, lr, first)):
                 if isinstance(item, TrainBatch):
+                    watch.hand_over()
                     threads.restore()
                     try:
                         yield item.losses
+                    except GeneratorExit:
+                        self._note_change(watch)
+                        raise
                     finally:
                         threads.set()
                 elif isinstance(item, Snapshot) and item.ready is not None:
                     item.ready(item)
+                watch.check()
+            watch.finish()
 
     def predict(self, inputs: Iterable[Any]) -> Iterator[list[Any]]:
         """Yield the predictions of depths 1, 2, .., all layers for every x of `inputs`, in order.
@@ -159,7 +188,14 @@ class Schedule(ABC):
         if self._checked:
             return None
         context = self._step.autocast.context
-        failed = check_layers(self.stack, batch, concurrent=self.concurrent, seed=self._step.seed, context=context)
+        failed = check_layers(
+            self.stack,
+            batch,
+            concurrent=self.concurrent,
+            seed=self._step.seed,
+            context=context,
+            own_settings=self._own_settings,
+        )
         if failed is not None:
             return StageError(failed[0], 0, failed[1])
         self._checked = True
@@ -174,8 +210,31 @@ class Schedule(ABC):
                 raise StageError(name, snapshot.number, error) from error
         return snapshot
 
-    def close(self) -> None:  # noqa: B027 (a schedule without threads has nothing to end)
-        """End the schedule's threads, if it has any; safe to call twice."""
+    def _refuse_wrong_layers(self) -> None:
+        """Raise ValueError for what has been done to the layers since the stack was made and would go wrong silently."""
+        self.stack.refuse_shared_state()
+        for name, layer in self.stack.items():
+            refuse_untrained(name, layer)
+
+    def _note_change(self, watch: OptimizerWatch) -> None:
+        """Keep for later that the caller has changed an optimizer: what an abandoned iterator raises is dropped."""
+        try:
+            watch.check()
+        except RuntimeError as error:
+            self._unreported = error
+
+    def _report(self) -> None:
+        """Raise what could not be raised in time."""
+        error, self._unreported = self._unreported, None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """End the schedule's threads, if it has any; safe to call twice.
+
+        Raises what could not be raised before, because the caller had left its loop.
+        """
+        self._report()
 
     def _abort(self) -> None:
         """After a failure: end the threads without raising, and leave no half-done batch in a layer."""
@@ -197,7 +256,7 @@ class Schedule(ABC):
             try:
                 rate = lr(number) if lr is not None else None
                 source = "loader"
-                x, labels = item
+                x, labels = as_pair(item)
                 source = "target"
                 y = self.stack.target(labels)
             except (Exception, GeneratorExit) as error:
@@ -205,6 +264,8 @@ class Schedule(ABC):
             self._check_layers((x, labels))  # a layer that fails in it fails below too, and is reported there
             batch = TrainBatch(number, x, y, rate)
             batch.guard = InPlaceGuard("loader", (x, y))
+            if self._step.watch is not None:
+                self._step.watch.check()  # what makes the batches may have changed a rate, too
             yield batch
 
     def _to_predict(self, inputs: Iterable[Any]) -> Iterator[Batch | Snapshot]:
@@ -233,6 +294,13 @@ class Schedule(ABC):
         """Refuse a second run at the same time, and leave the layers fit for training whatever happens."""
         if self._running:
             raise RuntimeError("this schedule has an open run; finish it, or close its iterator, before the next")
+        self._refuse_other_process()
+        self._report()
+        if self.concurrent and (active := modes()):
+            raise RuntimeError(
+                f"{active[0]} of the calling thread does not reach layers that work on other threads; leave it before "
+                'the run, or use schedule="sequential"'
+            )
         try:
             self._running, self._aborted = True, False
             self._step.begin()
@@ -249,6 +317,19 @@ class Schedule(ABC):
             raise
         finally:
             self._running = False
+            self._step.end()
+
+    def _refuse_other_process(self) -> None:
+        """Raise RuntimeError in a process that was forked off, where nobody would ever take a batch."""
+        if self.persistent and os.getpid() != self._process:
+            raise RuntimeError(
+                f"this {self.name} schedule was made in another process, and its threads are there; make the schedule "
+                "in the process that uses it"
+            )
+
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: threads and a run under way belong to one object in one process."""
+        raise TypeError(f"a {self.name} schedule cannot be copied or pickled; copy its stack, and make a new schedule")
 
     def __enter__(self) -> Schedule:
         return self
@@ -261,6 +342,35 @@ class Schedule(ABC):
             self.close()
         elif not self._aborted:  # else the workers have had their time already
             self._abort()
+
+
+def as_pair(batch: Any) -> tuple[Any, Any]:
+    """Return the (x, y) that a loader has yielded; raise TypeError or ValueError, with what it is, for anything else."""
+    got = f"a {type(batch).__name__}"
+    if isinstance(batch, Mapping):
+        keys = ", ".join(map(repr, list(batch)[:8]))
+        raise TypeError(
+            f"the loader yielded {got} with the keys {keys}; expected a pair (x, y): give run a generator that makes "
+            'one, such as ((batch["x"], batch["y"]) for batch in loader)'
+        )
+    # A tensor of two rows, or a string of two letters, could be unpacked without any error.
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, Tensor):
+        got = f"a tensor of shape {tuple(batch.shape)}"
+    elif isinstance(batch, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in batch[:8])
+        got = f"a {type(batch).__name__} of {len(batch)} ({kinds})"
+    raise TypeError(
+        f"the loader yielded {got}; expected a pair (x, y), where x and y may be any nested tuples, lists and dicts of "
+        "tensors"
+    )
+
+
+def _refuse_inference_mode(call: str) -> None:
+    """Raise RuntimeError where a thread of its own would train a layer, and the caller's own could not."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(f"{call}: nothing can be trained inside torch.inference_mode(); leave it first")
 
 
 def _of_a_lost_process(error: RuntimeError) -> bool:
