@@ -83,10 +83,7 @@ class Continuous(Schedule):
         return [worker.usage for worker in self._workers]
 
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
-        if self.stack.devices != self._devices:
-            raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
-        if [layer for worker in self._workers for _, layer in worker.layers] != list(self.stack):
-            raise RuntimeError("the stack has other layers than when this schedule was made; make a new one")
+        self._refuse_other_layers()
         if self._unfinished:  # the last run's batches would be taken for this run's
             self._links.close()
         self._unfinished = True
@@ -137,6 +134,17 @@ class Continuous(Schedule):
             if not left:
                 self._raise_failure()
             raise
+
+    def _refuse_wrong_layers(self) -> None:
+        self._refuse_other_layers()
+        super()._refuse_wrong_layers()
+
+    def _refuse_other_layers(self) -> None:
+        """Raise RuntimeError if the workers have other layers than the stack, or have them elsewhere."""
+        if self.stack.devices != self._devices:
+            raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
+        if [layer for worker in self._workers for _, layer in worker.layers] != list(self.stack):
+            raise RuntimeError("the stack has other layers than when this schedule was made; make a new one")
 
     def _drop_stale_graphs(self) -> None:
         """Have the steps captured anew if a layer has changed since, such as its mode or a loss's temperature.
