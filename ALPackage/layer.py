@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .busy import refuse_if_busy
 from .errors import LayerError
 from .nan_guard import Guard
 from .nested import detach, tensors, to_device, versions
@@ -150,10 +151,12 @@ class LocalLayer(nn.Module):
             self.guard.save_buffers(self.buffers())
         inputs = tensors((x, y))
         before = versions(inputs)
+        of_x = len(tensors(x))
         x, y, losses = self.compute(x, y)
-        if versions(inputs) != before:
+        if (after := versions(inputs)) != before:
+            which = "x" if after[:of_x] != before[:of_x] else "y"
             raise RuntimeError(
-                f"{who}.forward: the input was changed in place, by this layer or by the code that handed it on; use "
+                f"{who}.forward: the input {which} was changed in place, by this layer or by the code that handed it on; use "
                 "operations that are not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
             )
         if tuple(losses) != self.loss_names or not losses:
@@ -254,11 +257,19 @@ class LocalLayer(nn.Module):
             >>> group["params"][0] is layer.enc.f[0].weight, group["lr"]
             (True, 0.1)
         """
+        refuse_if_busy(self, f"{type(self).__name__}.reset_optimizer")
         reset(self)
         self.discard()
 
+    def train(self, mode: bool = True) -> LocalLayer:
+        """Set training mode, or evaluation mode; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, f"{type(self).__name__}.{'train' if mode else 'eval'}")
+        super().train(mode)
+        return self
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LocalLayer:
         """Move the optimizer's moments along when the layer is moved or cast."""
+        refuse_if_busy(self, f"{type(self).__name__}.to")
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # a CUDA graph needs a tensor, on its own device

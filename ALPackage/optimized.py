@@ -18,13 +18,17 @@ from .errors import LayerError
 
 #: Names that a message gives in full.
 NAMED = 3
+#: What every module holds, none of it an optimizer.
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def optimizers(layer: nn.Module) -> list[Any]:
     """Return every optimizer that the layer or a module in it holds, its attribute `optimizer` first."""
     found = {id(optimizer): optimizer for optimizer in (getattr(layer, "optimizer", None),) if optimizer is not None}
     for module in layer.modules():
-        for value in vars(module).values():
+        for key, value in vars(module).items():
+            if key in OF_EVERY_MODULE:
+                continue
             if isinstance(value, Optimizer):
                 found[id(value)] = value
             elif type(value) in (list, tuple, dict):

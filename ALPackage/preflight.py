@@ -324,4 +324,7 @@ def _copy(layer: LocalLayer) -> LocalLayer:
                 memo[id(leaf)] = leaf.detach()
     copied = copy.deepcopy(layer, memo)
     copied.discard()
+    for parameter, twin in zip(layer.parameters(), copied.parameters(), strict=True):
+        for hook in list((parameter._backward_hooks or {}).values()):  # not copied, but they may draw numbers
+            twin.register_hook(hook)
     return copied

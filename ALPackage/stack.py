@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .busy import refuse_if_busy
 from .devices import set_device
 from .layer import LearningRate, LocalLayer
 from .nested import memory
+from .optimized import OF_EVERY_MODULE
 from .randomness import Dropout
 
 
@@ -59,8 +62,7 @@ class ALStack(nn.Module):
         """Raise ValueError if two layers share state: while they train at once, timing would decide its value."""
         owners: dict[object, tuple[str, str]] = {}
         for name, layer in self.items():
-            dropouts = ((path, module) for path, module in layer.named_modules() if isinstance(module, Dropout))
-            for path, state in chain(layer.named_parameters(), layer.named_buffers(), dropouts):
+            for path, state in chain(layer.named_parameters(), layer.named_buffers(), _generators(layer)):
                 for key in (id(state), memory(state)):
                     owner, its_path = owners.setdefault(key, (name, path)) if key is not None else (name, path)
                     if owner != name:
@@ -101,8 +103,38 @@ class ALStack(nn.Module):
         """Place the layers: "auto" or one device name per layer. See `ALPackage.set_device`."""
         return set_device(self, devices)
 
+    def train(self, mode: bool = True) -> ALStack:
+        """Set training mode, or evaluation mode; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.train" if mode else "ALStack.eval")
+        super().train(mode)
+        return self
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Return the state of all layers; not while a run of the continuous schedule is open (see `Snapshot`)."""
+        refuse_if_busy(self, "ALStack.state_dict")
+        state: dict[str, Any] = super().state_dict(*args, **options)
+        return state
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Load the state of all layers; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.load_state_dict")
+        return super().load_state_dict(*args, **options)
+
+    def requires_grad_(self, requires_grad: bool = True) -> ALStack:
+        """Freeze or unfreeze all layers; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.requires_grad_")
+        super().requires_grad_(requires_grad)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ALStack:
+        """Move or cast all layers; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.to")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Run every layer forward on the batch (x, y), y as the loader yields it; return the last (x, y)."""
+        refuse_if_busy(self, "ALStack.forward")
         y = self.target(y)
         for layer in self:
             x, y = layer(x, y)
@@ -137,6 +169,7 @@ class ALStack(nn.Module):
 
         f_1 .. f_k, then b_k, then h_k .. h_1. Raises ValueError for a depth outside 1 .. number of layers.
         """
+        refuse_if_busy(self, "ALStack.inference")
         depth = len(self) if depth is None else depth
         if not 1 <= depth <= len(self):
             raise ValueError(f"inference: got depth={depth}; expected 1 to {len(self)}")
@@ -147,6 +180,7 @@ class ALStack(nn.Module):
 
     def inference_by_depth(self, x: Any) -> list[Any]:
         """Return the predictions of depths 1, 2, ..., all layers, from one pass through the f's."""
+        refuse_if_busy(self, "ALStack.inference_by_depth")
         predictions = []
         layers = list(self)
         for depth, layer in enumerate(layers, start=1):
@@ -161,6 +195,19 @@ class ALStack(nn.Module):
         for layer in reversed(layers):
             code = layer.decode(code)
         return code
+
+
+def _generators(layer: LocalLayer) -> Iterator[tuple[str, object]]:
+    """Yield the random generators that the layer's modules hold; a `Dropout` counts as one."""
+    for path, module in layer.named_modules():
+        if isinstance(module, Dropout):
+            yield path, module
+        for name, value in vars(module).items():
+            if name in OF_EVERY_MODULE:
+                continue
+            # NumPy's by its name, because the library does not depend on NumPy.
+            if isinstance(value, (torch.Generator, random.Random)) or type(value).__module__.startswith("numpy.random"):
+                yield f"{path}.{name}".lstrip("."), value
 
 
 def _as_it_is(y: Any) -> Any:

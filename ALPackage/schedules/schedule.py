@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..busy import busy
 from ..errors import StageError
 from ..layer import LearningRate
 from ..optimized import OwnSettings, refuse_untrained
@@ -136,21 +137,22 @@ class Schedule(ABC):
             _refuse_inference_mode("run")
             watch = OptimizerWatch(self.stack, alone=self.alone, own=self._own_settings)
             self._step.watch = watch
-            for item in self._run(self._numbered(batches, lr, first)):
-                if isinstance(item, TrainBatch):
-                    watch.hand_over()
-                    threads.restore()
-                    try:
-                        yield item.losses
-                    except GeneratorExit:
-                        self._note_change(watch)
-                        raise
-                    finally:
-                        threads.set()
-                elif isinstance(item, Snapshot) and item.ready is not None:
-                    item.ready(item)
-                watch.check()
-            watch.finish()
+            with busy(() if self.alone else (self.stack, *self.stack)):
+                for item in self._run(self._numbered(batches, lr, first)):
+                    if isinstance(item, TrainBatch):
+                        watch.hand_over()
+                        threads.restore()
+                        try:
+                            yield item.losses
+                        except GeneratorExit:
+                            self._note_change(watch)
+                            raise
+                        finally:
+                            threads.set()
+                    elif isinstance(item, Snapshot) and item.ready is not None:
+                        item.ready(item)
+                    watch.check()
+                watch.finish()
 
     def predict(self, inputs: Iterable[Any]) -> Iterator[list[Any]]:
         """Yield the predictions of depths 1, 2, .., all layers for every x of `inputs`, in order.

@@ -58,7 +58,8 @@ class OptimizerWatch:
     def set_lr(self, name: str, layer: LocalLayer, lr: LearningRate) -> None:
         """Set the rate of a layer's next batch, on its worker's thread. Raises RuntimeError if another one was set."""
         self._sets_rates = True
-        self._check_rates(name, layer)
+        if not self._alone:
+            self._check_rates(name, layer)
         layer.set_lr(lr)
         self._rates[name] = _rates(layer)
 
@@ -77,11 +78,11 @@ class OptimizerWatch:
     def finish(self) -> None:
         """Do what `check` does at the end of a run, when no layer is at work."""
         self.check()
-        for name, layer in self._layers if self._sets_rates else ():
+        for name, layer in self._layers if self._sets_rates and not self._alone else ():
             self._check_rates(name, layer)
 
     def _check_rates(self, name: str, layer: LocalLayer) -> None:
-        if not self._alone and _rates(layer) != self._rates[name] and not self._changes_itself(name, layer, "lr"):
+        if _rates(layer) != self._rates[name] and not self._changes_itself(name, layer, "lr"):
             raise _changed(name, "another learning rate than the run's was set")
 
     def _judge(self, name: str, group: dict[str, Any], saved: dict[str, Any], versions: dict[str, int]) -> None:
@@ -94,7 +95,8 @@ class OptimizerWatch:
             by_run = not self._alone and key == "lr" and self._sets_rates
             if key == "params" or same or by_run or (not self._alone and self._changes_itself(name, layer, key)):
                 continue
-            told.append(f"{key} from {_shown(value)} to {_shown(now)}")
+            # A tensor may have been changed in place: what it was is not known.
+            told.append(key if isinstance(value, Tensor) else f"{key} from {value} to {now}")
         if told:
             raise _changed(name, ", ".join(told) + (f" in group {saved['name']!r}" if "name" in saved else ""))
 
@@ -112,11 +114,7 @@ class OptimizerWatch:
 def _rates(layer: LocalLayer) -> list[Any]:
     """Return something that tells whether a learning rate has changed; one in a tensor may change in place."""
     rates = [group["lr"] for group in layer.optimizer.param_groups]
-    return [(id(rate), rate._version) if isinstance(rate, Tensor) else rate for rate in rates]
-
-
-def _shown(value: Any) -> Any:
-    return "another value" if isinstance(value, Tensor) else value
+    return [(id(rate), rate._version) if type(rate) is Tensor else rate for rate in rates]
 
 
 def _changed(name: str, what: str) -> RuntimeError:
