@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -13,10 +14,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .errors import LayerError
 
 
+#: Types of leaves that hold nothing.
+PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device))
+
+
 def detach(tree: Any) -> Any:
     """Return the same structure with every tensor cut from its graph; other leaves stay as they are.
 
-    Raises LayerError for a container that pytree does not know, whose tensors would keep their graph.
+    Raises LayerError for a container that pytree does not know, and for an object with tensors that have a graph: they
+    would keep it, and the next layer's gradient would reach into this one.
     """
     return tree_map(_detached, tree)
 
@@ -24,13 +30,28 @@ def detach(tree: Any) -> Any:
 def _detached(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         return leaf.detach()
-    if isinstance(leaf, (Mapping, list, tuple, set)) or (is_dataclass(leaf) and not isinstance(leaf, type)):
+    if type(leaf) in PLAIN or isinstance(leaf, type):
+        return leaf
+    if isinstance(leaf, (Mapping, list, tuple, set, frozenset)) or is_dataclass(leaf) or _holds_graph(leaf):
         kind = type(leaf).__name__
         raise LayerError(
             f"{kind} passes between layers, but its tensors cannot be found; use a tuple, a list or a dict, or "
             "register the class with torch.utils._pytree.register_pytree_node"
         )
     return leaf
+
+
+def _holds_graph(leaf: Any) -> bool:
+    """Tell whether an attribute of an object, or what a function has closed over, is a tensor with a graph."""
+    held = list(getattr(leaf, "__dict__", {}).values())
+    slots = [getattr(kind, "__slots__", ()) for kind in type(leaf).__mro__]
+    names = [name for one in slots for name in ((one,) if isinstance(one, str) else one)]
+    held += [getattr(leaf, name) for name in names if hasattr(leaf, name)]
+    for cell in getattr(leaf, "__closure__", None) or ():
+        with suppress(ValueError):  # an empty cell
+            held.append(cell.cell_contents)
+    held += [getattr(leaf, "args", None), getattr(leaf, "keywords", None)]  # of a functools.partial
+    return any(isinstance(one, Tensor) and one.grad_fn is not None for one in tree_leaves(held))
 
 
 def to_device(tree: Any, device: torch.device) -> Any:

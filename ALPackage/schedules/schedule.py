@@ -294,9 +294,9 @@ class Schedule(ABC):
     @contextmanager
     def _opened(self) -> Iterator[IntraOpThreads]:
         """Refuse a second run at the same time, and leave the layers fit for training whatever happens."""
+        self._refuse_other_process()
         if self._running:
             raise RuntimeError("this schedule has an open run; finish it, or close its iterator, before the next")
-        self._refuse_other_process()
         self._report()
         if self.concurrent and (active := modes()):
             raise RuntimeError(
@@ -305,7 +305,7 @@ class Schedule(ABC):
             )
         try:
             self._running, self._aborted = True, False
-            self._step.begin()
+            self._step.begin(threads=self.concurrent)
             with IntraOpThreads(self.threads) as threads:
                 yield threads
         except GeneratorExit:

@@ -10,24 +10,23 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch.utils._device import DeviceContext
 
-T = TypeVar("T")
-
 
 class CallerState:
-    """The default device, the hooks for saved tensors and the context variables of the thread that makes this object.
+    """The state of the thread that makes this object: context variables and what of torch's the fields below name.
 
-    `empty`: nothing of them, as on a new thread.
+    `empty`: nothing of it, as on a new thread.
     """
 
     def __init__(self, *, empty: bool = False) -> None:
         self._context = contextvars.Context()
         self._device: torch.device | None = None
         self._hooks: Any = None
+        self._flushes = False
         if empty:
             return
         self._context = contextvars.copy_context()
@@ -36,18 +35,30 @@ class CallerState:
         # Where torch does not tell, hooks act on the caller's thread alone.
         top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
         self._hooks = top(False)
+        # torch can set this for a thread (`torch.set_flush_denormal`) but does not tell it.
+        self._flushes = not torch.tensor(1e-39, dtype=torch.float32, device="cpu").mul(1.0).item()
 
     def worker(self) -> Callable[..., Any]:
         """Return a function that one thread calls, with a function and its arguments, to call it in this state."""
         context = self._context.copy()  # a context can be entered by one thread at a time
-        if self._device is None and self._hooks is None:
-            return context.run
+        run: Callable[..., Any] = context.run if self._device is None and self._hooks is None else self._run_in(context)
+        fresh = True
 
-        def call(function: Callable[..., T], *arguments: Any) -> T:
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            nonlocal fresh
+            if fresh:
+                fresh = False
+                torch.set_flush_denormal(self._flushes)
+            return run(function, *arguments)
+
+        return call
+
+    def _run_in(self, context: contextvars.Context) -> Callable[..., Any]:
+        def run(function: Callable[..., Any], *arguments: Any) -> Any:
             with self._entered():
                 return context.run(function, *arguments)
 
-        return call
+        return run
 
     @contextmanager
     def _entered(self) -> Iterator[None]:

@@ -32,12 +32,15 @@ class Step:
         self.seed = seed
         self.trace = trace
         self.watch: OptimizerWatch | None = None
-        self.begin()
+        self.begin(threads=False)
 
-    def begin(self) -> None:
-        """Begin a run: take the calling thread's state, and look for the layers' `Dropout`s again."""
+    def begin(self, *, threads: bool) -> None:
+        """Begin a run: take the calling thread's state, and look for the layers' `Dropout`s again.
+
+        `threads`: whether layers work on others.
+        """
         self.autocast = Autocast()
-        self.caller = CallerState()
+        self.caller = CallerState(empty=not threads)
         self._dropouts: dict[str, list[Dropout]] = {}
 
     def end(self) -> None:
