@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from .errors import LayerError
 from .layer import Criterion, LearningRate, LocalLayer, checked_rates
-from .nested import detach, tensors, to_device, versions
+from .nested import detach, memory, tensors, to_device, versions
 
 # `torch` and `nn` too: files written for the earlier public code get them from `from ALPackage.base import *`.
 __all__ = ["AE", "AL", "ENC", "nn", "torch"]
@@ -68,6 +68,7 @@ class ENC(nn.Module):
 
     def __init__(self, f: nn.Module, b: nn.Module, cri: Criterion | None = None) -> None:
         super().__init__()
+        _refuse_uncallable("ENC", f=f, b=b, cri=cri)
         self.f = f
         self.b = b
         self.cri: Criterion = nn.MSELoss() if cri is None else cri
@@ -112,6 +113,7 @@ class AE(nn.Module):
 
     def __init__(self, g: nn.Module, h: nn.Module, cri: Criterion | None = None) -> None:
         super().__init__()
+        _refuse_uncallable("AE", g=g, h=h, cri=cri)
         self.g = g
         self.h = h
         self.cri: Criterion = nn.MSELoss() if cri is None else cri
@@ -172,9 +174,19 @@ class AL(LocalLayer):
         optimizer: Callable[..., Optimizer] = torch.optim.Adam,
     ) -> None:
         super().__init__()
+        for name, side, other in (("enc", enc, AE), ("ae", ae, ENC)):
+            if not isinstance(side, nn.Module) or isinstance(side, other):
+                kind = type(side).__name__
+                raise TypeError(f"AL: got an object of type {kind} as {name}; expected AL(ENC(f, b), AE(g, h))")
+        if not callable(optimizer):
+            kind = type(optimizer).__name__
+            raise TypeError(
+                f"AL: got an object of type {kind} as optimizer; give what makes one from parameter groups, such as "
+                "torch.optim.AdamW or lambda groups: torch.optim.SGD(groups, momentum=0.9)"
+            )
         self.enc = enc
         self.ae = ae
-        _refuse_common_parameters(enc, ae)
+        refuse_common_parameters(enc, ae)
         rates = checked_rates("AL", lr, ["enc", "ae"])
         groups = []
         for name, side in (("enc", enc), ("ae", ae)):
@@ -320,15 +332,31 @@ class GroupOptimizer:
                     parameter.grad.detach_().zero_()
 
 
-def _refuse_common_parameters(enc: ENC, ae: AE) -> None:
+def refuse_common_parameters(enc: ENC, ae: AE) -> None:
     """Raise ValueError if one weight is on both sides: each would train it on its own loss, at its own rate."""
-    of_enc = {id(parameter): path for path, parameter in enc.named_parameters()}
+    of_enc = {key: path for path, parameter in enc.named_parameters() for key in _identities(parameter)}
     for path, parameter in ae.named_parameters():
-        if id(parameter) in of_enc:
-            raise ValueError(
-                f"AL: enc.{of_enc[id(parameter)]} and ae.{path} are one parameter, which both losses would train, each "
-                "at its own learning rate; give each its own, for example with copy.deepcopy"
-            )
+        for key in _identities(parameter):
+            if key in of_enc:
+                raise ValueError(
+                    f"AL: enc.{of_enc[key]} and ae.{path} are one weight, which both losses would train, each at its "
+                    "own learning rate; give each its own, for example with copy.deepcopy"
+                )
+
+
+def _identities(parameter: nn.Parameter) -> list[object]:
+    """Return what tells whether two parameters are one: the object, and where its values lie."""
+    place = memory(parameter)
+    return [id(parameter)] + ([] if place is None else [(place, parameter.storage_offset())])
+
+
+def _refuse_uncallable(who: str, **functions: Any) -> None:
+    """Raise TypeError for a class in the place of an object of it, and for what cannot be called."""
+    for name, function in functions.items():
+        if isinstance(function, type):
+            raise TypeError(f"{who}: {name} is the class {function.__name__}; make a module of it, with ()")
+        if function is not None and not callable(function):
+            raise TypeError(f"{who}: {name} is of type {type(function).__name__}, which cannot be called")
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:

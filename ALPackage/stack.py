@@ -48,13 +48,21 @@ class ALStack(nn.Module):
         target: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(layers, Mapping):
-            layers = {f"layer_{number}": layer for number, layer in enumerate(layers, start=1)}
+        layers = _named(layers)
         if not layers:
             raise ValueError("ALStack: got no layers; give at least one")
+        for index, (name, layer) in enumerate(layers.items()):
+            _check_is_local(index, name, layer)
+        _refuse_one_given_twice(layers)
+        self.layers = nn.ModuleDict()
         for name, layer in layers.items():
-            _check_is_local(name, layer)
-        self.layers = nn.ModuleDict(layers)
+            try:
+                self.layers[name] = layer
+            except (KeyError, TypeError) as error:
+                raise ValueError(
+                    f"ALStack: a layer cannot have the name {name!r} ({error.args[0]}); use letters, digits and _, and "
+                    "no name of nn.ModuleDict's own, such as items"
+                ) from None
         self.target: Callable[[Any], Any] = _as_it_is if target is None else target
         self.refuse_shared_state()
 
@@ -214,14 +222,43 @@ def _as_it_is(y: Any) -> Any:
     return y
 
 
-def _check_is_local(name: str, layer: object) -> None:
+def _named(layers: Any) -> dict[str, Any]:
+    """Return the layers by name, from what the caller gave for them."""
+    if isinstance(layers, (Mapping, nn.ModuleDict)):
+        return dict(layers.items())
+    if isinstance(layers, LocalLayer) or not isinstance(layers, Iterable):
+        raise TypeError(
+            f"ALStack: got an object of type {type(layers).__name__}; give a list of layers, such as ALStack([layer]), "
+            "or a dict from names to layers"
+        )
+    return {f"layer_{number}": layer for number, layer in enumerate(layers, start=1)}
+
+
+def _check_is_local(index: int, name: str, layer: object) -> None:
     """Raise TypeError with the remedy if `layer` has no local losses."""
     if isinstance(layer, LocalLayer):
         if not hasattr(layer, "optimizer"):
             raise TypeError(f"ALStack: layer {name!r} has no optimizer; set self.optimizer once its modules exist")
         return
-    if isinstance(getattr(layer, "module", None), LocalLayer):  # DataParallel and its relatives
+    what = f"is of type {type(layer).__name__}, which has no local losses"
+    if isinstance(layer, type):
+        what, remedy = f"is the class {layer.__name__}", f"make a layer of it: {layer.__name__}(..)"
+    elif isinstance(getattr(layer, "module", None), LocalLayer):  # DataParallel and its relatives
         remedy = "give the layer inside it, its .module; a schedule uses several devices by itself"
+    elif isinstance(getattr(layer, "_orig_mod", None), LocalLayer):  # torch.compile
+        remedy = "compile its functions instead, as in layer.enc.f = torch.compile(layer.enc.f)"
+    elif isinstance(layer, ALStack):
+        remedy = "give the layers of that stack, as in [*stack]"
     else:
         remedy = "build a layer around it: AL(ENC(f, b), AE(g, h)) with it as f"
-    raise TypeError(f"ALStack: layer {name!r} is a {type(layer).__name__}, which has no local losses; {remedy}")
+    raise TypeError(f"ALStack: layer {name!r} (index {index}) {what}; {remedy}")
+
+
+def _refuse_one_given_twice(layers: Mapping[str, LocalLayer]) -> None:
+    names: dict[int, str] = {}
+    for name, layer in layers.items():
+        if (first := names.setdefault(id(layer), name)) != name:
+            raise ValueError(
+                f"ALStack: {first!r} and {name!r} are the same layer; give each place a layer of its own, for example "
+                "with copy.deepcopy"
+            )

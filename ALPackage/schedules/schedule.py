@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..base import AL, refuse_common_parameters
 from ..busy import busy
 from ..errors import StageError
 from ..layer import LearningRate
@@ -76,10 +77,12 @@ class Schedule(ABC):
         trace: Trace | None = None,
         cuda_graph: str = "auto",
     ) -> None:
+        if not isinstance(stack, ALStack):
+            raise TypeError(f"{self.name} schedule: got an object of type {type(stack).__name__}; give an ALStack")
         self.stack = stack
         self.threads = default_threads(len(stack)) if threads is None else threads
-        if self.threads < 1:
-            raise ValueError(f"threads: got {threads}; expected at least 1")
+        if not isinstance(self.threads, int) or self.threads < 1:
+            raise ValueError(f"threads: got {threads!r}; expected a whole number of at least 1")
         if cuda_graph not in ("auto", "on", "off"):
             raise ValueError(f"cuda_graph: got {cuda_graph!r}; expected auto, on or off")
         self._cuda_graph = cuda_graph
@@ -216,6 +219,8 @@ class Schedule(ABC):
         """Raise ValueError for what has been done to the layers since the stack was made and would go wrong silently."""
         self.stack.refuse_shared_state()
         for name, layer in self.stack.items():
+            if isinstance(layer, AL):
+                refuse_common_parameters(layer.enc, layer.ae)
             refuse_untrained(name, layer)
 
     def _note_change(self, watch: OptimizerWatch) -> None:
@@ -347,12 +352,12 @@ class Schedule(ABC):
 
 
 def as_pair(batch: Any) -> tuple[Any, Any]:
-    """Return the (x, y) that a loader has yielded; raise TypeError or ValueError, with what it is, for anything else."""
-    got = f"a {type(batch).__name__}"
+    """Return the (x, y) that a loader has yielded; raise TypeError, with what it is, for anything else."""
+    got = f"an object of type {type(batch).__name__}"
     if isinstance(batch, Mapping):
         keys = ", ".join(map(repr, list(batch)[:8]))
         raise TypeError(
-            f"the loader yielded {got} with the keys {keys}; expected a pair (x, y): give run a generator that makes "
+            f"the loader yielded a {type(batch).__name__} with the keys {keys}; expected a pair (x, y): give run a generator that makes "
             'one, such as ((batch["x"], batch["y"]) for batch in loader)'
         )
     # A tensor of two rows, or a string of two letters, could be unpacked without any error.
