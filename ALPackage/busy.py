@@ -6,6 +6,7 @@ changes their mode from the loop over `run` would get, or leave, a mixture that 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,8 +28,8 @@ def busy(modules: Iterable[Any]) -> Iterator[None]:
 
 
 def refuse_if_busy(module: object, call: str) -> None:
-    """Raise RuntimeError if a run is open in which other threads train the module."""
-    if _BUSY and module in _BUSY:
+    """Raise RuntimeError if a run is open in which other threads train the module, unless this is one of them."""
+    if _BUSY and module in _BUSY and not getattr(threading.current_thread(), "trains_layers", False):
         raise RuntimeError(
             f"{call}: a run of the continuous schedule is open, and other threads train these layers meanwhile; finish "
             "the loop over run (or close its iterator) first, put a Snapshot among the batches to take the state, or "

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .base import AL
 from .layer import LocalLayer
-from .nested import memory, tensors, versions
+from .nested import memory, same_values, tensors, versions
 
 #: The functions that compute what a layer hands on; they may change their own results until they return them.
 PRODUCERS = ("f", "g", "hidden")
@@ -111,7 +110,7 @@ class _Given:
         if now != self._versions and len(now) == len(self._tensors):
             pairs = zip(self._tensors, self._versions, now, strict=True)
             return [one for one, before, after in pairs if before != after]
-        return [one for one, before in zip(self._tensors, self._values, strict=True) if not _same(one, before)]
+        return [one for one, before in zip(self._tensors, self._values, strict=True) if not same_values(one, before)]
 
 
 def _functions(layer: LocalLayer) -> Iterator[tuple[str, nn.Module, str]]:
@@ -132,13 +131,3 @@ def _functions(layer: LocalLayer) -> Iterator[tuple[str, nn.Module, str]]:
 
 def _memory(tree: Any) -> set[object]:
     return {place for leaf in tensors(tree) if (place := memory(leaf)) is not None}
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    try:
-        torch.testing.assert_close(one.detach(), other, rtol=0.0, atol=0.0, equal_nan=True)
-    except AssertionError:
-        return False
-    except (NotImplementedError, RuntimeError, ValueError):  # a kind of tensor that cannot be compared
-        return True
-    return True

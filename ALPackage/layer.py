@@ -261,11 +261,29 @@ class LocalLayer(nn.Module):
         reset(self)
         self.discard()
 
+    # While a run of the continuous schedule is open, these would give, or leave, a mixture that depends on timing.
+
     def train(self, mode: bool = True) -> LocalLayer:
         """Set training mode, or evaluation mode; not while a run of the continuous schedule is open."""
         refuse_if_busy(self, f"{type(self).__name__}.{'train' if mode else 'eval'}")
         super().train(mode)
         return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> LocalLayer:
+        """Freeze or unfreeze the layer; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, f"{type(self).__name__}.requires_grad_")
+        super().requires_grad_(requires_grad)
+        return self
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """Return the layer's state; not while a run of the continuous schedule is open (see `Snapshot`)."""
+        refuse_if_busy(self, f"{type(self).__name__}.state_dict")
+        return super().state_dict(*args, **options)
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Load a state; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, f"{type(self).__name__}.load_state_dict")
+        return super().load_state_dict(*args, **options)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LocalLayer:
         """Move the optimizer's moments along when the layer is moved or cast."""

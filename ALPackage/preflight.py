@@ -6,6 +6,7 @@
    layer gets which numbers. The generators' states are compared, because a draw can hide in any function
    (`F.dropout`, `torch.rand_like`, an attention's dropout) and no list of module types is complete.
 3. No function changes in place what comes into the layer or leaves it, in training or in evaluation mode.
+4. Where layers train at the same time, all of f, b, g and h get a gradient; else a warning names those without.
 """
 
 from __future__ import annotations
@@ -68,13 +69,20 @@ def check_layers(
     generators = Generators(sorted({layer.device.index or 0 for layer in stack if layer.device.type == "cuda"}))
     start = generators.save()
     doubts: list[str] = []
+    idle: list[str] = []
     try:
         own = {} if own_settings is None else own_settings
-        failure = _check(stack, batch, concurrent, seed, context, generators, doubts, own)
+        failure = _check(stack, batch, concurrent, seed, context, generators, doubts, idle, own)
     except RefusedError as refused:
         raise ValueError(str(refused)) from None
     finally:
         generators.restore(start)
+    if idle and failure is None:
+        warnings.warn(
+            f"no loss has a gradient to {', '.join(idle)} on the first batch, whose weights do not train then: is it "
+            "under torch.no_grad(), or detached? requires_grad_(False) says that this is meant",
+            stacklevel=2,
+        )
     if doubts and failure is None:  # else the run will say what is worse
         warnings.warn(
             f"training and inference disagree or cannot be compared in {'; '.join(doubts)}: before you predict with "
@@ -92,6 +100,7 @@ def _check(
     context: Context,
     generators: Generators,
     doubts: list[str],
+    idle: list[str],
     own_settings: OwnSettings,
 ) -> tuple[str, Exception] | None:
     """Take the batch through copies of each layer, and check the copies with it."""
@@ -114,6 +123,7 @@ def _check(
                 x, y = to_device(detach((x, y)), original.device)
                 with _refusing_changes(name, compared, x, y):
                     _compare(name, compared.eval(), x, y, context, generators, doubts)
+                reached = _note_gradients(trained)
                 with _refusing_changes(name, trained, x, y) as changes:
                     if concurrent:
                         handed_on = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
@@ -122,6 +132,8 @@ def _check(
                         with torch.no_grad(), context():
                             handed_on = trained(x, y)
                     changes.append(handed_on)
+                if concurrent and isinstance(trained, AL):
+                    idle += [f"{function} of {name!r}" for function in _without_gradient(trained, reached)]
                 own_settings[name] = changed_settings(original.optimizer, trained.optimizer)
                 x, y = handed_on
     except RefusedError:
@@ -303,6 +315,30 @@ def _equal(one: Any, other: Any) -> bool:
         except AssertionError:
             return False
     return True
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+def _note_gradients(layer: LocalLayer) -> set[int]:
+    """Return a set that receives the ids of this copy's parameters as they get a gradient."""
+    reached: set[int] = set()
+    for parameter in layer.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda _, key=id(parameter): reached.add(key))
+    return reached
+
+
+def _without_gradient(layer: AL, reached: set[int]) -> list[str]:
+    """Return the functions of which not one parameter got a gradient; single ones may have a reason of their own."""
+    functions = {"f": layer.enc.f, "b": layer.enc.b, "g": layer.ae.g, "h": layer.ae.h}
+    found = []
+    for name, function in functions.items():
+        held = function.parameters() if isinstance(function, nn.Module) else ()  # or a plain function
+        trained = [id(one) for one in held if one.requires_grad]
+        if trained and not reached.intersection(trained):
+            found.append(name)
+    return found
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------

@@ -134,6 +134,11 @@ class ALStack(nn.Module):
         super().requires_grad_(requires_grad)
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "a copy of an ALStack")
+        return self.__dict__
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ALStack:
         """Move or cast all layers; not while a run of the continuous schedule is open."""
         refuse_if_busy(self, "ALStack.to")

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from ..base import AL, refuse_common_parameters
-from ..busy import busy
+from ..busy import busy, refuse_if_busy
 from ..errors import StageError
 from ..layer import LearningRate
 from ..optimized import OwnSettings, refuse_untrained
 from ..preflight import check_layers
 from ..randomness import Dropout
 from ..stack import ALStack
-from ..stage.batch import Batch, InPlaceGuard, LocalLosses, PredictBatch, TrainBatch
+from ..stage.batch import Batch, InPlaceGuard, LocalLosses, MemoryCheck, PredictBatch, TrainBatch
 from ..stage.caller import modes
 from ..stage.cuda_graph import make_capturable
 from ..stage.optimizer_watch import OptimizerWatch
@@ -94,6 +94,7 @@ class Schedule(ABC):
         self._process = os.getpid()
         self._checked = False
         self._own_settings: OwnSettings = {}
+        self._memory = MemoryCheck()
         self._unreported: RuntimeError | None = None
         self._running = False
         self._aborted = False
@@ -285,6 +286,7 @@ class Schedule(ABC):
         """Iterate; whatever fails becomes a StageError of the loader with the number of the batch that is missing."""
         self._number = first
         items: Iterator[Any] | None = None
+        self._memory.begin()
         while True:
             try:
                 items = iter(iterable) if items is None else items
@@ -293,6 +295,12 @@ class Schedule(ABC):
                 return
             except (Exception, GeneratorExit) as error:
                 raise StageError("loader", self._number, error) from error
+            if not self.alone and not self._memory.passed(item):
+                error = RuntimeError(
+                    "it changed the memory of a batch that it had handed on, perhaps an array behind torch.from_numpy, "
+                    "while layers may still read it; hand on a copy every time (for example with .clone())"
+                )
+                raise StageError("loader", self._number, error)
             self._number += not isinstance(item, Snapshot)
             yield item
 
@@ -302,6 +310,7 @@ class Schedule(ABC):
         self._refuse_other_process()
         if self._running:
             raise RuntimeError("this schedule has an open run; finish it, or close its iterator, before the next")
+        refuse_if_busy(self.stack, f"{self.name} schedule")
         self._report()
         if self.concurrent and (active := modes()):
             raise RuntimeError(

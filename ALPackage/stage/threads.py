@@ -80,6 +80,9 @@ class WorkerThread(threading.Thread):
     marks the thread as ended although it runs on, and whoever then touches a layer does so beside the thread.
     """
 
+    #: Tells these threads from the caller's (see `busy`).
+    trains_layers = True
+
     def __init__(self, target: Callable[..., None], name: str, args: tuple[Any, ...] = ()) -> None:
         super().__init__(target=target, name=name, args=args, daemon=True)
         self._process = os.getpid()
