@@ -67,7 +67,12 @@ class InPlaceChanges:
                 ),
                 function.register_forward_hook(lambda *call: self._note(name, entered.pop(), call[-1])),
             ]
-            return lambda: [hook.remove() for hook in hooks][0]
+
+            def unhook() -> None:
+                for hook in hooks:
+                    hook.remove()
+
+            return unhook
 
         @wraps(function)
         def watched(*arguments: Any, **options: Any) -> Any:

@@ -156,7 +156,7 @@ class LocalLayer(nn.Module):
         if (after := versions(inputs)) != before:
             which = "x" if after[:of_x] != before[:of_x] else "y"
             raise RuntimeError(
-                f"{who}.forward: the input {which} was changed in place, by this layer or by the code that handed it on; use "
+                f"{who}.forward: the input {which} was changed in place, by this layer or by whoever handed it on; use "
                 "operations that are not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
             )
         if tuple(losses) != self.loss_names or not losses:

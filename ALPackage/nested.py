@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import LayerError
 
-
 #: Types of leaves that hold nothing.
 PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from .errors import LayerError
@@ -43,7 +43,7 @@ def refuse_untrained(name: str, layer: nn.Module) -> None:
     held = {id(parameter): parameter for group in groups for parameter in group["params"]}
     untrained = []
     for path, parameter in layer.named_parameters():
-        if isinstance(parameter, UninitializedTensorMixin):
+        if is_lazy(parameter):
             raise ValueError(
                 f"layer {name!r}: {path} has no shape yet (a lazy module); take one batch through the stack first: "
                 "with torch.no_grad(): stack(x, y)"

@@ -15,6 +15,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -325,8 +326,12 @@ def _note_gradients(layer: LocalLayer) -> set[int]:
     reached: set[int] = set()
     for parameter in layer.parameters():
         if parameter.requires_grad:
-            parameter.register_hook(lambda _, key=id(parameter): reached.add(key))
+            parameter.register_hook(partial(_note, reached, id(parameter)))  # type: ignore[no-untyped-call]
     return reached
+
+
+def _note(reached: set[int], key: int, _: Tensor) -> None:
+    reached.add(key)
 
 
 def _without_gradient(layer: AL, reached: set[int]) -> list[str]:
@@ -362,5 +367,5 @@ def _copy(layer: LocalLayer) -> LocalLayer:
     copied.discard()
     for parameter, twin in zip(layer.parameters(), copied.parameters(), strict=True):
         for hook in list((parameter._backward_hooks or {}).values()):  # not copied, but they may draw numbers
-            twin.register_hook(hook)
+            twin.register_hook(hook)  # type: ignore[no-untyped-call]
     return copied

@@ -117,11 +117,10 @@ class ALStack(nn.Module):
         super().train(mode)
         return self
 
-    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **options: Any) -> Any:
         """Return the state of all layers; not while a run of the continuous schedule is open (see `Snapshot`)."""
         refuse_if_busy(self, "ALStack.state_dict")
-        state: dict[str, Any] = super().state_dict(*args, **options)
-        return state
+        return super().state_dict(*args, **options)
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
         """Load the state of all layers; not while a run of the continuous schedule is open."""

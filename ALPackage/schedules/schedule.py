@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 from types import TracebackType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ..base import AL, refuse_common_parameters
 from ..busy import busy, refuse_if_busy
@@ -21,7 +20,7 @@ from ..optimized import OwnSettings, refuse_untrained
 from ..preflight import check_layers
 from ..randomness import Dropout
 from ..stack import ALStack
-from ..stage.batch import Batch, InPlaceGuard, LocalLosses, MemoryCheck, PredictBatch, TrainBatch
+from ..stage.batch import Batch, InPlaceGuard, LocalLosses, MemoryCheck, PredictBatch, TrainBatch, as_pair
 from ..stage.caller import modes
 from ..stage.cuda_graph import make_capturable
 from ..stage.optimizer_watch import OptimizerWatch
@@ -108,10 +107,8 @@ class Schedule(ABC):
         call does nothing. Raises ValueError for a layer that cannot be trained under this schedule, StageError for one
         that fails, and RuntimeError while a run is open.
         """
-        with self._opened():
-            self._refuse_wrong_layers()
-            _refuse_inference_mode("prepare")
-            x, y = as_pair(batch)
+        x, y = as_pair(batch)
+        with self._opened(to_train="prepare"):
             if (failure := self._check_layers(batch)) is not None:
                 raise failure from failure.__cause__
             self._prepare(TrainBatch(0, x, self.stack.target(y)))
@@ -136,9 +133,7 @@ class Schedule(ABC):
         parameter that is to train but that no optimizer of its layer holds; RuntimeError while another run is open, and
         where an optimizer's settings change while this one is (give the rates with `lr`, or change them between runs).
         """
-        with self._opened() as threads:
-            self._refuse_wrong_layers()
-            _refuse_inference_mode("run")
+        with self._opened(to_train="run") as threads:
             watch = OptimizerWatch(self.stack, alone=self.alone, own=self._own_settings)
             self._step.watch = watch
             with busy(() if self.alone else (self.stack, *self.stack)):
@@ -217,7 +212,7 @@ class Schedule(ABC):
         return snapshot
 
     def _refuse_wrong_layers(self) -> None:
-        """Raise ValueError for what has been done to the layers since the stack was made and would go wrong silently."""
+        """Raise ValueError for what was done to the layers after the stack was made and would go wrong silently."""
         self.stack.refuse_shared_state()
         for name, layer in self.stack.items():
             if isinstance(layer, AL):
@@ -296,17 +291,21 @@ class Schedule(ABC):
             except (Exception, GeneratorExit) as error:
                 raise StageError("loader", self._number, error) from error
             if not self.alone and not self._memory.passed(item):
-                error = RuntimeError(
+                reused = RuntimeError(
                     "it changed the memory of a batch that it had handed on, perhaps an array behind torch.from_numpy, "
                     "while layers may still read it; hand on a copy every time (for example with .clone())"
                 )
-                raise StageError("loader", self._number, error)
+                raise StageError("loader", self._number, reused)
             self._number += not isinstance(item, Snapshot)
             yield item
 
     @contextmanager
-    def _opened(self) -> Iterator[IntraOpThreads]:
-        """Refuse a second run at the same time, and leave the layers fit for training whatever happens."""
+    def _opened(self, to_train: str | None = None) -> Iterator[IntraOpThreads]:
+        """Refuse a second run at the same time, and leave the layers fit for training whatever happens.
+
+        `to_train`: the call that does it for training, for which the layers must be fit. What is refused here leaves
+        the schedule as it was.
+        """
         self._refuse_other_process()
         if self._running:
             raise RuntimeError("this schedule has an open run; finish it, or close its iterator, before the next")
@@ -317,6 +316,10 @@ class Schedule(ABC):
                 f"{active[0]} of the calling thread does not reach layers that work on other threads; leave it before "
                 'the run, or use schedule="sequential"'
             )
+        if to_train is not None:
+            if torch.is_inference_mode_enabled():
+                raise RuntimeError(f"{to_train}: nothing can be trained inside torch.inference_mode(); leave it first")
+            self._refuse_wrong_layers()
         try:
             self._running, self._aborted = True, False
             self._step.begin(threads=self.concurrent)
@@ -358,35 +361,6 @@ class Schedule(ABC):
             self.close()
         elif not self._aborted:  # else the workers have had their time already
             self._abort()
-
-
-def as_pair(batch: Any) -> tuple[Any, Any]:
-    """Return the (x, y) that a loader has yielded; raise TypeError, with what it is, for anything else."""
-    got = f"an object of type {type(batch).__name__}"
-    if isinstance(batch, Mapping):
-        keys = ", ".join(map(repr, list(batch)[:8]))
-        raise TypeError(
-            f"the loader yielded a {type(batch).__name__} with the keys {keys}; expected a pair (x, y): give run a generator that makes "
-            'one, such as ((batch["x"], batch["y"]) for batch in loader)'
-        )
-    # A tensor of two rows, or a string of two letters, could be unpacked without any error.
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return batch[0], batch[1]
-    if isinstance(batch, Tensor):
-        got = f"a tensor of shape {tuple(batch.shape)}"
-    elif isinstance(batch, (tuple, list)):
-        kinds = ", ".join(type(part).__name__ for part in batch[:8])
-        got = f"a {type(batch).__name__} of {len(batch)} ({kinds})"
-    raise TypeError(
-        f"the loader yielded {got}; expected a pair (x, y), where x and y may be any nested tuples, lists and dicts of "
-        "tensors"
-    )
-
-
-def _refuse_inference_mode(call: str) -> None:
-    """Raise RuntimeError where a thread of its own would train a layer, and the caller's own could not."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(f"{call}: nothing can be trained inside torch.inference_mode(); leave it first")
 
 
 def _of_a_lost_process(error: RuntimeError) -> bool:

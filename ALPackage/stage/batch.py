@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,29 @@ class InPlaceGuard:
                 f"{who} handed on a tensor that was changed in place afterwards, so what comes next would depend on "
                 "timing; hand on a new tensor every time (for example with .clone())"
             )
+
+
+def as_pair(batch: Any) -> tuple[Any, Any]:
+    """Return the (x, y) that a loader has yielded; raise TypeError, with what it is, for anything else."""
+    got = f"an object of type {type(batch).__name__}"
+    if isinstance(batch, Mapping):
+        keys = ", ".join(map(repr, list(batch)[:8]))
+        raise TypeError(
+            f"the loader yielded a {type(batch).__name__} with the keys {keys}; expected a pair (x, y): give run a "
+            'generator that makes one, such as ((batch["x"], batch["y"]) for batch in loader)'
+        )
+    # A tensor of two rows, or a string of two letters, could be unpacked without any error.
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, Tensor):
+        got = f"a tensor of shape {tuple(batch.shape)}"
+    elif isinstance(batch, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in batch[:8])
+        got = f"a {type(batch).__name__} of {len(batch)} ({kinds})"
+    raise TypeError(
+        f"the loader yielded {got}; expected a pair (x, y), where x and y may be any nested tuples, lists and dicts of "
+        "tensors"
+    )
 
 
 #: How many batches after the first one are drawn before a loader is trusted not to use its memory again.

@@ -77,5 +77,5 @@ def modes() -> list[str]:
     from torch.overrides import _get_current_function_mode_stack
     from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-    active = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    active = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]  # type: ignore[no-untyped-call]
     return [type(mode).__name__.lstrip("_") for mode in active if not isinstance(mode, DeviceContext)]

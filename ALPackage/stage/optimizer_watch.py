@@ -90,7 +90,7 @@ class OptimizerWatch:
         layer = dict(self._layers)[name]
         told = []
         for key, value in saved.items():
-            now = group.get(key)
+            now: Any = group.get(key)
             same = same_setting(value, now) and (key not in versions or now._version == versions[key])
             by_run = not self._alone and key == "lr" and self._sets_rates
             if key == "params" or same or by_run or (not self._alone and self._changes_itself(name, layer, key)):
