@@ -20,11 +20,28 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .errors import LayerError
 from .layer import Criterion, LearningRate, LocalLayer, checked_rates
-from .nested import detach, to_device
+from .nested import detach, memory, tensors, to_device, versions
 
 # `torch` and `nn` too: files written for the earlier public code get them from `from ALPackage.base import *`.
 __all__ = ["AE", "AL", "ENC", "nn", "torch"]
+
+
+class _Kept:
+    """Tensors that a layer is about to hand on, which what computes its losses must therefore leave as they are."""
+
+    def __init__(self, *trees: Any) -> None:
+        self._tensors = [] if torch.compiler.is_compiling() else tensors(trees)
+        self._versions = versions(self._tensors)
+
+    def check(self, who: str) -> None:
+        """Raise RuntimeError if one of them has been changed in place meanwhile; `who` may have done it."""
+        if versions(self._tensors) != self._versions:
+            raise RuntimeError(
+                f"{who} changes in place what f or g has returned, but the next layer needs it unchanged; use "
+                "operations that are not in place, such as nn.ReLU(inplace=False)"
+            )
 
 
 class ENC(nn.Module):
@@ -51,6 +68,7 @@ class ENC(nn.Module):
 
     def __init__(self, f: nn.Module, b: nn.Module, cri: Criterion | None = None) -> None:
         super().__init__()
+        _refuse_uncallable("ENC", f=f, b=b, cri=cri)
         self.f = f
         self.b = b
         self.cri: Criterion = nn.MSELoss() if cri is None else cri
@@ -66,7 +84,10 @@ class ENC(nn.Module):
     def forward(self, x: Any, code: Any) -> tuple[Tensor, Any]:
         """Return (associated loss, f(x)), neither of them detached; the caller has detached `code`, g(y)."""
         hidden = self.hidden(x)
-        return self.loss(self.bridge(hidden), code), hidden
+        kept = _Kept(hidden, code)
+        loss = self.loss(self.bridge(hidden), code)
+        kept.check("b or the criterion of enc")
+        return loss, hidden
 
     def loss(self, bridged: Any, code: Any) -> Tensor:
         """Return the associated loss of b(f(x)) against g(y), 0-d."""
@@ -92,6 +113,7 @@ class AE(nn.Module):
 
     def __init__(self, g: nn.Module, h: nn.Module, cri: Criterion | None = None) -> None:
         super().__init__()
+        _refuse_uncallable("AE", g=g, h=h, cri=cri)
         self.g = g
         self.h = h
         self.cri: Criterion = nn.MSELoss() if cri is None else cri
@@ -107,7 +129,10 @@ class AE(nn.Module):
     def forward(self, y: Any) -> tuple[Tensor, Any]:
         """Return (auto-encoder loss, g(y)), neither of them detached."""
         code = self.encode(y)
-        return self.loss(self.decode(code), y), code
+        kept = _Kept(code)
+        loss = self.loss(self.decode(code), y)
+        kept.check("h or the criterion of ae")
+        return loss, code
 
     def loss(self, decoded: Any, y: Any) -> Tensor:
         """Return the auto-encoder loss of h(g(y)) against y, 0-d."""
@@ -149,8 +174,19 @@ class AL(LocalLayer):
         optimizer: Callable[..., Optimizer] = torch.optim.Adam,
     ) -> None:
         super().__init__()
+        for name, side, other in (("enc", enc, AE), ("ae", ae, ENC)):
+            if not isinstance(side, nn.Module) or isinstance(side, other):
+                kind = type(side).__name__
+                raise TypeError(f"AL: got an object of type {kind} as {name}; expected AL(ENC(f, b), AE(g, h))")
+        if not callable(optimizer):
+            kind = type(optimizer).__name__
+            raise TypeError(
+                f"AL: got an object of type {kind} as optimizer; give what makes one from parameter groups, such as "
+                "torch.optim.AdamW or lambda groups: torch.optim.SGD(groups, momentum=0.9)"
+            )
         self.enc = enc
         self.ae = ae
+        refuse_common_parameters(enc, ae)
         rates = checked_rates("AL", lr, ["enc", "ae"])
         groups = []
         for name, side in (("enc", enc), ("ae", ae)):
@@ -166,7 +202,19 @@ class AL(LocalLayer):
         """Return (f(x), g(y), {"assoc": .., "ae": ..}) of one batch."""
         autoencoder, code = self.ae(y)
         associated, hidden = self.enc(x, detach(code))
+        if torch.is_grad_enabled():
+            self._require_graph(associated, self.enc, "associated loss", "f and b")
+            self._require_graph(autoencoder, self.ae, "auto-encoder loss", "g and h")
         return hidden, code, {"assoc": associated, "ae": autoencoder}
+
+    @staticmethod
+    def _require_graph(loss: Tensor, side: ENC | AE, title: str, functions: str) -> None:
+        """Raise LayerError if a loss cannot train its side, whose weights would keep their values for ever."""
+        if not loss.requires_grad and any(parameter.requires_grad for parameter in side.parameters()):
+            raise LayerError(
+                f"AL: the {title} has no graph, so {functions} would never train; compute it without torch.no_grad(), "
+                ".detach(), .item() and .argmax()"
+            )
 
     def loss(self) -> tuple[Tensor, ...]:
         """Return (associated, auto-encoder) loss of the last batch: detached 0-d tensors, NaN before any batch.
@@ -282,6 +330,33 @@ class GroupOptimizer:
                     parameter.grad = None
                 elif parameter.grad is not None:
                     parameter.grad.detach_().zero_()
+
+
+def refuse_common_parameters(enc: ENC, ae: AE) -> None:
+    """Raise ValueError if one weight is on both sides: each would train it on its own loss, at its own rate."""
+    of_enc = {key: path for path, parameter in enc.named_parameters() for key in _identities(parameter)}
+    for path, parameter in ae.named_parameters():
+        for key in _identities(parameter):
+            if key in of_enc:
+                raise ValueError(
+                    f"AL: enc.{of_enc[key]} and ae.{path} are one weight, which both losses would train, each at its "
+                    "own learning rate; give each its own, for example with copy.deepcopy"
+                )
+
+
+def _identities(parameter: nn.Parameter) -> list[object]:
+    """Return what tells whether two parameters are one: the object, and where its values lie."""
+    place = memory(parameter)
+    return [id(parameter)] + ([] if place is None else [(place, parameter.storage_offset())])
+
+
+def _refuse_uncallable(who: str, **functions: Any) -> None:
+    """Raise TypeError for a class in the place of an object of it, and for what cannot be called."""
+    for name, function in functions.items():
+        if isinstance(function, type):
+            raise TypeError(f"{who}: {name} is the class {function.__name__}; make a module of it, with ()")
+        if function is not None and not callable(function):
+            raise TypeError(f"{who}: {name} is of type {type(function).__name__}, which cannot be called")
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:

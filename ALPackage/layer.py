@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .busy import refuse_if_busy
 from .errors import LayerError
 from .nan_guard import Guard
 from .nested import detach, tensors, to_device, versions
+from .optimized import reset
 
 Criterion = Callable[[Any, Any], Tensor]
 LearningRate = SupportsFloat | Mapping[str, SupportsFloat]
@@ -149,10 +151,12 @@ class LocalLayer(nn.Module):
             self.guard.save_buffers(self.buffers())
         inputs = tensors((x, y))
         before = versions(inputs)
+        of_x = len(tensors(x))
         x, y, losses = self.compute(x, y)
-        if versions(inputs) != before:
+        if (after := versions(inputs)) != before:
+            which = "x" if after[:of_x] != before[:of_x] else "y"
             raise RuntimeError(
-                f"{who}.forward: the input was changed in place, by this layer or by the code that handed it on; use "
+                f"{who}.forward: the input {which} was changed in place, by this layer or by whoever handed it on; use "
                 "operations that are not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
             )
         if tuple(losses) != self.loss_names or not losses:
@@ -177,6 +181,8 @@ class LocalLayer(nn.Module):
             who = type(self).__name__
             raise RuntimeError(f"{who}.backward: no batch in flight; call forward(x, y) first, with gradients enabled")
         in_flight, self._in_flight = self._in_flight, None
+        if not in_flight.requires_grad and not any(parameter.requires_grad for parameter in self.parameters()):
+            return  # all of the layer is frozen: it hands on what it computes, and nothing trains
         try:
             torch.autograd.backward(in_flight)
         except BaseException:
@@ -233,8 +239,55 @@ class LocalLayer(nn.Module):
                 else:
                     group["lr"] = rate
 
+    def reset_optimizer(self) -> None:
+        """Have the optimizer update the parameters that the layer has now; call it after replacing or unfreezing some.
+
+        An optimizer keeps the Parameter objects that it was made with, and a schedule refuses to train a layer with
+        others. The learning rates and all other settings stay; moments start anew. A new parameter goes into the only
+        parameter group, or into the one that is named like its part of the layer ("enc" or "ae" in an `AL`).
+
+        Raises LayerError, and changes nothing, where that leaves a parameter without a group: the layer needs a new
+        optimizer then.
+
+        Example:
+            >>> layer = AL(ENC(nn.Linear(4, 8), nn.Linear(8, 2)), AE(nn.Linear(3, 2), nn.Linear(2, 3)), lr=0.1)
+            >>> layer.enc.f = nn.Sequential(nn.Linear(4, 8), nn.Tanh())
+            >>> layer.reset_optimizer()
+            >>> group = layer.optimizer.param_groups[0]
+            >>> group["params"][0] is layer.enc.f[0].weight, group["lr"]
+            (True, 0.1)
+        """
+        refuse_if_busy(self, f"{type(self).__name__}.reset_optimizer")
+        reset(self)
+        self.discard()
+
+    # While a run of the continuous schedule is open, these would give, or leave, a mixture that depends on timing.
+
+    def train(self, mode: bool = True) -> LocalLayer:
+        """Set training mode, or evaluation mode; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, f"{type(self).__name__}.{'train' if mode else 'eval'}")
+        super().train(mode)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> LocalLayer:
+        """Freeze or unfreeze the layer; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, f"{type(self).__name__}.requires_grad_")
+        super().requires_grad_(requires_grad)
+        return self
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """Return the layer's state; not while a run of the continuous schedule is open (see `Snapshot`)."""
+        refuse_if_busy(self, f"{type(self).__name__}.state_dict")
+        return super().state_dict(*args, **options)
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Load a state; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, f"{type(self).__name__}.load_state_dict")
+        return super().load_state_dict(*args, **options)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LocalLayer:
         """Move the optimizer's moments along when the layer is moved or cast."""
+        refuse_if_busy(self, f"{type(self).__name__}.to")
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # a CUDA graph needs a tensor, on its own device

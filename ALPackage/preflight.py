@@ -5,14 +5,17 @@
 2. Where layers train at the same time, no layer draws from a process-wide random generator: timing would decide which
    layer gets which numbers. The generators' states are compared, because a draw can hide in any function
    (`F.dropout`, `torch.rand_like`, an attention's dropout) and no list of module types is complete.
+3. No function changes in place what comes into the layer or leaves it, in training or in evaluation mode.
+4. Where layers train at the same time, all of f, b, g and h get a gradient; else a warning names those without.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,14 +24,22 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from .base import AE, AL, ENC
 from .draws import Context, Generators, RefusedError, refuse_draws, refuse_known_draws
+from .in_place import InPlaceChanges
 from .layer import LocalLayer
-from .nested import detach, tensors, to_device, versions
+from .nested import detach, tensors, to_device
+from .optimized import OwnSettings, changed_settings
 from .randomness import enter_stream
 from .stack import ALStack
 
 
 def check_layers(
-    stack: ALStack, batch: tuple[Any, Any], *, concurrent: bool, seed: int, context: Context = nullcontext
+    stack: ALStack,
+    batch: tuple[Any, Any],
+    *,
+    concurrent: bool,
+    seed: int,
+    context: Context = nullcontext,
+    own_settings: OwnSettings | None = None,
 ) -> tuple[str, Exception] | None:
     """Refuse a stack whose layers would train wrongly without any error.
 
@@ -41,13 +52,14 @@ def check_layers(
         concurrent: Whether layers will train at the same time, so that draws from process-wide generators count.
         seed: The root of the layers' random streams.
         context: Makes the context of a forward pass, such as autocast.
+        own_settings: Filled, if `concurrent`, with the optimizer settings that a layer's own step changes, by layer.
 
     Returns:
         The layer ("target" for the stack's) and the exception that ended the check early; None if it was complete.
 
     Raises:
-        ValueError: If training and inference disagree in a layer, if a layer's readout changes the layer's output in
-            place, or if `concurrent` and a layer draws from a process-wide generator.
+        ValueError: If training and inference disagree in a layer, if one of its functions changes its input or its
+            output in place, or if `concurrent` and a layer draws from a process-wide generator.
 
     In files for the earlier public code, inference is the business of the user's model. Their layers are not refused:
     one warning names them all. Recognized are layers that replace `AL.forward`; layers whose `hidden` or `readout`
@@ -58,12 +70,20 @@ def check_layers(
     generators = Generators(sorted({layer.device.index or 0 for layer in stack if layer.device.type == "cuda"}))
     start = generators.save()
     doubts: list[str] = []
+    idle: list[str] = []
     try:
-        failure = _check(stack, batch, concurrent, seed, context, generators, doubts)
+        own = {} if own_settings is None else own_settings
+        failure = _check(stack, batch, concurrent, seed, context, generators, doubts, idle, own)
     except RefusedError as refused:
         raise ValueError(str(refused)) from None
     finally:
         generators.restore(start)
+    if idle and failure is None:
+        warnings.warn(
+            f"no loss has a gradient to {', '.join(idle)} on the first batch, whose weights do not train then: is it "
+            "under torch.no_grad(), or detached? requires_grad_(False) says that this is meant",
+            stacklevel=2,
+        )
     if doubts and failure is None:  # else the run will say what is worse
         warnings.warn(
             f"training and inference disagree or cannot be compared in {'; '.join(doubts)}: before you predict with "
@@ -81,6 +101,8 @@ def _check(
     context: Context,
     generators: Generators,
     doubts: list[str],
+    idle: list[str],
+    own_settings: OwnSettings,
 ) -> tuple[str, Exception] | None:
     """Take the batch through copies of each layer, and check the copies with it."""
     name = "target"
@@ -100,19 +122,44 @@ def _check(
                 return None
             with torch.cuda.device(original.device) if original.device.type == "cuda" else nullcontext():
                 x, y = to_device(detach((x, y)), original.device)
-                # Before the step: what a bridge changes in place would make the backward pass fail in torch's words.
-                _compare(name, compared.eval(), x, y, context, generators, doubts)
-                if concurrent:
-                    x, y = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
-                else:
-                    enter_stream(trained, seed, name, 0)
-                    with torch.no_grad(), context():
-                        x, y = trained(x, y)
+                with _refusing_changes(name, compared, x, y):
+                    _compare(name, compared.eval(), x, y, context, generators, doubts)
+                reached = _note_gradients(trained)
+                with _refusing_changes(name, trained, x, y) as changes:
+                    if concurrent:
+                        handed_on = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
+                    else:
+                        enter_stream(trained, seed, name, 0)
+                        with torch.no_grad(), context():
+                            handed_on = trained(x, y)
+                    changes.append(handed_on)
+                if concurrent and isinstance(trained, AL):
+                    idle += [f"{function} of {name!r}" for function in _without_gradient(trained, reached)]
+                own_settings[name] = changed_settings(original.optimizer, trained.optimizer)
+                x, y = handed_on
     except RefusedError:
         raise
     except Exception as error:  # the user's: the run reports it with layer and batch
         return name, error
     return None
+
+
+@contextmanager
+def _refusing_changes(name: str, layer: LocalLayer, x: Any, y: Any) -> Iterator[list[Any]]:
+    """Refuse a layer if one of its functions changes in place, within the `with` block, what is not its own.
+
+    Gives a list for what the layer hands on. Where the block fails, its exception may only be what the change has led
+    to, in torch's words.
+    """
+    handed_on: list[Any] = []
+    changes = InPlaceChanges(layer)
+    try:
+        with changes.watching():
+            yield handed_on
+    finally:
+        if finding := changes.finding((x, y), handed_on or None):
+            remedy = "use operations that are not in place, such as nn.ReLU(inplace=False)"
+            raise RefusedError(f"layer {name!r}: {finding}; {remedy}")
 
 
 def _compare(
@@ -157,13 +204,7 @@ class _Comparison:
             self.compare_side(layer.enc, layer.enc.hidden, layer.enc.bridge, (x, code), code)
         if (hidden := self.infer(layer.hidden, x)) is _UNKNOWN:
             return
-        before = versions(tensors(hidden))
         self.infer(layer.readout, hidden)
-        if versions(tensors(hidden)) != before:
-            self.refuse(
-                f"{'b' if isinstance(layer, AL) else 'readout'} changes the layer's output in place, but the next "
-                "layer needs it unchanged; use operations that are not in place, such as nn.ReLU(inplace=False)"
-            )
         # AL's own methods call the same two functions; a second call of them may differ, if f keeps a state.
         if not (isinstance(layer, AL) and not self.replaced and _is_plain(layer)):
             handed_on = self.call(layer, x, y)
@@ -277,6 +318,34 @@ def _equal(one: Any, other: Any) -> bool:
     return True
 
 
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+def _note_gradients(layer: LocalLayer) -> set[int]:
+    """Return a set that receives the ids of this copy's parameters as they get a gradient."""
+    reached: set[int] = set()
+    for parameter in layer.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(partial(_note, reached, id(parameter)))  # type: ignore[no-untyped-call]
+    return reached
+
+
+def _note(reached: set[int], key: int, _: Tensor) -> None:
+    reached.add(key)
+
+
+def _without_gradient(layer: AL, reached: set[int]) -> list[str]:
+    """Return the functions of which not one parameter got a gradient; single ones may have a reason of their own."""
+    functions = {"f": layer.enc.f, "b": layer.enc.b, "g": layer.ae.g, "h": layer.ae.h}
+    found = []
+    for name, function in functions.items():
+        held = function.parameters() if isinstance(function, nn.Module) else ()  # or a plain function
+        trained = [id(one) for one in held if one.requires_grad]
+        if trained and not reached.intersection(trained):
+            found.append(name)
+    return found
+
+
 # --- copies ---------------------------------------------------------------------------------------------------------
 
 
@@ -296,4 +365,7 @@ def _copy(layer: LocalLayer) -> LocalLayer:
                 memo[id(leaf)] = leaf.detach()
     copied = copy.deepcopy(layer, memo)
     copied.discard()
+    for parameter, twin in zip(layer.parameters(), copied.parameters(), strict=True):
+        for hook in list((parameter._backward_hooks or {}).values()):  # not copied, but they may draw numbers
+            twin.register_hook(hook)  # type: ignore[no-untyped-call]
     return copied

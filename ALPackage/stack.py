@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .busy import refuse_if_busy
 from .devices import set_device
 from .layer import LearningRate, LocalLayer
+from .nested import memory
+from .optimized import OF_EVERY_MODULE
 from .randomness import Dropout
 
 
@@ -44,23 +48,30 @@ class ALStack(nn.Module):
         target: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(layers, Mapping):
-            layers = {f"layer_{number}": layer for number, layer in enumerate(layers, start=1)}
+        layers = _named(layers)
         if not layers:
             raise ValueError("ALStack: got no layers; give at least one")
+        for index, (name, layer) in enumerate(layers.items()):
+            _check_is_local(index, name, layer)
+        _refuse_one_given_twice(layers)
+        self.layers = nn.ModuleDict()
         for name, layer in layers.items():
-            _check_is_local(name, layer)
-        self.layers = nn.ModuleDict(layers)
+            try:
+                self.layers[name] = layer
+            except (KeyError, TypeError) as error:
+                raise ValueError(
+                    f"ALStack: a layer cannot have the name {name!r} ({error.args[0]}); use letters, digits and _, and "
+                    "no name of nn.ModuleDict's own, such as items"
+                ) from None
         self.target: Callable[[Any], Any] = _as_it_is if target is None else target
-        self._refuse_shared_state()
+        self.refuse_shared_state()
 
-    def _refuse_shared_state(self) -> None:
+    def refuse_shared_state(self) -> None:
         """Raise ValueError if two layers share state: while they train at once, timing would decide its value."""
         owners: dict[object, tuple[str, str]] = {}
         for name, layer in self.items():
-            dropouts = ((path, module) for path, module in layer.named_modules() if isinstance(module, Dropout))
-            for path, state in chain(layer.named_parameters(), layer.named_buffers(), dropouts):
-                for key in (id(state), _storage(state)):
+            for path, state in chain(layer.named_parameters(), layer.named_buffers(), _generators(layer)):
+                for key in (id(state), memory(state)):
                     owner, its_path = owners.setdefault(key, (name, path)) if key is not None else (name, path)
                     if owner != name:
                         raise ValueError(
@@ -100,8 +111,42 @@ class ALStack(nn.Module):
         """Place the layers: "auto" or one device name per layer. See `ALPackage.set_device`."""
         return set_device(self, devices)
 
+    def train(self, mode: bool = True) -> ALStack:
+        """Set training mode, or evaluation mode; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.train" if mode else "ALStack.eval")
+        super().train(mode)
+        return self
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """Return the state of all layers; not while a run of the continuous schedule is open (see `Snapshot`)."""
+        refuse_if_busy(self, "ALStack.state_dict")
+        return super().state_dict(*args, **options)
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Load the state of all layers; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.load_state_dict")
+        return super().load_state_dict(*args, **options)
+
+    def requires_grad_(self, requires_grad: bool = True) -> ALStack:
+        """Freeze or unfreeze all layers; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.requires_grad_")
+        super().requires_grad_(requires_grad)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "a copy of an ALStack")
+        return self.__dict__
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ALStack:
+        """Move or cast all layers; not while a run of the continuous schedule is open."""
+        refuse_if_busy(self, "ALStack.to")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Run every layer forward on the batch (x, y), y as the loader yields it; return the last (x, y)."""
+        refuse_if_busy(self, "ALStack.forward")
         y = self.target(y)
         for layer in self:
             x, y = layer(x, y)
@@ -136,6 +181,7 @@ class ALStack(nn.Module):
 
         f_1 .. f_k, then b_k, then h_k .. h_1. Raises ValueError for a depth outside 1 .. number of layers.
         """
+        refuse_if_busy(self, "ALStack.inference")
         depth = len(self) if depth is None else depth
         if not 1 <= depth <= len(self):
             raise ValueError(f"inference: got depth={depth}; expected 1 to {len(self)}")
@@ -146,6 +192,7 @@ class ALStack(nn.Module):
 
     def inference_by_depth(self, x: Any) -> list[Any]:
         """Return the predictions of depths 1, 2, ..., all layers, from one pass through the f's."""
+        refuse_if_busy(self, "ALStack.inference_by_depth")
         predictions = []
         layers = list(self)
         for depth, layer in enumerate(layers, start=1):
@@ -162,32 +209,60 @@ class ALStack(nn.Module):
         return code
 
 
+def _generators(layer: LocalLayer) -> Iterator[tuple[str, object]]:
+    """Yield the random generators that the layer's modules hold; a `Dropout` counts as one."""
+    for path, module in layer.named_modules():
+        if isinstance(module, Dropout):
+            yield path, module
+        for name, value in vars(module).items():
+            if name in OF_EVERY_MODULE:
+                continue
+            # NumPy's by its name, because the library does not depend on NumPy.
+            if isinstance(value, (torch.Generator, random.Random)) or type(value).__module__.startswith("numpy.random"):
+                yield f"{path}.{name}".lstrip("."), value
+
+
 def _as_it_is(y: Any) -> Any:
     return y
 
 
-def _check_is_local(name: str, layer: object) -> None:
+def _named(layers: Any) -> dict[str, Any]:
+    """Return the layers by name, from what the caller gave for them."""
+    if isinstance(layers, (Mapping, nn.ModuleDict)):
+        return dict(layers.items())
+    if isinstance(layers, LocalLayer) or not isinstance(layers, Iterable):
+        raise TypeError(
+            f"ALStack: got an object of type {type(layers).__name__}; give a list of layers, such as ALStack([layer]), "
+            "or a dict from names to layers"
+        )
+    return {f"layer_{number}": layer for number, layer in enumerate(layers, start=1)}
+
+
+def _check_is_local(index: int, name: str, layer: object) -> None:
     """Raise TypeError with the remedy if `layer` has no local losses."""
     if isinstance(layer, LocalLayer):
         if not hasattr(layer, "optimizer"):
             raise TypeError(f"ALStack: layer {name!r} has no optimizer; set self.optimizer once its modules exist")
         return
-    if isinstance(getattr(layer, "module", None), LocalLayer):  # DataParallel and its relatives
+    what = f"is of type {type(layer).__name__}, which has no local losses"
+    if isinstance(layer, type):
+        what, remedy = f"is the class {layer.__name__}", f"make a layer of it: {layer.__name__}(..)"
+    elif isinstance(getattr(layer, "module", None), LocalLayer):  # DataParallel and its relatives
         remedy = "give the layer inside it, its .module; a schedule uses several devices by itself"
+    elif isinstance(getattr(layer, "_orig_mod", None), LocalLayer):  # torch.compile
+        remedy = "compile its functions instead, as in layer.enc.f = torch.compile(layer.enc.f)"
+    elif isinstance(layer, ALStack):
+        remedy = "give the layers of that stack, as in [*stack]"
     else:
         remedy = "build a layer around it: AL(ENC(f, b), AE(g, h)) with it as f"
-    raise TypeError(f"ALStack: layer {name!r} is a {type(layer).__name__}, which has no local losses; {remedy}")
+    raise TypeError(f"ALStack: layer {name!r} (index {index}) {what}; {remedy}")
 
 
-def _storage(state: object) -> tuple[str, int] | None:
-    """Return what identifies the memory behind a parameter or a buffer; None if it has none.
-
-    Two Parameter objects over the same memory, such as `nn.Parameter(other.data)`, are one weight under two names.
-    """
-    if not isinstance(state, Tensor) or state.is_meta:
-        return None
-    try:
-        address = state.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError, ValueError):  # sparse tensors and lazy parameters have no storage
-        return None
-    return (str(state.device), address) if address else None  # an empty tensor's address is 0
+def _refuse_one_given_twice(layers: Mapping[str, LocalLayer]) -> None:
+    names: dict[int, str] = {}
+    for name, layer in layers.items():
+        if (first := names.setdefault(id(layer), name)) != name:
+            raise ValueError(
+                f"ALStack: {first!r} and {name!r} are the same layer; give each place a layer of its own, for example "
+                "with copy.deepcopy"
+            )

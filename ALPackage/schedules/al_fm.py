@@ -58,9 +58,9 @@ class ALFM(Schedule):
                 usage.batches += 1
                 _add_busy(usage, name, time.perf_counter() - start)
                 worker = WorkerThread(
-                    self._work,
+                    self._step.caller.worker(),
                     f"al-{name}",
-                    (name, layer, item.number, item.guard, usage, failures, _current_stream(layer)),
+                    (self._work, name, layer, item.number, item.guard, usage, failures, _current_stream(layer)),
                 )
                 workers.append(worker)  # before it starts: Ctrl-C in between would leave a thread that nobody joins
                 worker.start()

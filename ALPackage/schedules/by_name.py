@@ -35,6 +35,8 @@ def make_schedule(name: str, stack: ALStack, **options: Any) -> Schedule:
         >>> [sorted(of_layer) for of_layer in losses[0]]
         [['ae', 'assoc']]
     """
+    if not isinstance(name, str):
+        raise TypeError(f"make_schedule: got an object of type {type(name).__name__} as the name; it comes first")
     if name not in SCHEDULES:
         raise ValueError(f"schedule: got {name!r}; expected one of {', '.join(SCHEDULES)}")
     return SCHEDULES[name](stack, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ class Continuous(Schedule):
     """
 
     name = "continuous"
+    alone = False
+    persistent = True
 
     def __init__(
         self, stack: ALStack, *, stages: Sequence[int] | None = None, depth: int = QUEUE_DEPTH, **options: Any
@@ -80,8 +83,7 @@ class Continuous(Schedule):
         return [worker.usage for worker in self._workers]
 
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
-        if self.stack.devices != self._devices:
-            raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
+        self._refuse_other_layers()
         if self._unfinished:  # the last run's batches would be taken for this run's
             self._links.close()
         self._unfinished = True
@@ -113,6 +115,7 @@ class Continuous(Schedule):
             self._drain()
             self._order_streams(entering=False)
         except Closed:
+            self._refuse_other_process()
             # A worker failed and closed all channels, or `close` was called while this run was open.
             self._raise_failure()
             raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
@@ -131,6 +134,17 @@ class Continuous(Schedule):
             if not left:
                 self._raise_failure()
             raise
+
+    def _refuse_wrong_layers(self) -> None:
+        self._refuse_other_layers()
+        super()._refuse_wrong_layers()
+
+    def _refuse_other_layers(self) -> None:
+        """Raise RuntimeError if the workers have other layers than the stack, or have them elsewhere."""
+        if self.stack.devices != self._devices:
+            raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
+        if [layer for worker in self._workers for _, layer in worker.layers] != list(self.stack):
+            raise RuntimeError("the stack has other layers than when this schedule was made; make a new one")
 
     def _drop_stale_graphs(self) -> None:
         """Have the steps captured anew if a layer has changed since, such as its mode or a loss's temperature.
@@ -194,6 +208,8 @@ class Continuous(Schedule):
         Raises StageError for a failure that came after the caller had left its loop, KeyboardInterrupt for Ctrl-C
         meanwhile, and RuntimeError where a step lasts longer than JOIN_DEADLINE.
         """
+        if os.getpid() != self._process:
+            return  # forked off: the threads are not here
         if not self._join(JOIN_DEADLINE):
             alive = [worker.thread.name for worker in self._workers if not worker.thread.finished(0.0)]
             raise RuntimeError(f"a worker did not end within {JOIN_DEADLINE:.0f} s: {', '.join(alive)}")
@@ -202,6 +218,7 @@ class Continuous(Schedule):
             raise KeyboardInterrupt
         if self._ended_when is None:
             self._raise_failure()
+        super().close()
 
     def _abort(self) -> None:
         self._join(FAILURE_DEADLINE)

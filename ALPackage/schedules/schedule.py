@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,13 +10,20 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import Any, ClassVar
 
+import torch
+
+from ..base import AL, refuse_common_parameters
+from ..busy import busy, refuse_if_busy
 from ..errors import StageError
 from ..layer import LearningRate
+from ..optimized import OwnSettings, refuse_untrained
 from ..preflight import check_layers
 from ..randomness import Dropout
 from ..stack import ALStack
-from ..stage.batch import Batch, InPlaceGuard, LocalLosses, PredictBatch, TrainBatch
+from ..stage.batch import Batch, InPlaceGuard, LocalLosses, MemoryCheck, PredictBatch, TrainBatch, as_pair
+from ..stage.caller import modes
 from ..stage.cuda_graph import make_capturable
+from ..stage.optimizer_watch import OptimizerWatch
 from ..stage.snapshot import Snapshot
 from ..stage.step import Step
 from ..stage.threads import IntraOpThreads, default_threads
@@ -54,6 +62,10 @@ class Schedule(ABC):
     name: ClassVar[str]
     #: Whether two layers may be at work at the same time.
     concurrent: ClassVar[bool] = True
+    #: Whether no layer is at work while the caller holds a result of `run`.
+    alone: ClassVar[bool] = True
+    #: Whether the schedule has threads from the time it is made, which a process that is forked off does not get.
+    persistent: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -64,10 +76,12 @@ class Schedule(ABC):
         trace: Trace | None = None,
         cuda_graph: str = "auto",
     ) -> None:
+        if not isinstance(stack, ALStack):
+            raise TypeError(f"{self.name} schedule: got an object of type {type(stack).__name__}; give an ALStack")
         self.stack = stack
         self.threads = default_threads(len(stack)) if threads is None else threads
-        if self.threads < 1:
-            raise ValueError(f"threads: got {threads}; expected at least 1")
+        if not isinstance(self.threads, int) or self.threads < 1:
+            raise ValueError(f"threads: got {threads!r}; expected a whole number of at least 1")
         if cuda_graph not in ("auto", "on", "off"):
             raise ValueError(f"cuda_graph: got {cuda_graph!r}; expected auto, on or off")
         self._cuda_graph = cuda_graph
@@ -76,7 +90,11 @@ class Schedule(ABC):
                 if layer.device.type == "cuda":
                     make_capturable(layer)
         self._step = Step(seed, trace)
+        self._process = os.getpid()
         self._checked = False
+        self._own_settings: OwnSettings = {}
+        self._memory = MemoryCheck()
+        self._unreported: RuntimeError | None = None
         self._running = False
         self._aborted = False
         self._number = 0  # of the batch that was last asked for
@@ -89,10 +107,10 @@ class Schedule(ABC):
         call does nothing. Raises ValueError for a layer that cannot be trained under this schedule, StageError for one
         that fails, and RuntimeError while a run is open.
         """
-        with self._opened():
+        x, y = as_pair(batch)
+        with self._opened(to_train="prepare"):
             if (failure := self._check_layers(batch)) is not None:
                 raise failure from failure.__cause__
-            x, y = batch
             self._prepare(TrainBatch(0, x, self.stack.target(y)))
 
     def run(
@@ -107,21 +125,33 @@ class Schedule(ABC):
         Nothing is trained before the result is iterated over.
 
         A batch's losses are one dict per layer, from the loss's name to a 0-d tensor. Batches are numbered from
-        `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Raises
-        StageError for a failure in a layer or in what makes the batches, ValueError as `prepare` does, and RuntimeError
-        while another run is open. Leaving the loop early, like a failing loader, lets the batches under way finish
-        first. A `Snapshot` among the batches is no batch: it takes the layers' state, and nothing waits for it.
+        `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Leaving the loop
+        early, like a failing loader, lets the batches under way finish first. A `Snapshot` among the batches is no
+        batch: it takes the layers' state, and nothing waits for it.
+
+        Raises StageError for a failure in a layer or in what makes the batches; ValueError as `prepare` does, and for a
+        parameter that is to train but that no optimizer of its layer holds; RuntimeError while another run is open, and
+        where an optimizer's settings change while this one is (give the rates with `lr`, or change them between runs).
         """
-        with self._opened() as threads:
-            for item in self._run(self._numbered(batches, lr, first)):
-                if isinstance(item, TrainBatch):
-                    threads.restore()
-                    try:
-                        yield item.losses
-                    finally:
-                        threads.set()
-                elif isinstance(item, Snapshot) and item.ready is not None:
-                    item.ready(item)
+        with self._opened(to_train="run") as threads:
+            watch = OptimizerWatch(self.stack, alone=self.alone, own=self._own_settings)
+            self._step.watch = watch
+            with busy(() if self.alone else (self.stack, *self.stack)):
+                for item in self._run(self._numbered(batches, lr, first)):
+                    if isinstance(item, TrainBatch):
+                        watch.hand_over()
+                        threads.restore()
+                        try:
+                            yield item.losses
+                        except GeneratorExit:
+                            self._note_change(watch)
+                            raise
+                        finally:
+                            threads.set()
+                    elif isinstance(item, Snapshot) and item.ready is not None:
+                        item.ready(item)
+                    watch.check()
+                watch.finish()
 
     def predict(self, inputs: Iterable[Any]) -> Iterator[list[Any]]:
         """Yield the predictions of depths 1, 2, .., all layers for every x of `inputs`, in order.
@@ -159,7 +189,14 @@ class Schedule(ABC):
         if self._checked:
             return None
         context = self._step.autocast.context
-        failed = check_layers(self.stack, batch, concurrent=self.concurrent, seed=self._step.seed, context=context)
+        failed = check_layers(
+            self.stack,
+            batch,
+            concurrent=self.concurrent,
+            seed=self._step.seed,
+            context=context,
+            own_settings=self._own_settings,
+        )
         if failed is not None:
             return StageError(failed[0], 0, failed[1])
         self._checked = True
@@ -174,8 +211,33 @@ class Schedule(ABC):
                 raise StageError(name, snapshot.number, error) from error
         return snapshot
 
-    def close(self) -> None:  # noqa: B027 (a schedule without threads has nothing to end)
-        """End the schedule's threads, if it has any; safe to call twice."""
+    def _refuse_wrong_layers(self) -> None:
+        """Raise ValueError for what was done to the layers after the stack was made and would go wrong silently."""
+        self.stack.refuse_shared_state()
+        for name, layer in self.stack.items():
+            if isinstance(layer, AL):
+                refuse_common_parameters(layer.enc, layer.ae)
+            refuse_untrained(name, layer)
+
+    def _note_change(self, watch: OptimizerWatch) -> None:
+        """Keep for later that the caller has changed an optimizer: what an abandoned iterator raises is dropped."""
+        try:
+            watch.check()
+        except RuntimeError as error:
+            self._unreported = error
+
+    def _report(self) -> None:
+        """Raise what could not be raised in time."""
+        error, self._unreported = self._unreported, None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """End the schedule's threads, if it has any; safe to call twice.
+
+        Raises what could not be raised before, because the caller had left its loop.
+        """
+        self._report()
 
     def _abort(self) -> None:
         """After a failure: end the threads without raising, and leave no half-done batch in a layer."""
@@ -197,7 +259,7 @@ class Schedule(ABC):
             try:
                 rate = lr(number) if lr is not None else None
                 source = "loader"
-                x, labels = item
+                x, labels = as_pair(item)
                 source = "target"
                 y = self.stack.target(labels)
             except (Exception, GeneratorExit) as error:
@@ -205,6 +267,8 @@ class Schedule(ABC):
             self._check_layers((x, labels))  # a layer that fails in it fails below too, and is reported there
             batch = TrainBatch(number, x, y, rate)
             batch.guard = InPlaceGuard("loader", (x, y))
+            if self._step.watch is not None:
+                self._step.watch.check()  # what makes the batches may have changed a rate, too
             yield batch
 
     def _to_predict(self, inputs: Iterable[Any]) -> Iterator[Batch | Snapshot]:
@@ -217,6 +281,7 @@ class Schedule(ABC):
         """Iterate; whatever fails becomes a StageError of the loader with the number of the batch that is missing."""
         self._number = first
         items: Iterator[Any] | None = None
+        self._memory.begin()
         while True:
             try:
                 items = iter(iterable) if items is None else items
@@ -225,17 +290,39 @@ class Schedule(ABC):
                 return
             except (Exception, GeneratorExit) as error:
                 raise StageError("loader", self._number, error) from error
+            if not self.alone and not self._memory.passed(item):
+                reused = RuntimeError(
+                    "it changed the memory of a batch that it had handed on, perhaps an array behind torch.from_numpy, "
+                    "while layers may still read it; hand on a copy every time (for example with .clone())"
+                )
+                raise StageError("loader", self._number, reused)
             self._number += not isinstance(item, Snapshot)
             yield item
 
     @contextmanager
-    def _opened(self) -> Iterator[IntraOpThreads]:
-        """Refuse a second run at the same time, and leave the layers fit for training whatever happens."""
+    def _opened(self, to_train: str | None = None) -> Iterator[IntraOpThreads]:
+        """Refuse a second run at the same time, and leave the layers fit for training whatever happens.
+
+        `to_train`: the call that does it for training, for which the layers must be fit. What is refused here leaves
+        the schedule as it was.
+        """
+        self._refuse_other_process()
         if self._running:
             raise RuntimeError("this schedule has an open run; finish it, or close its iterator, before the next")
+        refuse_if_busy(self.stack, f"{self.name} schedule")
+        self._report()
+        if self.concurrent and (active := modes()):
+            raise RuntimeError(
+                f"{active[0]} of the calling thread does not reach layers that work on other threads; leave it before "
+                'the run, or use schedule="sequential"'
+            )
+        if to_train is not None:
+            if torch.is_inference_mode_enabled():
+                raise RuntimeError(f"{to_train}: nothing can be trained inside torch.inference_mode(); leave it first")
+            self._refuse_wrong_layers()
         try:
             self._running, self._aborted = True, False
-            self._step.begin()
+            self._step.begin(threads=self.concurrent)
             with IntraOpThreads(self.threads) as threads:
                 yield threads
         except GeneratorExit:
@@ -249,6 +336,19 @@ class Schedule(ABC):
             raise
         finally:
             self._running = False
+            self._step.end()
+
+    def _refuse_other_process(self) -> None:
+        """Raise RuntimeError in a process that was forked off, where nobody would ever take a batch."""
+        if self.persistent and os.getpid() != self._process:
+            raise RuntimeError(
+                f"this {self.name} schedule was made in another process, and its threads are there; make the schedule "
+                "in the process that uses it"
+            )
+
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: threads and a run under way belong to one object in one process."""
+        raise TypeError(f"a {self.name} schedule cannot be copied or pickled; copy its stack, and make a new schedule")
 
     def __enter__(self) -> Schedule:
         return self

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from ..errors import StageError
 from ..stack import ALStack
 from ..stage.batch import Batch, PredictBatch, TrainBatch
@@ -44,7 +46,12 @@ class Sequential(Schedule):
                         continue
                     assert isinstance(item, TrainBatch)
                     self._step.forward(name, layer, item)
-                    with self._step.span(name, item.number, "backward"):
+                    # As on a thread of its own, whatever mode the caller is in.
+                    with (
+                        self._step.span(name, item.number, "backward"),
+                        torch.enable_grad(),
+                        self._step.autocast.outside(),
+                    ):
                         layer.backward_and_update()
                 # A GeneratorExit that a layer raises must not pass for the end of this generator.
                 except (Exception, GeneratorExit) as error:

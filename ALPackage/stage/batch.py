@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from ..layer import LearningRate
-from ..nested import tensors, versions
+from ..nested import same_values, tensors, versions
 
 #: The losses of every layer, first to last, by name; 0-d tensors.
 LocalLosses = list[dict[str, Tensor]]
@@ -35,6 +35,65 @@ class InPlaceGuard:
                 f"{who} handed on a tensor that was changed in place afterwards, so what comes next would depend on "
                 "timing; hand on a new tensor every time (for example with .clone())"
             )
+
+
+def as_pair(batch: Any) -> tuple[Any, Any]:
+    """Return the (x, y) that a loader has yielded; raise TypeError, with what it is, for anything else."""
+    got = f"an object of type {type(batch).__name__}"
+    if isinstance(batch, Mapping):
+        keys = ", ".join(map(repr, list(batch)[:8]))
+        raise TypeError(
+            f"the loader yielded a {type(batch).__name__} with the keys {keys}; expected a pair (x, y): give run a "
+            'generator that makes one, such as ((batch["x"], batch["y"]) for batch in loader)'
+        )
+    # A tensor of two rows, or a string of two letters, could be unpacked without any error.
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, Tensor):
+        got = f"a tensor of shape {tuple(batch.shape)}"
+    elif isinstance(batch, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in batch[:8])
+        got = f"a {type(batch).__name__} of {len(batch)} ({kinds})"
+    raise TypeError(
+        f"the loader yielded {got}; expected a pair (x, y), where x and y may be any nested tuples, lists and dicts of "
+        "tensors"
+    )
+
+
+#: How many batches after the first one are drawn before a loader is trusted not to use its memory again.
+DRAWS_WATCHED = 4
+
+
+class MemoryCheck:
+    """Looks, at the start of the first long enough run, whether a loader writes into the memory of its first batch.
+
+    An array behind `torch.from_numpy` changes without a trace in the tensor's version, so its values are compared.
+    """
+
+    def __init__(self) -> None:
+        self._drawn = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Note that a run begins: what an earlier one was given is no longer in use."""
+        self._first: list[Tensor] = []
+        self._values: list[Tensor] = []
+        if self._drawn <= DRAWS_WATCHED:
+            self._drawn = 0
+
+    def passed(self, item: Any) -> bool:
+        """Note what the loader yields next; return whether the first batch is as it was."""
+        if self._drawn > DRAWS_WATCHED:
+            return True
+        self._drawn += 1
+        if self._drawn == 1:
+            self._first = tensors(item)
+            self._values = [one.detach().clone() for one in self._first]
+            return True
+        same = all(same_values(one, value) for one, value in zip(self._first, self._values, strict=True))
+        if self._drawn > DRAWS_WATCHED:
+            self._first, self._values = [], []
+        return same
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
@@ -35,8 +36,11 @@ class Channel(Protocol[T]):
         """Drop what is held, refuse all further items and wake everyone who waits; safe to call twice."""
 
 
-def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
+def take(queue: SimpleQueue[T], seconds: float | None = None, process: int | None = None) -> T:
     """Take the oldest item, waiting up to `seconds`, or without limit. Raises Empty.
+
+    `process`: the one whose threads put something in. Raises Closed in any other, such as one that was forked off:
+    there nobody would ever do it.
 
     Ctrl-C is seen within a `BEAT`. Python by itself may see it only after the wait: a signal that arrives between its
     last look for signals and the wait wakes nobody, and on Windows no signal does.
@@ -47,6 +51,8 @@ def take(queue: SimpleQueue[T], seconds: float | None = None) -> T:
         try:
             return queue.get(timeout=beat)
         except Empty:
+            if process is not None and os.getpid() != process:
+                raise Closed from None
             if deadline is not None and time.monotonic() >= deadline:
                 raise
 
@@ -64,6 +70,7 @@ class LocalChannel(Generic[T]):
         self._items: SimpleQueue[T] = SimpleQueue()
         self._places: SimpleQueue[None] | None = None if depth is None else SimpleQueue()
         self._closed = False
+        self._process = os.getpid()
         for _ in range(depth or 0):
             self._free_place()
 
@@ -115,7 +122,7 @@ class LocalChannel(Generic[T]):
     def _take(self, queue: SimpleQueue[Any], block: bool = True) -> Any:
         if self._closed:
             raise Closed
-        item = take(queue) if block else queue.get_nowait()
+        item = take(queue, process=self._process) if block else queue.get_nowait()
         if self._closed:
             queue.put(CLOSED)  # for the next one who waits here
             raise Closed

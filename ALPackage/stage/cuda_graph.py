@@ -161,7 +161,7 @@ def _attempt(
 ) -> tuple[StepGraph | None, str | None]:
     """Capture, compare and time; return the graph, or None and the reason."""
     untraced = Step(step.seed, None)  # the trial is no part of the run
-    untraced.autocast = step.autocast
+    untraced.autocast, untraced.watch = step.autocast, step.watch
     graph, eager = StepGraph(layers, step, example, stream, record), _Eager(layers, untraced)
     expected = _trial(eager, layers, example, before)
     if not _equal(expected, _trial(graph, layers, example, before)):

@@ -13,6 +13,8 @@ from ..errors import StageError
 from ..layer import LocalLayer
 from ..randomness import Dropout, dropouts, seed_dropouts
 from .batch import InPlaceGuard, PredictBatch, TrainBatch
+from .caller import CallerState
+from .optimizer_watch import OptimizerWatch
 from .threads import Autocast
 from .trace import Trace
 
@@ -20,20 +22,31 @@ UNRECORDED = nullcontext()
 
 
 class Step:
-    """One layer's work on one batch. `seed`: root of the random streams. `autocast`: that of the schedule's caller.
+    """One layer's work on one batch. `seed`: root of the random streams. `watch`: over the optimizers, in a run.
 
-    Backward and update are the layer's own `backward_and_update`, which the schedules call inside a `span`.
+    `autocast` and `caller`: what holds on the thread that has begun the run. Backward and update are the layer's own
+    `backward_and_update`, which the schedules call inside a `span`.
     """
 
     def __init__(self, seed: int, trace: Trace | None) -> None:
         self.seed = seed
         self.trace = trace
-        self.begin()
+        self.watch: OptimizerWatch | None = None
+        self.begin(threads=False)
 
-    def begin(self) -> None:
-        """Begin a run: take the calling thread's autocast, and look for the layers' `Dropout`s again."""
+    def begin(self, *, threads: bool) -> None:
+        """Begin a run: take the calling thread's state, and look for the layers' `Dropout`s again.
+
+        `threads`: whether layers work on others.
+        """
         self.autocast = Autocast()
+        self.caller = CallerState(empty=not threads)
         self._dropouts: dict[str, list[Dropout]] = {}
+
+    def end(self) -> None:
+        """End a run: keep nothing that the calling thread's context holds, perhaps the schedule itself."""
+        self.caller = CallerState(empty=True)
+        self.watch = None
 
     def forward(self, name: str, layer: LocalLayer, batch: TrainBatch) -> None:
         """Run one layer forward on one batch, which then holds the layer's outputs and losses."""
@@ -54,7 +67,10 @@ class Step:
             drops = self._dropouts[name] = dropouts(layer)
         seed_dropouts(layer, drops, self.seed, name, batch.number)
         if batch.lr is not None:
-            layer.set_lr(batch.lr)
+            if self.watch is None:
+                layer.set_lr(batch.lr)
+            else:
+                self.watch.set_lr(name, layer, batch.lr)
 
     def infer(self, name: str, layer: LocalLayer, batch: PredictBatch) -> None:
         """Run one layer's `hidden` and `readout` on one batch, which then holds both outputs."""

@@ -2,6 +2,7 @@
 
 Grad mode, autocast, the current device and the number of intra-op threads belong to a thread. A schedule whose layers
 work on threads of their own sets them up there, so that a layer computes what it would compute on the caller's thread.
+What else is carried over is in `caller`.
 """
 
 from __future__ import annotations
@@ -79,8 +80,12 @@ class WorkerThread(threading.Thread):
     marks the thread as ended although it runs on, and whoever then touches a layer does so beside the thread.
     """
 
+    #: Tells these threads from the caller's (see `busy`).
+    trains_layers = True
+
     def __init__(self, target: Callable[..., None], name: str, args: tuple[Any, ...] = ()) -> None:
         super().__init__(target=target, name=name, args=args, daemon=True)
+        self._process = os.getpid()
         self._over = False
         self._signal: SimpleQueue[None] = SimpleQueue()
 
@@ -96,8 +101,10 @@ class WorkerThread(threading.Thread):
         """Wait up to `timeout` s, or without limit, for the work to end, and return whether it has.
 
         A thread that never started counts as finished; one whose start was interrupted shows itself within a moment,
-        or never.
+        or never. In a process that was forked off, the thread does not exist.
         """
+        if os.getpid() != self._process:
+            return True
         shown = time.monotonic() + MOMENT
         while self.ident is None:
             if time.monotonic() > shown:
@@ -122,6 +129,17 @@ class Autocast:
     def context(self) -> AbstractContextManager[None]:
         """Return a context that has this state."""
         return self._context() if self.settings else nullcontext()
+
+    def outside(self) -> AbstractContextManager[None]:
+        """Return a context without autocast, as a worker's backward pass has it, for the thread that has this state."""
+        return self._outside() if self.settings else nullcontext()
+
+    @contextmanager
+    def _outside(self) -> Iterator[None]:
+        with ExitStack() as states:
+            for kind, _ in self.settings:
+                states.enter_context(torch.autocast(kind, enabled=False))
+            yield
 
     @contextmanager
     def _context(self) -> Iterator[None]:

@@ -10,12 +10,13 @@ still updates on it, and a run ends with a marker, which a worker takes once it 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..errors import StageError
 from ..layer import LocalLayer
 from ..nested import to_device
-from .batch import PredictBatch, TrainBatch
+from .batch import Batch, PredictBatch, TrainBatch
 from .channel import Channel, Closed
 from .cuda_graph import StepGraph, make_graph, preview
 from .links import FirstFailure, Item
@@ -58,6 +59,7 @@ class Worker:
         self._threads = threads
         self._graph: StepGraph | None = None
         self._run_began = 0.0
+        self._call: Callable[..., Any] = _plainly
         # Where the worker is, for a failure: the layer's name and the batch's number.
         self._at: tuple[str, int | None] = layers[0][0], None
         self.thread = WorkerThread(self._work, f"al-stage-{number}")
@@ -74,8 +76,9 @@ class Worker:
             return preview(self.layers, self._step, example)
 
     def begin_run(self) -> None:
-        """Note that a run begins; call it while every worker waits."""
+        """Note that a run begins, and the state of the caller's thread; call it while every worker waits."""
         self._run_began = time.perf_counter()
+        self._call = self._step.caller.worker()
 
     def drop_stale_graph(self) -> bool:
         """Forget a graph that no longer is the stage's step, and return whether it was one; call it as `capture`."""
@@ -102,8 +105,13 @@ class Worker:
         waiting = time.perf_counter()
         item = self._inlet.get()  # [1] in the drawing
         if item is None:
+            self._call = _plainly  # what the caller's state holds is not kept until the next run
             self._outlet.put(None)
-            return
+        else:
+            self._call(self._process, item, waiting)
+
+    def _process(self, item: Batch | Snapshot, waiting: float) -> None:
+        """Take the item through the stage, in the state of the caller's thread. `waiting`: since when it waited."""
         if isinstance(item, Snapshot):
             for name, layer in self.layers:
                 self._at = name, item.number
@@ -196,3 +204,7 @@ class Worker:
         self.stage_input.record_output(batch)
         self.stage_input.record_done()
         self._outlet.put(batch)
+
+
+def _plainly(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)

@@ -289,3 +289,33 @@ def test_the_optimizer_of_a_side_needs_a_group_of_its_name() -> None:
     for side in (layer.enc_opt, layer.ae_opt):
         with pytest.raises(ValueError, match="no parameter group named"):
             side.step()
+
+
+@pytest.mark.parametrize(("one", "other"), ["bg", "fh", "fg", "bh"])
+@pytest.mark.parametrize("kind", ["module", "memory"])
+def test_one_weight_on_both_sides_is_refused_and_both_are_named(one: str, other: str, kind: str) -> None:
+    maps = {name: nn.Linear(4, 4) for name in "fbgh"}
+    if kind == "module":
+        maps[other] = maps[one]
+    else:
+        maps[other].weight = nn.Parameter(maps[one].weight.data)
+    with pytest.raises(ValueError, match=rf"enc\.{one}\.weight and ae\.{other}\.weight are one weight") as caught:
+        AL(ENC(maps["f"], maps["b"]), AE(maps["g"], maps["h"]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ENC(nn.ReLU, nn.Linear(2, 2)), "ENC: f is the class ReLU"),  # type: ignore[arg-type]
+        (lambda: AE(nn.Linear(2, 2), nn.Linear), "AE: h is the class Linear"),  # type: ignore[arg-type]
+        (lambda: ENC(nn.ReLU(), nn.ReLU(), nn.MSELoss), "ENC: cri is the class MSELoss"),  # type: ignore[arg-type]
+        (lambda: ENC(nn.ReLU(), nn.ReLU(), "mse"), "ENC: cri is of type str"),  # type: ignore[arg-type]
+        (lambda: AL(dense_layer().ae, dense_layer().enc), "AL: got an object of type AE as enc"),  # type: ignore[arg-type]
+        (lambda: AL(dense_layer().enc, None), "AL: got an object of type NoneType as ae"),  # type: ignore[arg-type]
+        (lambda: dense_layer(optimizer="adam"), "AL: got an object of type str as optimizer.*torch.optim.AdamW"),
+    ],
+)
+def test_what_is_given_in_the_place_of_something_else_is_named(make: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        make()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, namedtuple
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,10 +78,46 @@ class Output(dict[str, Tensor]):
     """A dict of a class of its own."""
 
 
-@pytest.mark.parametrize("container", [Held, lambda x: Output(x=x)])
+class Plain:
+    """An object with a tensor."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class Slotted:
+    """The same, without a __dict__."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+CONTAINERS = [
+    Held,
+    lambda x: Output(x=x),
+    Plain,
+    Slotted,
+    lambda x: Plain([x]),
+    lambda x: SimpleNamespace(x=x),
+    lambda x: partial(print, x),
+    lambda x: lambda: x,
+    lambda x: {x},
+    lambda x: UserDict(x=x),
+]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
 def test_a_container_of_unknown_structure_is_refused(container: Any) -> None:
     """Guards a bug: its tensors kept their graph, and the next layer's gradient reached into this one."""
     x = torch.ones(2, requires_grad=True) * 2
-    with pytest.raises(LayerError, match=r"(Held|Output) passes between layers.*use a tuple, a list or a dict"):
+    with pytest.raises(LayerError, match=r"\w+ passes between layers.*use a tuple, a list or a dict"):
         detach((container(x), x))
     assert detach({"kind": Held, "x": x})["kind"] is Held, "a class is no container"
+
+
+def test_what_holds_no_graph_is_handed_on_as_it_is() -> None:
+    assert detach((torch.Size([1]), grown()))[0] == (1,)
+    for leaf in (torch.float32, range(3), len, Plain(torch.ones(2)), Slotted(torch.ones(2)), b"x"):
+        assert detach((leaf, grown()))[0] is leaf

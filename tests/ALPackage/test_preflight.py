@@ -7,6 +7,7 @@ import random
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ALPackage import AE, AL, ENC, ALStack, Guard, StageError, draws, make_schedule, replace_dropout
+from ALPackage.errors import LayerError
 from ALPackage.layer import LocalLayer
 from ALPackage.objectives.association import Association, Reconstruction
 from ALPackage.objectives.codes import OnCodes, OneHot
@@ -393,6 +396,68 @@ def test_a_draw_outside_every_module_names_what_is_known(part: str) -> None:
     named = {"loss": r"enc \(ENC\)", "update": "its backward pass or update", "compute": "Drawing"}[part]
     with pytest.raises(ValueError, match=f"layer 'suspect': {named} draws"):
         check(one)
+
+
+def forked(out: Tensor, training: bool) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return out + torch.rand(WIDTH)
+
+
+def seeded(out: Tensor, training: bool) -> Tensor:
+    torch.manual_seed(3)
+    return out + torch.rand(WIDTH)
+
+
+def recomputed(out: Tensor, training: bool, **options: Any) -> Tensor:
+    return checkpoint(torch.tanh, out, use_reentrant=False, **options)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (forked, r"torch\.manual_seed sets a process-wide random generator"),
+        (seeded, "process-wide random generator"),
+        (recomputed, r"torch\.utils\.checkpoint sets .*preserve_rng_state=False keeps it from that"),
+    ],
+)
+def test_what_sets_a_process_wide_generator_is_refused(function: Any, words: str) -> None:
+    """Guards a bug: the states before and after are the same, and a loader's draws in between were taken back."""
+    functions = torch.manual_seed, torch.set_rng_state, torch.random.set_rng_state
+    with pytest.raises(ValueError, match=f"layer 'suspect': .*{words}"):
+        check(layer(Call(function)))
+    check(layer(Call(function)), concurrent=False)
+    check(layer(Call(partial(recomputed, preserve_rng_state=False))))
+    assert functions == (torch.manual_seed, torch.set_rng_state, torch.random.set_rng_state)
+
+
+def test_a_gradient_hook_that_draws_is_found() -> None:
+    one = layer()
+    one.enc.f.weight.register_hook(lambda gradient: gradient + torch.randn_like(gradient))
+    with pytest.raises(ValueError, match="its backward pass or update draws"):
+        check(one)
+
+
+@pytest.mark.parametrize("function", ["f", "b", "g", "h"])
+def test_a_function_that_no_loss_reaches_is_warned_of(function: str) -> None:
+    """Guards a bug: a function under no_grad kept its weights, without a word."""
+
+    class Cut(nn.Linear):
+        @torch.no_grad()
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    maps = {name: nn.Linear(WIDTH, WIDTH) for name in "fbgh"}
+    maps[function] = Cut(WIDTH, WIDTH)
+    one = AL(ENC(maps["f"], maps["b"]), AE(maps["g"], maps["h"]))
+    if function in "bh":  # then the loss has no graph at all
+        with pytest.raises(LayerError, match="has no graph"):
+            one(torch.randn(5, WIDTH), torch.randn(5, WIDTH))
+        return
+    with pytest.warns(UserWarning, match=f"no loss has a gradient to {function} of 'suspect' on the first batch"):
+        check(one)
+    maps[function].requires_grad_(False)
+    check(AL(ENC(maps["f"], maps["b"]), AE(maps["g"], maps["h"])))
 
 
 def test_what_draws_nothing_or_from_its_own_stream_is_accepted() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -175,7 +177,7 @@ def test_tied_weights_and_a_layer_given_twice_are_refused() -> None:
     with pytest.raises(ValueError, match="share"):
         ALStack([layer(5, 5, 3, 4, f=one), layer(5, 5, 4, 4, f=two)])
     again = layer(5, 5, 4, 4)
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(ValueError, match="'layer_1' and 'layer_2' are the same layer"):
         ALStack([again, again])
 
 
@@ -235,15 +237,41 @@ def test_what_has_no_memory_shares_none() -> None:
 @pytest.mark.parametrize(
     ("wrong", "kind", "remedy"),
     [
-        (nn.Linear(5, 5), "Linear", r"AL\(ENC\(f, b\), AE\(g, h\)\)"),
-        (nn.DataParallel(layer(5, 5, 3, 4)), "DataParallel", r"give the layer inside it, its \.module"),
-        ("layer", "str", "AL"),
+        (nn.Linear(5, 5), "of type Linear", r"AL\(ENC\(f, b\), AE\(g, h\)\)"),
+        (nn.DataParallel(layer(5, 5, 3, 4)), "of type DataParallel", r"give the layer inside it, its \.module"),
+        (torch.compile(layer(5, 5, 3, 4), backend="eager"), "of type OptimizedModule", "compile its functions instead"),
+        (ALStack([layer(5, 5, 3, 4)]), "of type ALStack", r"\[\*stack\]"),
+        (AL, "the class AL", r"make a layer of it: AL\(..\)"),
+        ("layer", "of type str", "AL"),
     ],
 )
 def test_what_has_no_local_losses_is_refused_with_the_remedy(wrong: Any, kind: str, remedy: str) -> None:
-    with pytest.raises(TypeError, match=rf"layer 'layer_2' is a {kind}, .*{remedy}") as caught:
+    with pytest.raises(TypeError, match=rf"layer 'layer_2' \(index 1\) is {kind}.*{remedy}") as caught:
         ALStack([layer(5, 5, 3, 4), wrong])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, layer(5, 5, 3, 4)])
+def test_what_is_no_list_of_layers_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=rf"got an object of type {type(wrong).__name__}; give a list of layers"):
+        ALStack(wrong)
+
+
+def test_containers_of_torch_are_taken_and_names_that_torch_refuses_are_explained() -> None:
+    assert ALStack(nn.ModuleDict({"a": layer(5, 5, 3, 4), "b": layer(5, 5, 4, 4)})).names == ["a", "b"]
+    assert len(ALStack(nn.Sequential(layer(5, 5, 3, 4), layer(5, 5, 4, 4)))) == 2  # type: ignore[arg-type]
+    for name in ("a.b", "", "items", 1):
+        with pytest.raises(ValueError, match=f"a layer cannot have the name {name!r} .*use letters"):
+            ALStack({name: layer(5, 5, 3, 4)})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("make", [torch.Generator, random.Random, lambda: np.random.default_rng(0)])
+def test_a_random_generator_that_two_layers_hold_is_refused(make: Any) -> None:
+    """Guards a bug: whichever layer drew first got the first numbers."""
+    one, two = nn.Linear(5, 5), nn.Linear(5, 5)
+    one.draws = two.source = make()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"share 'enc\.f\.draws' of the one and 'enc\.f\.source' of the other"):
+        ALStack([layer(5, 5, 3, 4, f=one), layer(5, 5, 4, 4, f=two)])
 
 
 def test_modules_without_state_may_be_shared_and_parameters_within_a_layer_too() -> None:

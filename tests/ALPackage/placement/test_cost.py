@@ -107,6 +107,7 @@ def test_stack_optimizers_and_generators_stay_as_they_are() -> None:
     stack = hooked(nothing)
     stack[1].enc.b = nn.Sequential(Dropout(0.5), nn.Linear(4, 3), nn.BatchNorm1d(3))
     stack[1].optimizer.add_param_group({"params": list(stack[1].enc.b.parameters()), "name": "more"})
+    stack[1].reset_optimizer()
     train("sequential", stack, pairs(2))
     stack[1].enc.b.append(nn.Dropout(0.5))
     before, grad = snapshot(stack), [parameter.grad for parameter in stack.parameters()]
