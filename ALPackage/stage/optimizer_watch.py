@@ -72,7 +72,7 @@ class OptimizerWatch:
             if layer.optimizer is not optimizer:
                 raise _changed(name, "it has another one now")
         for name, group, saved, versions in self._groups:
-            if group != saved or versions:
+            if _differs(group, saved) or (versions and self._moved(saved, versions)):
                 self._judge(name, group, saved, versions)
 
     def finish(self) -> None:
@@ -84,6 +84,13 @@ class OptimizerWatch:
     def _check_rates(self, name: str, layer: LocalLayer) -> None:
         if _rates(layer) != self._rates[name] and not self._changes_itself(name, layer, "lr"):
             raise _changed(name, "another learning rate than the run's was set")
+
+    def _moved(self, saved: dict[str, Any], versions: dict[str, int]) -> bool:
+        """Tell whether a setting that is a tensor was changed in place, but for rates that the run itself sets."""
+        return any(
+            saved[key]._version != version and not (key == "lr" and self._sets_rates and not self._alone)
+            for key, version in versions.items()
+        )
 
     def _judge(self, name: str, group: dict[str, Any], saved: dict[str, Any], versions: dict[str, int]) -> None:
         """Raise for the settings that differ, unless the run or the layer itself may have changed them."""
@@ -109,6 +116,13 @@ class OptimizerWatch:
             or (foreign and not scheduled)
             or (scheduled and name in self._holds_scheduler)
         )
+
+
+def _differs(group: dict[str, Any], saved: dict[str, Any]) -> bool:
+    try:
+        return group != saved
+    except RuntimeError:  # another tensor of several numbers, which has no truth value
+        return True
 
 
 def _rates(layer: LocalLayer) -> list[Any]:
