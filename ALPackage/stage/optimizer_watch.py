@@ -72,7 +72,11 @@ class OptimizerWatch:
             if layer.optimizer is not optimizer:
                 raise _changed(name, "it has another one now")
         for name, group, saved, versions in self._groups:
-            if _differs(group, saved) or (versions and self._moved(saved, versions)):
+            try:
+                differs = group != saved
+            except RuntimeError:  # another tensor of several numbers, which has no truth value
+                differs = True
+            if differs or (versions and self._moved(saved, versions)):
                 self._judge(name, group, saved, versions)
 
     def finish(self) -> None:
@@ -116,13 +120,6 @@ class OptimizerWatch:
             or (foreign and not scheduled)
             or (scheduled and name in self._holds_scheduler)
         )
-
-
-def _differs(group: dict[str, Any], saved: dict[str, Any]) -> bool:
-    try:
-        return group != saved
-    except RuntimeError:  # another tensor of several numbers, which has no truth value
-        return True
 
 
 def _rates(layer: LocalLayer) -> list[Any]:
