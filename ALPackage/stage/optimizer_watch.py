@@ -51,9 +51,8 @@ class OptimizerWatch:
         ]
 
     def hand_over(self) -> None:
-        """Note that the caller gets a result: what the layers have changed by themselves until now is right."""
-        if self._alone:
-            self._save()
+        """Note that the caller gets a result, if it is alone: what the layers have changed until now is right."""
+        self._save()
 
     def set_lr(self, name: str, layer: LocalLayer, lr: LearningRate) -> None:
         """Set the rate of a layer's next batch, on its worker's thread. Raises RuntimeError if another one was set."""
