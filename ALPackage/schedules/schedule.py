@@ -139,7 +139,8 @@ class Schedule(ABC):
             with busy(() if self.alone else (self.stack, *self.stack)):
                 for item in self._run(self._numbered(batches, lr, first)):
                     if isinstance(item, TrainBatch):
-                        watch.hand_over()
+                        if self.alone:
+                            watch.hand_over()
                         threads.restore()
                         try:
                             yield item.losses
@@ -267,8 +268,9 @@ class Schedule(ABC):
             self._check_layers((x, labels))  # a layer that fails in it fails below too, and is reported there
             batch = TrainBatch(number, x, y, rate)
             batch.guard = InPlaceGuard("loader", (x, y))
-            if self._step.watch is not None:
-                self._step.watch.check()  # what makes the batches may have changed a rate, too
+            # What makes the batches may have changed a rate, too. Elsewhere that is still to be seen afterwards.
+            if self.alone and self._step.watch is not None:
+                self._step.watch.check()
             yield batch
 
     def _to_predict(self, inputs: Iterable[Any]) -> Iterator[Batch | Snapshot]:
@@ -290,7 +292,7 @@ class Schedule(ABC):
                 return
             except (Exception, GeneratorExit) as error:
                 raise StageError("loader", self._number, error) from error
-            if not self.alone and not self._memory.passed(item):
+            if not (self.alone or self._memory.done or self._memory.passed(item)):
                 reused = RuntimeError(
                     "it changed the memory of a batch that it had handed on, perhaps an array behind torch.from_numpy, "
                     "while layers may still read it; hand on a copy every time (for example with .clone())"

@@ -71,20 +71,17 @@ class MemoryCheck:
     """
 
     def __init__(self) -> None:
-        self._drawn = 0
+        self.done = False
         self.begin()
 
     def begin(self) -> None:
         """Note that a run begins: what an earlier one was given is no longer in use."""
         self._first: list[Tensor] = []
         self._values: list[Tensor] = []
-        if self._drawn <= DRAWS_WATCHED:
-            self._drawn = 0
+        self._drawn = 0
 
     def passed(self, item: Any) -> bool:
         """Note what the loader yields next; return whether the first batch is as it was."""
-        if self._drawn > DRAWS_WATCHED:
-            return True
         self._drawn += 1
         if self._drawn == 1:
             self._first = tensors(item)
@@ -92,7 +89,8 @@ class MemoryCheck:
             return True
         same = all(same_values(one, value) for one, value in zip(self._first, self._values, strict=True))
         if self._drawn > DRAWS_WATCHED:
-            self._first, self._values = [], []
+            self.done = True
+            self.begin()
         return same
 
 

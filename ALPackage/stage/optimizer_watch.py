@@ -51,9 +51,8 @@ class OptimizerWatch:
         ]
 
     def hand_over(self) -> None:
-        """Note that the caller gets a result: what the layers have changed by themselves until now is right."""
-        if self._alone:
-            self._save()
+        """Note that the caller gets a result, if it is alone: what the layers have changed until now is right."""
+        self._save()
 
     def set_lr(self, name: str, layer: LocalLayer, lr: LearningRate) -> None:
         """Set the rate of a layer's next batch, on its worker's thread. Raises RuntimeError if another one was set."""
@@ -72,7 +71,11 @@ class OptimizerWatch:
             if layer.optimizer is not optimizer:
                 raise _changed(name, "it has another one now")
         for name, group, saved, versions in self._groups:
-            if group != saved or versions:
+            try:
+                differs = group != saved
+            except RuntimeError:  # another tensor of several numbers, which has no truth value
+                differs = True
+            if differs or (versions and self._moved(saved, versions)):
                 self._judge(name, group, saved, versions)
 
     def finish(self) -> None:
@@ -84,6 +87,13 @@ class OptimizerWatch:
     def _check_rates(self, name: str, layer: LocalLayer) -> None:
         if _rates(layer) != self._rates[name] and not self._changes_itself(name, layer, "lr"):
             raise _changed(name, "another learning rate than the run's was set")
+
+    def _moved(self, saved: dict[str, Any], versions: dict[str, int]) -> bool:
+        """Tell whether a setting that is a tensor was changed in place, but for rates that the run itself sets."""
+        return any(
+            saved[key]._version != version and not (key == "lr" and self._sets_rates and not self._alone)
+            for key, version in versions.items()
+        )
 
     def _judge(self, name: str, group: dict[str, Any], saved: dict[str, Any], versions: dict[str, int]) -> None:
         """Raise for the settings that differ, unless the run or the layer itself may have changed them."""
