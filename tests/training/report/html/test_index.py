@@ -59,7 +59,7 @@ def test_files_that_are_not_ours_stop_nothing(tmp_path: Path) -> None:
         assert f"{name}.json :" in page.text, name
     assert "Other JSON files: <b>.json, list.json and trace.json." in page.text
     assert "turns: Input should be a valid integer" in page.text
-    assert "holds what belongs into digits_vgg_al.json" in page.text
+    assert "holds what belongs in digits_vgg_al.json" in page.text
     assert "._" not in page.text
     assert page.row("digits, vgg")[0] == "AL"
 
