@@ -17,7 +17,7 @@ class TextSettings(ModelSettings):
     """Hidden units of the LSTM (per direction) or of the Transformer's feed-forward part."""
 
     al_layers: Annotated[int, Field(ge=1, le=48)] = 3
-    """AL layers behind the embedding; BP has the same, and its head."""
+    """AL layers after the embedding; BP has the same, and its head."""
 
     n_layers: Annotated[int, Field(ge=1, le=48)] = 1
     """LSTM or encoder layers within each AL layer: the network has `al_layers` times as many."""
@@ -43,7 +43,7 @@ class TextSettings(ModelSettings):
             return []
         return [
             f"n_layers={self.n_layers} is the number of LSTM or encoder layers within each AL layer, and "
-            f"al_layers={self.al_layers} the number of AL layers behind the embedding, which n_layers meant in earlier "
+            f"al_layers={self.al_layers} the number of AL layers after the embedding, which n_layers meant in earlier "
             f"versions: give al_layers too (for the earlier meaning, al_layers={self.n_layers} and n_layers=1)"
         ]
 

@@ -140,7 +140,7 @@ def describe(checkpoint: Checkpoint, spec: RunSpec) -> list[str]:
         if versions.get(name) != version
     ]
     if before["threads"] != spec.threads:
-        changed.append(f"{before['threads']} intra-op threads per worker then, {spec.threads} now")
+        changed.append(f"intra-op threads per worker: {before['threads']} then, {spec.threads} now")
     if changed:
         lines.append(f"  {'; '.join(changed)}: the last bits may differ from those of an uninterrupted run")
     return lines

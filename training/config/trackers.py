@@ -54,8 +54,8 @@ def load_tracker(name: str) -> ModuleType:
     missing = [CALLS[function][0] for function, value in found.items() if not callable(value)]
     if missing:
         raise UsageError(
-            f"--tracker {name}: this module is no tracker: it has no {' and no '.join(missing)}; give tensorboard, "
-            "wandb, or another module, or a Python file, with these functions"
+            f"--tracker {name}: this module is not a tracker: it lacks {', '.join(missing)}; give tensorboard, "
+            "wandb, or another module or Python file with these functions"
         )
     for function, (call, arguments, named) in CALLS.items():
         try:

@@ -38,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(
         prog="python -m training.report",
-        description="Write the HTML reports and the index of folders of results, from the files that are in them, and, "
-        f"for several folders, {COMPARISON}, which compares their runs.",
+        description="Write the HTML reports and the index of each folder of results from its files. For several "
+        f"folders, also write {COMPARISON}, which compares their runs.",
         allow_abbrev=False,
     )
     parser.add_argument("folders", nargs="+", metavar="RESULT_DIR", help="where a command left its results (--out)")
     parser.add_argument(
-        "--out", metavar="FILE", help=f"compare, also the runs of a single folder, in FILE (default: {COMPARISON})"
+        "--out",
+        metavar="FILE",
+        help=f"where the comparison goes; given, a single folder gets one too (default: {COMPARISON})",
     )
     return parser.parse_args(argv)
 

@@ -13,7 +13,7 @@ def comparison_rows(summaries: Sequence[MethodSummary]) -> list[list[str]]:
     """Return a line per figure: its name, and its value for each method."""
     rows: list[tuple[str, Callable[[MethodSummary], str]]] = [
         ("test accuracy (%)", lambda s: spread(s.test_acc)),
-        ("at epoch, chosen on validation", lambda s: _epochs(s.chosen_epoch)),
+        ("epoch chosen on validation", lambda s: _epochs(s.chosen_epoch)),
         ("test accuracy, last epoch (%)", lambda s: spread(s.final_test_acc)),
         ("training time (s per turn)", lambda s: spread(s.train_time)),
         ("samples/s", lambda s: "-" if s.samples_per_s is None else f"{s.samples_per_s:,.0f}"),
@@ -37,7 +37,9 @@ def comparison_table(summaries: Sequence[MethodSummary]) -> str:
 
 
 def _epochs(chosen: Sequence[int]) -> str:
-    return ", ".join(map(str, chosen)) if len(chosen) <= 5 else f"{min(chosen)} to {max(chosen)}"
+    if len(chosen) <= 5:
+        return ", ".join(map(str, chosen))
+    return f"{min(chosen)} to {max(chosen)}" if min(chosen) < max(chosen) else str(chosen[0])
 
 
 def spread(values: Sequence[float]) -> str:

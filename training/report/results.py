@@ -208,7 +208,7 @@ def read_result(path: Path) -> Result:
         raise ValueError(f"{where}: {first['msg'].splitlines()[0]}") from None
     home = json_path(path.parent, record.dataset, record.model, record.method)
     if home != path:
-        raise ValueError(f"holds what belongs into {home.name}")
+        raise ValueError(f"holds what belongs in {home.name}")
     if not len(record.epochs_done) == summary.turns == len(summary.test_acc) >= 1:
         raise ValueError("its turns do not agree")
     return Result(path, record, info, summary, datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))

@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Two-sided 95 % points of Student's t, by degrees of freedom from 1.
+#: Two-sided 95 % points of Student's t, by degrees of freedom from 1. With more than 30 the last one is used, which is
+#: a little too wide.
 T95 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-NORMAL95 = 1.960
 #: With fewer turns a spread is a guess.
 ENOUGH = 3
 
@@ -59,7 +59,7 @@ def difference(one: Mapping[int, float], two: Mapping[int, float]) -> Difference
 
 def _difference(mean: float, turns: int, each: tuple[float, ...], error: float, freedom: float) -> Difference:
     whole = int(freedom)  # rounded down: rather too wide than too narrow
-    reach = error * (T95[whole - 1] if whole <= len(T95) else NORMAL95)
+    reach = error * T95[min(whole, len(T95)) - 1]
     # Rounded, because a difference of the last bits is none.
     interval = (mean - reach, mean + reach) if error > 1e-9 else None
     return Difference(mean, turns, each, interval)

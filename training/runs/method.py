@@ -128,9 +128,10 @@ def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None
         trainer.train_epoch(batches, lambda step: task.lr, lambda losses: None)
 
     names = placement.names if placement else [str(device) for device in trainer.devices]
-    how = f"{spec.threads} threads"
+    threads = "1 thread" if spec.threads == 1 else f"{spec.threads} threads"
+    how = threads
     if placement:
-        how = f"{config.schedule}, {spec.threads} intra-op threads per worker"
+        how = f"{config.schedule}, {threads} per worker"
     where = ", ".join(dict.fromkeys(names))
     print(f"{method_title(spec.method)}: {layers} layers on {where}; {how}; {trained:,} parameters", flush=True)
     plan = placement.plan if placement else None

@@ -414,4 +414,4 @@ def test_what_may_change_the_last_bits_is_said(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, versions={"torch": "2.3"})
     assert describe(point, spec) == ["AL: continues from turn 2, epoch 1/3, batch 4/9 (of D)"]
     (_, more) = describe(point, replace(spec, threads=2, versions={"torch": "2.4"}))
-    assert "torch 2.3 then, 2.4 now; 1 intra-op threads per worker then, 2 now: the last bits may differ" in more
+    assert "torch 2.3 then, 2.4 now; intra-op threads per worker: 1 then, 2 now: the last bits may differ" in more

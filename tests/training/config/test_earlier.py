@@ -118,7 +118,7 @@ def test_more_layers_within_a_layer_are_pointed_out_unless_both_keys_are_given(t
 
     note = (
         "n_layers=2 is the number of LSTM or encoder layers within each AL layer, and al_layers=3 the number of AL "
-        "layers behind the embedding, which n_layers meant in earlier versions: give al_layers too (for the earlier "
+        "layers after the embedding, which n_layers meant in earlier versions: give al_layers too (for the earlier "
         "meaning, al_layers=2 and n_layers=1)"
     )
     assert noted({"n_layers": 2}) == [note]

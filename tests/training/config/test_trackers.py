@@ -119,11 +119,11 @@ def test_a_file_in_the_working_directory_is_asked_for_by_its_name(
 
 
 def test_a_module_that_is_no_tracker_is_refused_with_what_it_lacks(folder: Path) -> None:
-    start = "--tracker os: this module is no tracker: it has no "
-    calls = "init(project=, name=, config=) and no log(values, step=) and no finish()"
+    start = "--tracker os: this module is not a tracker: it lacks "
+    calls = "init(project=, name=, config=), log(values, step=), finish()"
     assert loaded("os").startswith(f"{start}{calls}; give tensorboard, wandb, ")
     (folder / "live_half.py").write_text("init = print\nlog = 3\n")
-    assert "it has no log(values, step=) and no finish(); give" in loaded("live_half")
+    assert "it lacks log(values, step=), finish(); give" in loaded("live_half")
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,14 @@ def test_the_same_everywhere_has_no_interval() -> None:
     assert found is not None
     assert not found.shown
     assert difference({}, {1: 2.0}) is None
+
+
+def test_with_many_turns_the_interval_is_rather_too_wide() -> None:
+    one = {n: 90.0 + n % 3 for n in range(40)}
+    found = difference(one, dict.fromkeys(one, 89.0))
+    assert found is not None
+    assert found.interval is not None
+    low, high = stats.t.interval(0.95, 39, loc=found.mean, scale=np.std(found.each, ddof=1) / np.sqrt(40))
+    assert found.interval[0] <= low
+    assert found.interval[1] >= high
+    assert found.interval == pytest.approx((low, high), rel=0.02)

@@ -205,7 +205,7 @@ def test_the_time_that_a_tracker_takes_is_not_training_time(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("os", "--tracker os: this module is no tracker: it has no init(project=, name=, config=) and no log("),
+        ("os", "--tracker os: this module is not a tracker: it lacks init(project=, name=, config=), log("),
         ("wandbb", '--tracker wandbb: there is no module of that name; did you mean "wandb"?'),
     ],
 )

@@ -47,8 +47,9 @@ def _body(
     )
     told = el(
         "p",
-        "Runs stand in the order in which they were given, and each is compared with the first one of its method. An "
-        "order by test accuracy would choose on test: to choose among configurations, use the validation accuracy.",
+        "Runs are in the order in which they were given, and each is compared with the first one of its method, or "
+        "with BP where all come from one folder. They are not ranked by test accuracy: to choose among configurations, "
+        "use the validation accuracy.",
     )
     sections = [_section(number, runs, home) for number, runs in enumerate(groups.values(), start=1)]
     yield el("main", told, *sections)
@@ -86,7 +87,7 @@ def _section(number: int, given: Sequence[tuple[str, Result]], home: Path) -> Ch
         el("p", f"{told}."),
         figures_table(
             runs,
-            "Mean ± standard deviation over the turns",
+            "Mean ± standard deviation over the turns, where there are several",
             ["validation accuracy (%)", *(spread(list(chosen(run.table)["val_acc"])) for run in runs)],
         ),
         el("figure", turns_plot(runs), el("figcaption", "Test accuracy of each turn"), class_="alone"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -124,13 +125,11 @@ def _body(runs: Sequence[Shown], left_out: Mapping[str, str]) -> Iterator[Child]
 def _figures(runs: Sequence[Shown]) -> list[Child]:
     several = any(run.repeated for run in runs)
     caption = (
-        "Mean ± standard deviation over the turns"
-        if several
-        else f"Of one turn{' each' * (len(runs) > 1)}, so without a spread"
+        "Mean ± standard deviation over the turns" if several else f"One turn{' each' * (len(runs) > 1)}, so no spread"
     )
     # Beside each other where there is room for it.
     css = "figures" if len(runs) <= 2 else None
-    text = "Test accuracy of each turn; the upright lines are the means." if several else "Test accuracy of the turn."
+    text = "Test accuracy of each turn; vertical lines are the means." if several else "Test accuracy of the turn."
     turns = el("figure", turns_plot(runs), el("figcaption", text))
     found: list[Child] = [el("div", figures_table(runs, caption), turns, class_=css)]
     if several:
@@ -148,8 +147,8 @@ def _figures(runs: Sequence[Shown]) -> list[Child]:
 
 def _accuracy(runs: Sequence[Shown]) -> list[Child]:
     several = any(run.repeated for run in runs)
-    text = "Lines are means over the turns, bands reach from the least to the most. " if several else ""
-    text += "Stars mark the epochs that were chosen on validation. Training time is that of training alone."
+    text = "Lines are means over the turns, and bands reach from the lowest turn to the highest. " if several else ""
+    text += "Stars mark the epochs that were chosen on validation. Training time does not include evaluation."
     every = max(1, -(-max(len(run.table["epoch"].unique()) for run in runs) // ROWS))
     columns = (("val_acc", "validation"), ("test_acc", "test"))
     means = {(run.label, name): curve(run.table, "epoch", column)["y"] for run in runs for column, name in columns}
@@ -167,14 +166,17 @@ def _accuracy(runs: Sequence[Shown]) -> list[Child]:
 
 def _depth(runs: Sequence[Shown]) -> list[Child]:
     plots = depth_plots(runs)
-    text = "Test accuracy of inference with the first layers alone: every layer is a classifier with those before it."
+    text = "Test accuracy with the first layers alone: every layer, with those before it, is a classifier."
+    whole = [run.label for run in runs if not run.saved.depths]
+    if whole:
+        text += f" {listed(whole)}: all layers, for comparison."
     return [el("p", text, class_="soft"), methods_legend(runs), el("div", *plots, class_="figures")] if plots else []
 
 
 def _losses(runs: Sequence[Shown]) -> list[Child]:
-    text = "Means over the batches of an epoch."
+    text = "Each point is the mean over the batches of an epoch."
     if any("" not in run.result.info.losses for run in runs):
-        text += " A layer's color goes from dark for the first to light for the last."
+        text += " Layers go from dark (the first) to light (the last)."
     return [el("p", text, class_="soft"), el("div", *loss_plots(runs), class_="figures")]
 
 
@@ -194,7 +196,7 @@ def _configuration(runs: Sequence[Shown]) -> list[Child]:
     if len(runs) == 1:
         text = None
     elif differ:
-        text = f"The methods differ in {listed(differ)}, marked below; everything else is the same."
+        text = f"The methods differ in {listed(differ)} (marked below), and in nothing else."
     else:
         text = "The same for all methods."
     return [el("p", text) if text else None, facts(configs)]
@@ -241,13 +243,13 @@ def _origin(result: Result) -> dict[str, Any]:
     if isinstance(versions, dict):
         found["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     commit = origin.get("git_commit")
-    changed = ", with changes that are not committed" if origin.get("git_dirty") else ""
+    changed = ", with uncommitted changes" if origin.get("git_dirty") else ""
     found |= {"CUDA": origin.get("cuda"), "commit": f"{commit}{changed}" if commit else None}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _command(words: Any) -> str | None:
-    return " ".join(["python", *map(str, words)]) if isinstance(words, list) else None
+    return shlex.join(["python", *map(str, words)]) if isinstance(words, list) else None
 
 
 def _footer(runs: Sequence[Shown]) -> Element:

@@ -21,6 +21,8 @@ from .style import layer_class, method_class
 
 #: Curves that a legend of layers names.
 NAMED = 6
+#: Characters of a run's name beside its turns.
+LABEL = 24
 
 
 class Shown(NamedTuple):
@@ -55,8 +57,8 @@ def methods_legend(runs: Sequence[Shown], *, star: bool = False) -> Element:
 
 def turns_plot(runs: Sequence[Shown]) -> Element:
     """Return the test accuracy of every turn, a row per method, with the means."""
-    rows, width, left = 30, 480, 10 + max(12, *(len(run.label) for run in runs)) * 7
-    left = min(left, 200)
+    names = [run.label if len(run.label) <= LABEL else f"…{run.label[1 - LABEL :]}" for run in runs]
+    rows, width, left = 30, 480, 10 + 8 * max(8, *map(len, names))
     bottom = 14 + rows * len(runs)
     values = [value for run in runs for value in run.result.summary.test_acc]
     x = Scale(*reach(values, least=1.0, inside=(0, 100)), left, width - 20)
@@ -67,8 +69,7 @@ def turns_plot(runs: Sequence[Shown]) -> Element:
     parts.append(el("text", "test accuracy (%)", x=(left + width - 20) / 2, y=bottom + 34, text_anchor="middle"))
     for number, run in enumerate(runs):
         y, summary = 14 + rows * number + rows / 2 - 4, run.result.summary
-        name = run.label if len(run.label) <= 26 else f"…{run.label[-25:]}"
-        parts.append(el("text", name, x=left - 12, y=y + 4, text_anchor="end", class_="label"))
+        parts.append(el("text", names[number], x=left - 12, y=y + 4, text_anchor="end", class_="label"))
         mean = el("path", el("title", f"{run.label}: mean {summary.test_acc_mean:.2f} %"), class_=f"level {run.css}")
         mean.set("d", f"M{x(summary.test_acc_mean):g} {y - 10:g}v20")
         parts.append(mean)

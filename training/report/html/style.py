@@ -74,7 +74,7 @@ p { margin: .75rem 0; max-width: 48rem; }
 ul { margin: .75rem 0; padding-left: 1.2rem; max-width: 44rem; }
 li { margin: .2rem 0; }
 code { font: .875em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-code, td, th, dd { overflow-wrap: anywhere; }
+code, td, th, dt, dd { overflow-wrap: anywhere; }
 .under { margin: .35rem 0 0; color: var(--soft); }
 .state { display: inline-block; margin: .9rem 0 0; padding: .1rem .6rem; border-radius: 1rem; background: var(--mark); }
 .lead { margin-top: 1.5rem; }
@@ -85,11 +85,12 @@ nav a { margin-right: 1rem; white-space: nowrap; }
 
 .wide { overflow-x: auto; margin: .75rem 0; }
 table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 0 0 .4rem; }
+caption { text-align: left; padding: 0 0 .4rem; max-width: calc(100vw - 2rem); }
 th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 th { font-weight: 600; }
 tbody th { font-weight: 400; min-width: 7.5rem; }
 thead th { vertical-align: bottom; border-bottom-color: var(--soft); }
+thead th > span { white-space: nowrap; }
 tr > :first-child, td.text, th.text { text-align: left; }
 td, th { overflow-wrap: normal; }
 td.text { overflow-wrap: anywhere; min-width: 7rem; }
@@ -103,7 +104,7 @@ figure.alone { max-width: 44rem; }
 figcaption { margin-top: .25rem; max-width: 44rem; }
 svg { display: block; max-width: 100%; height: auto; }
 svg.key { display: inline-block; width: 2.1rem; height: .8rem; margin-right: .35rem; vertical-align: -.05rem; }
-svg.swatch { display: inline-block; width: .75em; height: .75em; margin-right: .35em; }
+svg.swatch { display: inline-block; width: .75em; height: .75em; max-width: none; margin-right: .35em; }
 svg.bar { width: 10rem; height: 1rem; max-width: none; margin-top: .25rem; }
 svg.long { min-width: 44rem; width: 100%; }
 .legend {
@@ -141,7 +142,7 @@ svg.long { min-width: 44rem; width: 100%; }
 .facts.one > div { justify-content: flex-start; }
 .facts.one dt { flex: 0 0 9rem; }
 .facts.one dd { text-align: left; }
-dt { color: var(--soft); }
+dt { color: var(--soft); min-width: 0; }
 dd { margin: 0; text-align: right; min-width: 0; }
 dd > span { display: block; }
 .facts .differs { padding-left: .4rem; padding-right: .4rem; }
@@ -156,7 +157,9 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
   .facts.one > div { display: block; }
   .chart text { font-size: 15px; }
   .chart .name { font-size: 16px; }
-  .long text { font-size: 12px; }
+  .chart .label { font-size: 13px; }
+  svg.long { min-width: 60rem; }
+  .long text { font-size: 13px; }
   th, td { padding-right: .7rem; }
   tbody th { min-width: 5rem; }
 }
@@ -165,6 +168,7 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
   .wide { overflow: visible; }
+  .figures { grid-template-columns: 1fr 1fr; gap: 1rem; }
   h2, h3, caption { break-after: avoid; }
   tr { break-inside: avoid; }
   a { color: inherit; text-decoration: none; }

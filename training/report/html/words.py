@@ -36,7 +36,7 @@ def comparisons(pairs: Sequence[tuple[Shown, Shown]]) -> Iterator[str]:
     for run, other in pairs:
         yield " ".join(_compared(run, other))
     if len(pairs) > 2:
-        yield "Each of these comparisons stands for itself: among many, one may look like a difference by chance."
+        yield "Each comparison is made on its own: among many, one may show a difference by chance."
 
 
 def listed(names: Sequence[str]) -> str:
@@ -51,7 +51,7 @@ def counted(number: int, word: str) -> str:
 
 def signed(value: float) -> str:
     """Return a difference in percentage points."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0, or what rounds to zero may be minus zero
 
 
 def turns_of(run: Shown) -> str:
@@ -82,7 +82,7 @@ def _progress(runs: Sequence[Shown]) -> Iterator[str]:
     open_ = [run for run in runs if not run.result.finished]
     if open_:
         told = listed([f"{run.label} is at {run.result.state}" for run in open_])
-        yield f"This is not finished: {told}. The figures below will change."
+        yield f"The run is not finished: {told}. The figures below will change."
 
 
 def _accuracy(runs: Sequence[Shown]) -> Iterator[str]:
@@ -90,7 +90,8 @@ def _accuracy(runs: Sequence[Shown]) -> Iterator[str]:
     figures = [f"{spread(run.result.summary.test_acc)} % with {run.label}" for run in runs]
     if len(runs) == 1:
         figures = [f"{spread(runs[0].result.summary.test_acc)} %"]
-    what = " (mean ± standard deviation over the turns)" if several else ""
+    open_ = ", unfinished ones included" if not all(run.result.finished for run in runs) else ""
+    what = f" (mean ± standard deviation over the turns{open_})" if several else ""
     yield f"Test accuracy at the epoch chosen on validation is {listed(figures)}{what}."
 
 
@@ -101,17 +102,22 @@ def _compared(run: Shown, other: Shown) -> Iterator[str]:
         return
     gap = abs(round(found.mean, 2))
     better, worse = (run, other) if found.mean > 0 else (other, run)
-    so_far = "" if run.result.finished and other.result.finished else " in the turns that both have finished"
+    shared = len(found.each)
+    so_far = part = ""
+    if not (run.result.finished and other.result.finished):
+        so_far = part = " in the turns that both have finished"
+    elif 0 < shared < max(len(run.result.finals), len(other.result.finals)):
+        part = " in the turn with the same seed" if shared == 1 else f" in the {shared} turns with the same seeds"
     ahead = f"{better.label} is {gap:.2f} percentage points above {worse.label}"
     if gap == 0:
         ahead = f"{run.label} and {other.label} are level"
-    ahead += " on average" * (found.turns > 1) + so_far
+    ahead += " on average" * (found.turns > 1) + part
     if found.turns == 1:
-        more = "repeat the runs with -r 3 or more to see one" if so_far == "" else "more turns are to come"
+        more = "at least three turns would be needed" if so_far == "" else "more turns are to come"
         yield f"{ahead}. One turn has no spread, so this does not say which is better; {more}."
         return
     if found.each and not any(round(value, 2) for value in found.each):
-        yield f"{run.label} and {other.label} are level in every turn{so_far}."
+        yield f"{run.label} and {other.label} are level in every turn{part}."
         return
     sign = 1.0 if better is run else -1.0
     each = sorted(sign * value for value in found.each)
@@ -125,7 +131,7 @@ def _compared(run: Shown, other: Shown) -> Iterator[str]:
         low, high = (signed(end) for end in sorted(sign * end for end in found.interval))
         start = f"Over {found.turns} turns the 95 % interval of the mean difference is {low} to {high}"
         if found.shown:
-            yield f"{start}, which excludes zero: on this test set, the difference is more than the seeds explain."
+            yield f"{start}, which excludes zero: on this test set, the seeds alone do not explain the difference."
             if found.turns < 5:
                 yield "With so few turns, this assumes that the differences are normally distributed."
         else:
@@ -137,14 +143,22 @@ def _speed(runs: Sequence[Shown]) -> Iterator[str]:
     known = [(run, speed) for run, speed in timed if speed]
     if not known:
         return
-    told = [f"{run.label} trained {speed:,.0f} samples/s ({_machine(run)})" for run, speed in known]
+    told = [f"{run.label} trained at {speed:,.0f} samples/s ({_machine(run)})" for run, speed in known]
     yield f"{listed(told)}."
     if len(known) == 2:
         (one, fast), (other, slow) = sorted(known, key=lambda pair: -pair[1])
-        if fast >= 1.05 * slow:
+        if fast < 1.05 * slow:
+            yield "So they were about equally fast here."
+        elif max(_seconds(one)) < min(_seconds(other)):
             yield f"So {one.label} was {fast / slow:.2f} times as fast as {other.label} here."
         else:
-            yield "So they were about equally fast here."
+            yield f"{one.label} was {fast / slow:.2f} times as fast, but the times of the turns overlap."
+
+
+def _seconds(run: Shown) -> list[float]:
+    """Return the seconds per epoch of each turn."""
+    summary, epochs = run.result.summary, run.result.record.epochs_done
+    return [seconds / max(1, done) for seconds, done in zip(summary.train_time, epochs, strict=True)]
 
 
 def _machine(run: Shown) -> str:
@@ -162,7 +176,7 @@ def _depths(runs: Sequence[Shown]) -> Iterator[str]:
         columns = run.saved.depths
         if 1 < len(columns) <= LISTED:
             means = [f"{value:.1f}" for value in chosen(run.table)[columns].mean()]
-            yield f"{run.label} with its first layers alone, from 1 to all {len(columns)}: {', '.join(means)} %."
+            yield f"With its first layers alone, from 1 to {len(columns)}, {run.label} reaches {listed(means)} %."
 
 
 def _gaps(runs: Sequence[Shown]) -> Iterator[str]:
@@ -176,6 +190,6 @@ def _gaps(runs: Sequence[Shown]) -> Iterator[str]:
             told.add(run.label)
             first = run.table[bad].iloc[0]
             yield (
-                f"Losses of {run.label} are not finite, from turn {first['turn']:.0f}, epoch {first['epoch']:.0f} on: "
-                "where that is so, their curves have gaps."
+                f"Losses of {run.label} are not finite, first in turn {first['turn']:.0f}, epoch {first['epoch']:.0f}; "
+                "their curves have gaps there."
             )

@@ -37,12 +37,12 @@ def usage(use: Use) -> list[Element | str]:
     if len(use.devices) > 1:
         text = (
             f"Utilization {use.utilization:.0f} %: {use.at_work:.2f} of {len(use.devices)} workers were at work on "
-            f"average, of a ceiling of {use.ceiling:.2f}; most time went into {use.bottleneck}."
+            f"average; the ceiling is {use.ceiling:.2f}. Most time went into {use.bottleneck}."
         )
         if use.speedup_estimate is not None:
             text += (
-                f" Estimated speed-up over a sequential run: {use.speedup_estimate:.2f}x, by the layers' costs that "
-                "were measured before the run."
+                f" Estimated speed-up over a sequential run: {use.speedup_estimate:.2f}x, from the layers' costs "
+                "measured before the run."
             )
         found.append(el("p", text))
     found.append(el("p", use.advice[:1].upper() + use.advice[1:] + "."))
@@ -70,7 +70,7 @@ def plan(result: Result) -> Element | None:
         cells = [layer["name"], layer["device"], f"{forward:.1f}", f"{backward:.1f}", f"{layer['bytes'] / 2**20:.0f}"]
         rows.append([str(cell) for cell in cells])
     head = ["layer", "device", "forward (ms)", "backward (ms)", "memory (MiB)"]
-    return table("What each layer costs per batch, measured before the run", head, rows, words=(1,))
+    return table("Cost of each layer per batch, measured before the run", head, rows, words=(1,))
 
 
 def _swatch(css: str) -> Element:
@@ -125,7 +125,10 @@ def _excerpt(
         box.attrib |= {"width": f"{max(end - begin, 0.6):.1f}", "height": str(height)}
         parts.append(box)
     about = f"Timeline, {name}, from batch {batch}: what {len(workers)} workers did during {milliseconds:.0f} ms"
-    text = f"{name.capitalize()}, from batch {batch}. Pale: forward; full: backward and update; thin: waits and copies."
+    text = (
+        f"{name.capitalize()}, from batch {batch}. Pale: forward; solid: backward and update; thin: waits and copies; "
+        "empty: no training."
+    )
     drawing = picture(about, width, bottom + 38, *parts, class_="chart long")
     box = el("div", drawing, class_="wide", tabindex="0", role="group", aria_label="Timeline")
     return el("figure", box, el("figcaption", text))

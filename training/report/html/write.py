@@ -67,6 +67,8 @@ def write_page(path: Path, text: str) -> Path:
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({reason(error)}); name another folder with --out") from None
     if not ours:
-        raise UsageError(f"{path}: is no page of ours, and is not replaced; move it away, or name another place")
+        raise UsageError(
+            f"{path}: was not written by this program, so it is not replaced; move it away or name another place"
+        )
     replace_text(path, text)
     return path

@@ -84,7 +84,15 @@ def look(browser: str, page: Path, folder: Path) -> list[dict[str, Any]]:
 def test_a_page_is_whole_on_a_wide_screen_and_on_a_phone(page: str, browser: str, tmp_path: Path) -> None:
     out, name = tmp_path / "out", "a_data_set_with_a_rather_long_name"
     out.mkdir()
-    make(out, "al", turns=3, use=USE, timeline=TIMELINE, layers=20, config={"a_path": "/a" * 60, "text": NASTY})
+    make(
+        out,
+        "al",
+        turns=3,
+        use=USE,
+        timeline=TIMELINE,
+        layers=20,
+        config={"a_path": "/a" * 60, "text": NASTY, "k" * 200: "v" * 200},
+    )
     make(out, "bp", turns=3)
     for method in ("al", "bp", "a_method_from_a_plug_in", "and_another_one"):
         make(out, method, dataset=name, model="transformer", turns=2, notes=[NASTY, "x" * 300])

@@ -10,6 +10,7 @@ import pytest
 
 from training.errors import UsageError
 from training.report.__main__ import main
+from training.report.html.compare import comparison
 from training.report.html.index import index
 from training.report.html.write import write_run
 from training.report.results import read_folder
@@ -58,7 +59,7 @@ def test_files_that_are_not_ours_stop_nothing(tmp_path: Path) -> None:
         assert f"{name}.json :" in page.text, name
     assert "Other JSON files: <b>.json, list.json and trace.json." in page.text
     assert "turns: Input should be a valid integer" in page.text
-    assert "holds what belongs into digits_vgg_al.json" in page.text
+    assert "holds what belongs in digits_vgg_al.json" in page.text
     assert "._" not in page.text
     assert page.row("digits, vgg")[0] == "AL"
 
@@ -79,7 +80,7 @@ def test_a_page_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     make(tmp_path, "al")
     home = tmp_path / "index.html"
     home.write_text("<html>my home page")
-    with pytest.raises(UsageError, match=r"index\.html: is no page of ours"):
+    with pytest.raises(UsageError, match=r"index\.html: was not written by this program"):
         write_run(tmp_path, "digits", "vgg", ["al"])
     assert home.read_text() == "<html>my home page"
     assert (tmp_path / "digits_vgg.html").exists()
@@ -143,6 +144,18 @@ def test_several_folders_are_compared(
     check((tmp_path / "other.html").read_text())
 
 
+def test_runs_with_other_numbers_of_turns_are_compared_by_the_seeds_of_both(tmp_path: Path) -> None:
+    for name, base in (("one", [90.0, 80.0, 70.0]), ("two", [91.0])):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name, "al", turns=len(base), base=base)
+    folders = {name: read_folder(tmp_path / name) for name in ("one", "two")}
+    text = check(comparison(folders, tmp_path)).text
+    assert "AL in two is 1.00 percentage points above AL in one in the turn with the same seed." in text
+    make(tmp_path / "two", "al", turns=2, base=[91.0, 82.0])
+    text = check(comparison(folders | {"two": read_folder(tmp_path / "two")}, tmp_path)).text
+    assert "1.50 percentage points above AL in one on average in the 2 turns with the same seeds" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -154,7 +167,7 @@ def test_several_folders_are_compared(
         (["harmed"], "digits_vgg_al.json: cannot be read as results (is not JSON"),
         (["good", "none"], "none: there is no such folder"),
         (["good", "--out", "empty"], "empty: cannot be written (Is a directory)"),
-        (["good", "--out", "file"], "file: is no page of ours"),
+        (["good", "--out", "file"], "file: was not written by this program"),
         (["good", "--out", "none/x.html"], "x.html: cannot be written"),
         (["good", "--bogus"], "unrecognized arguments: --bogus"),
         (["a\0b"], "cannot be the name"),

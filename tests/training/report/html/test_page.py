@@ -31,7 +31,7 @@ def test_the_table_has_the_figures_of_the_json(tmp_path: Path) -> None:
         f"{content['test_acc_mean']:.2f} ± {content['test_acc_std']:.2f}" for content in contents
     ]
     assert page.row("samples/s") == [f"{content['samples_per_s']:,.0f}" for content in contents]
-    assert page.row("at epoch, chosen on validation") == ["3, 3, 3", "3, 3, 3"]
+    assert page.row("epoch chosen on validation") == ["3, 3, 3", "3, 3, 3"]
     assert page.row("parameters in training") == ["12,345", "12,345"]
     assert page.row("state") == ["finished", "finished"]
     assert page.row("AL, turn 2") == ["2", "3", "92.00", "92.00", "6.0"]
@@ -44,7 +44,11 @@ def test_the_table_has_the_figures_of_the_json(tmp_path: Path) -> None:
 
 
 TURNS: dict[str, tuple[list[float], list[float], list[str]]] = {
-    "one turn": ([90.0], [80.0], ["AL is 10.00 percentage points above BP", "One turn has no spread", "-r 3 or more"]),
+    "one turn": (
+        [90.0],
+        [80.0],
+        ["AL is 10.00 percentage points above BP", "One turn has no spread", "at least three turns would be needed"],
+    ),
     "two turns": ([90.0, 92.0], [80.0, 85.0], ["8.50 percentage points above BP on average", "too few"]),
     "a difference": (
         [90.0, 91.0, 92.0, 90.5, 91.5],
@@ -71,7 +75,7 @@ def test_the_words_say_what_the_turns_allow(case: str, tmp_path: Path) -> None:
     for part in expected:
         assert part in text
     verdict = {"a difference", "the other way"}
-    assert ("is more than the seeds explain" in text) == (case in verdict)
+    assert ("the seeds alone do not explain the difference" in text) == (case in verdict)
 
 
 def test_an_unfinished_run_says_so_and_has_no_verdict(tmp_path: Path) -> None:
@@ -100,7 +104,7 @@ def test_losses_that_are_no_numbers_are_gaps(loss: float, tmp_path: Path) -> Non
     make(tmp_path, "al", loss=loss)
     make(tmp_path, "bp")
     text = shown(tmp_path).text
-    assert ("Losses of AL are not finite, from turn 1, epoch 1 on" in text) == (not math.isfinite(loss))
+    assert ("Losses of AL are not finite, first in turn 1, epoch 1" in text) == (not math.isfinite(loss))
 
 
 def test_other_methods_with_other_losses(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_the_differences_of_the_configurations_are_marked(tmp_path: Path) -> Non
     make(tmp_path, "bp", config={"workers": 1, "same": 1})
     (group,) = read_folder(tmp_path).runs()
     page = report(group)
-    assert "The methods differ in workers, marked below" in check(page).text
+    assert "The methods differ in workers (marked below)" in check(page).text
     assert '<div class="differs"><dt>workers</dt><dd><span><strong>AL </strong>2</span>' in page
 
 
@@ -193,3 +197,34 @@ def test_what_is_missing_is_left_out(change: dict[str, Any], tmp_path: Path) -> 
     path = tmp_path / "digits_vgg_al.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     shown(tmp_path)
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path: Path) -> None:
+    make(tmp_path, "al", turns=3, base=[90.0, 91.0, 92.001])
+    make(tmp_path, "bp", turns=3, base=[90.0, 91.0, 95.0])
+    assert "by turn, from +0.00 to +3.00" in shown(tmp_path).text
+
+
+def test_times_that_overlap_say_nothing_of_speed(tmp_path: Path) -> None:
+    for method, seconds, speed in (("al", [4.0, 9.0], 500.0), ("bp", [6.0, 8.0], 400.0)):
+        make(tmp_path, method)
+        path = tmp_path / f"digits_vgg_{method}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"train_time": seconds, "samples_per_s": speed}))
+    assert "AL was 1.25 times as fast, but the times of the turns overlap." in shown(tmp_path).text
+    path.write_text(path.read_text().replace("[6.0, 8.0]", "[9.5, 9.6]"))
+    assert "So AL was 1.25 times as fast as BP here." in shown(tmp_path).text
+
+
+def test_the_mean_of_unfinished_turns_says_so(tmp_path: Path) -> None:
+    make(tmp_path, "al", turns=3, epochs=20, finished=1, done=[20, 4])
+    assert "(mean ± standard deviation over the turns, unfinished ones included)" in shown(tmp_path).text
+
+
+def test_the_command_can_be_run_again_as_it_stands(tmp_path: Path) -> None:
+    make(tmp_path, "al", provenance={"command": ["cvmain.py", "--set", 'al_gpu_list=["cpu", "cpu"]']})
+    assert """python cvmain.py --set 'al_gpu_list=["cpu", "cpu"]'""" in shown(tmp_path).text
+
+
+def test_the_same_epoch_in_many_turns_is_told_once(tmp_path: Path) -> None:
+    make(tmp_path, "al", turns=6, base=90.0)
+    assert shown(tmp_path).row("epoch chosen on validation") == ["3"]
