@@ -52,6 +52,7 @@ def load_vectors(
     std = std or _DEFAULT_STD  # vectors that are all alike have none either
     rows = random_vectors(vocabulary, dim, seed=seed, std=std)
     rows[found] = torch.from_numpy(stored["vectors"])
+    _clear_padding(rows, vocabulary)  # a file may have a word that is called so
     words = len(set(vocabulary) - set(SPECIALS))
     hits = len({vocabulary[i] for i in found.tolist()} - set(SPECIALS))
     notes = [
@@ -69,8 +70,12 @@ def load_vectors(
 def random_vectors(vocabulary: list[str], dim: int, *, seed: int, std: float = _DEFAULT_STD) -> Tensor:
     """Return vectors float32 (len(vocabulary), dim) drawn from N(0, std) with `seed`; <pad> is zero."""
     rows = torch.empty(len(vocabulary), dim).normal_(0.0, std, generator=generator("vectors", seed))
-    rows[[i for i, word in enumerate(vocabulary) if word == PAD]] = 0.0
+    _clear_padding(rows, vocabulary)
     return rows
+
+
+def _clear_padding(rows: Tensor, vocabulary: list[str]) -> None:
+    rows[[i for i, word in enumerate(vocabulary) if word == PAD]] = 0.0
 
 
 def get_vectors(
