@@ -24,7 +24,7 @@ from .vector_file import WordVectors, read_vectors
 from .vector_names import GLOVE, glove_6b
 from .vector_search import find_file, other_files
 
-_FORMAT = 3  # part of the cache key: increase it when the stored arrays change their meaning
+_FORMAT = 4  # part of the cache key: increase it when the stored arrays change their meaning
 _DEFAULT_STD = 0.4  # about that of GloVe 6B 300d; used when there are no vectors to measure
 
 
@@ -52,7 +52,6 @@ def load_vectors(
     std = std or _DEFAULT_STD  # vectors that are all alike have none either
     rows = random_vectors(vocabulary, dim, seed=seed, std=std)
     rows[found] = torch.from_numpy(stored["vectors"])
-    _clear_padding(rows, vocabulary)  # a file may have a word that is called so
     words = len(set(vocabulary) - set(SPECIALS))
     hits = len({vocabulary[i] for i in found.tolist()} - set(SPECIALS))
     notes = [
@@ -70,12 +69,8 @@ def load_vectors(
 def random_vectors(vocabulary: list[str], dim: int, *, seed: int, std: float = _DEFAULT_STD) -> Tensor:
     """Return vectors float32 (len(vocabulary), dim) drawn from N(0, std) with `seed`; <pad> is zero."""
     rows = torch.empty(len(vocabulary), dim).normal_(0.0, std, generator=generator("vectors", seed))
-    _clear_padding(rows, vocabulary)
-    return rows
-
-
-def _clear_padding(rows: Tensor, vocabulary: list[str]) -> None:
     rows[[i for i, word in enumerate(vocabulary) if word == PAD]] = 0.0
+    return rows
 
 
 def get_vectors(
@@ -92,6 +87,7 @@ def get_vectors(
 def _stored(vocabulary: list[str], path: Path, dim: int, backend: str) -> dict[str, np.ndarray]:
     read = _read(vocabulary, path, dim, lower_case_backup=True)
     vectors, found = _look_up(vocabulary, read, dim, True, backend)
+    found &= np.array([token != PAD for token in vocabulary])  # padding stays zero if a file has a word of its name
     counts = {"repeated": read.repeated, "words": read.words, "announced": read.announced}
     return {
         "found": np.flatnonzero(found),
