@@ -69,16 +69,22 @@ def digest(data: Dataset, *more: Tensor) -> str:
     return total.hexdigest()
 
 
-def divide(rows: int, *, val_fraction: float, seed: int, limit: int | None = None) -> tuple[Tensor, Tensor]:
+def divide(
+    rows: int, *, val_fraction: float, seed: int, limit: int | None = None, name: str = "data set"
+) -> tuple[Tensor, Tensor]:
     """Return (train, val): disjoint, shuffled rows of a training set of `rows` samples, int64.
 
     Both depend on the arguments alone, so every method and every turn gets the same division. With a `limit`, train
-    has at most `limit` samples, and val shrinks in proportion. Raises DataError for too few rows.
+    has at most `limit` samples, and val shrinks in proportion. Raises DataError, which begins with `name`, for too few
+    rows.
     """
     used = rows if limit is None else min(rows, limit)
     n_val = max(1, round(val_fraction * used))
     if rows - n_val < 1:
-        raise DataError(f"{rows} training samples are too few to set {n_val} aside for validation")
+        raise DataError(
+            f"{name}: {rows} training samples are too few to set {n_val} aside for validation; add samples, or lower "
+            "val_fraction"
+        )
     order = torch.randperm(rows, generator=generator("divide", seed))
     return order[n_val:][:limit], order[:n_val]
 
@@ -96,12 +102,14 @@ def make_dataset(
     notes: list[str] | None = None,
 ) -> Dataset:
     """Build a `Dataset` from the (inputs, labels) of train and test; val and probe are taken from train."""
-    train_rows, val_rows = divide(len(train[1]), val_fraction=val_fraction, seed=seed, limit=limit_train)
-    seen = train[1][train_rows].bincount(minlength=len(classes))
-    absent = [classes[label] for label in (seen == 0).nonzero().flatten().tolist()]
-    if absent:
-        shown = ", ".join(absent[:5]) + (", .." if len(absent) > 5 else "")
-        notes = [*(notes or []), f"{name}: {len(absent)} of {len(classes)} classes have no training sample: {shown}"]
+    train_rows, val_rows = divide(len(train[1]), val_fraction=val_fraction, seed=seed, limit=limit_train, name=name)
+    notes = list(notes or [])
+    for labels, what in ((train[1][train_rows], "training"), (test[1], "test")):
+        seen = labels.bincount(minlength=len(classes))
+        absent = [classes[label] for label in (seen == 0).nonzero().flatten().tolist()]
+        if absent:
+            shown = ", ".join(absent[:5]) + (", .." if len(absent) > 5 else "")
+            notes.append(f"{name}: {len(absent)} of {len(classes)} classes have no {what} sample: {shown}")
     return Dataset(
         name=name,
         classes=classes,
@@ -110,5 +118,5 @@ def make_dataset(
         test=Split(*test, torch.arange(len(test[1]))),
         probe=Split(*train, train_rows[: len(val_rows)]),
         vocabulary=vocabulary or [],
-        notes=notes or [],
+        notes=notes,
     )

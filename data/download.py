@@ -279,14 +279,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, 2 after an error (one line on stderr), 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m data.download", description="Download a data set by name.")
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(resource_names())} (any case)")
-    parser.add_argument("--data-root", type=Path, default=Path("datasets"), metavar="DIR", help="default: ./datasets")
+    parser.add_argument("--data-root", default="datasets", metavar="DIR", help="default: ./datasets")
     arguments = parser.parse_args(argv)
     try:
         resource = find_resource(arguments.name)
         if resource is None:
             print(f"{arguments.name} is embedded: nothing to download")
         else:
-            folder, notes = locate(resource, arguments.data_root)
+            # No shell expands the ~ of --data-root=~/datasets.
+            folder, notes = locate(resource, Path(os.path.expanduser(arguments.data_root)))
             print(*notes, f"{resource.name}: {folder}", sep="\n")
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)

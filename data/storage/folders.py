@@ -39,7 +39,9 @@ def kind(path: Path) -> Literal["file", "folder"] | None:
     if stat.S_ISDIR(mode):
         return "folder"
     if not stat.S_ISREG(mode):
-        raise DataError(f"{path}: is a pipe or device, not a file; remove it")  # reading it might never end
+        raise DataError(
+            f"{path}: is a pipe or device, not a file; put a file in its place, or name another"
+        )  # reading it might never end
     return "file"
 
 

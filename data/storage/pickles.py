@@ -96,6 +96,13 @@ def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
     return array
 
 
+def _scalar(dtype: Any, raw: Any) -> Any:
+    """Stand-in for what makes a number of numpy's, as in `list(labels)` of an array."""
+    array = _Array()
+    array.state = (raw, dtype, (), "C")
+    return array.array().item()
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Stand-in for `_codecs.encode`, which is how Python 3 writes bytes in the old protocols."""
     if encoding not in ("latin1", b"latin1"):
@@ -111,6 +118,7 @@ class _Unpickler(pickle.Unpickler):
         ("numpy", "ndarray"): _Array,
         ("_codecs", "encode"): _encode,
         **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+        **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
         **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
     }
 

@@ -16,6 +16,9 @@ from ..errors import DataError
 from .folders import unreadable
 from .foreign import HEAD, foreign
 
+#: Characters of a column. Python's default, 131,072, is less than a long document has.
+csv.field_size_limit(1 << 30)
+
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -43,7 +46,7 @@ def read_records(path: Path, expected: Callable[[list[str]], bool]) -> Iterator[
     separator than the comma, the error says so. Raises DataError.
     """
     reader = csv.reader(read_lines(path), strict=True)
-    first = True
+    first, begin = True, 1
     try:
         for row in reader:
             if row:
@@ -51,10 +54,14 @@ def read_records(path: Path, expected: Callable[[list[str]], bool]) -> Iterator[
                     _refuse_other_separators(path, expected)
                 first = False
                 yield reader.line_num, row
+            begin = reader.line_num + 1
     except csv.Error as error:
         if first:
             _refuse_other_separators(path, expected)
-        raise DataError(f"{path} line {reader.line_num}: {error}; get the file again, or fix that line") from error
+        # A quote that is never closed is at the record's beginning, which may be thousands of lines before its end.
+        end = reader.line_num
+        where = f"line {end}" if end <= begin else f"lines {begin} to {end}"
+        raise DataError(f"{path} {where}: {error}; get the file again, or fix that record") from error
 
 
 def _split_at_returns(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ from .vector_file import WordVectors, read_vectors
 from .vector_names import GLOVE, glove_6b
 from .vector_search import find_file, other_files
 
-_FORMAT = 3  # part of the cache key: increase it when the stored arrays change their meaning
+_FORMAT = 4  # part of the cache key: increase it when the stored arrays change their meaning
 _DEFAULT_STD = 0.4  # about that of GloVe 6B 300d; used when there are no vectors to measure
 
 
@@ -87,6 +87,7 @@ def get_vectors(
 def _stored(vocabulary: list[str], path: Path, dim: int, backend: str) -> dict[str, np.ndarray]:
     read = _read(vocabulary, path, dim, lower_case_backup=True)
     vectors, found = _look_up(vocabulary, read, dim, True, backend)
+    found &= np.array([token != PAD for token in vocabulary])  # padding stays zero if a file has a word of its name
     counts = {"repeated": read.repeated, "words": read.words, "announced": read.announced}
     return {
         "found": np.flatnonzero(found),

@@ -20,6 +20,7 @@ from .source import Corpus, Document, Source
 
 CLASSES = ["negative", "positive"]
 SPLIT_SEED = 0
+_LABELS = ("neg", "pos")  # folders
 _COLUMNS = {"review", "sentiment"}
 
 CSV_FILES = ("IMDB_Dataset.csv", "IMDB Dataset.csv")
@@ -78,6 +79,8 @@ def _read_csv(path: Path) -> Corpus:
     names = list(map(_name, header))
     if not set(names) >= _COLUMNS:
         raise DataError(f"{path} line 1: columns {', '.join(names)[:80]!r}; expected review,sentiment")
+    if twice := next((name for name in sorted(_COLUMNS) if names.count(name) > 1), None):
+        raise DataError(f"{path} line 1: two columns are called {twice}; rename or remove one")
     text_at, label_at = names.index("review"), names.index("sentiment")
     labels: dict[str, list[int]] = {}  # of each text, one for each row that has it
     for line, row in records:
@@ -114,10 +117,17 @@ def _folders(folder: Path, notes: list[str]) -> Source:
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     skipped: list[str] = []
     others: list[str] = []
+    unread: list[str] = []
     for part, reviews in parts.items():
-        for label, name in enumerate(("neg", "pos")):
+        beside = names_in(folder / part) if kind(folder / part) == "folder" else []
+        unread += [
+            f"{part}/{name}" for name in beside if name not in _LABELS and kind(folder / part / name) == "folder"
+        ]
+        for label, name in enumerate(_LABELS):
             reviews += [(path, label) for path in _review_files(folder / part / name, skipped, others)]
     notes = [*notes, *skipped_notes("imdb", skipped)]
+    if unread:
+        notes.append(f"imdb: folders beside neg/ and pos/ not read: {', '.join(unread)}")
     if others:
         notes.append(f"imdb: not read, as not .txt: {counted(len(others), 'file')}")
     contents = [path for reviews in parts.values() for path, _ in reviews]

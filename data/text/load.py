@@ -69,7 +69,7 @@ def load_text(
     train = corpus.train.select(long_enough)
     if not len(train.labels):
         raise DataError(f"{key}: no training document has min_len={min_len} tokens; lower min_len")
-    train_rows, _ = divide(len(train.labels), val_fraction=val_fraction, seed=seed, limit=limit_train)
+    train_rows, _ = divide(len(train.labels), val_fraction=val_fraction, seed=seed, limit=limit_train, name=key)
     vocabulary = tools.build_vocabulary(train.documents(train_rows.tolist(), corpus.words), max_tokens=vocab_size)
     notes = [tools.note, *source.notes, *corpus.notes]
     if left_out := int((~long_enough).sum()):

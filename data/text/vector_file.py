@@ -51,9 +51,10 @@ def dimension(path: Path) -> int:
                 return header[1]
             if b"\r" in line:
                 raise DataError(f"{path}: its lines end in carriage returns alone; save it with line feeds")
-            if line.count(b" ") and b"  " not in line and _is_number(line.rpartition(b" ")[2]):
+            tabs = b"\t" in line
+            if not tabs and line.count(b" ") and b"  " not in line and _is_number(line.rpartition(b" ")[2]):
                 counts[line.count(b" ")] += 1
-            elif line and not counts:
+            elif tabs or (line and not counts):
                 shown = line[:40].decode("utf-8", "replace")
                 raise DataError(
                     f"{path} line {number}: {shown!r}; expected a word and its numbers, separated by one space each; "

@@ -38,6 +38,9 @@ RESOURCE = Resource(
     archives=("FashionMNIST", "fashion-mnist", "fashion-mnist-master"),
 )
 
+#: The number of labels in the two official files, and the first ones. MNIST and others have files of the same names.
+_OFFICIAL = ((60_000, [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]), (10_000, [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]))
+
 #: The types of an idx file by the third byte of its header.
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CHUNK = 1 << 24  # bytes
@@ -50,7 +53,14 @@ def load(root: Path, _image_size: int) -> Images:
     for folder in dict.fromkeys(path.parent for path in paths):
         names_in(folder, skipped)
     notes += skipped_notes(RESOURCE.name, skipped)
-    return Images(CLASSES, _pair(paths[0], paths[1]), _pair(paths[2], paths[3]), notes)
+    train, test = _pair(paths[0], paths[1]), _pair(paths[2], paths[3])
+    for path, (_, labels), (count, first) in zip(paths[1::2], (train, test), _OFFICIAL, strict=True):
+        if len(labels) == count and labels[: len(first)].tolist() != first:
+            notes.append(
+                f"{RESOURCE.name}: {path} has as many labels as the official file, but others: does it belong to "
+                "MNIST or KMNIST, whose files have the same names?"
+            )
+    return Images(CLASSES, train, test, notes)
 
 
 def _locate(root: Path) -> tuple[list[Path], list[str]]:

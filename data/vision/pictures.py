@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"
 
 # The facts, each a sentence about "n pictures".
 DEPTH = "of 16 bits or floating-point numbers scaled to 8 bits"
-DARK = "of 16 bits with no value above 255, and so as good as black: save them with 8 bits if that is what they hold"
+DARK = "of 16 bits with no value above 4095, and so nearly black: scale them up if they hold 8, 10 or 12 bits"
 TRANSPARENT = "with transparent parts shown on white"
 FRAMES = "with several frames or pages: the first is read"
 TURNED = "turned upright as their EXIF orientation says"
@@ -101,7 +101,7 @@ def _to_bytes(image: Image.Image, path: Path, kind: str | None, facts: list[str]
     low, high = values.min(), values.max()
     # Some versions of PIL read 16-bit PNG and PGM files as 32-bit numbers, which in other files have no scale.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM") and 0 <= low <= high <= 65535):
-        if 0 < high <= 255:
+        if 0 < high < 1 << 12:
             facts.append(DARK)
         rounded: np.ndarray = (values.astype(np.uint32) + 128) // 257  # 65535 / 255 = 257
         return rounded.astype(np.uint8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -49,20 +50,21 @@ def read_tiny_imagenet(folder: Path, size: int, *, cache: Path) -> Images:
 
     The classes are those of `wnids.txt`, in its order, or the folders of `train` where there is no such file. The
     official val set is the test set. Every image becomes RGB. The decoded images are kept in `cache` (see `decoded`).
-    `DataError` names the file, and the line, of a missing or damaged image, a missing annotation, or a class that
-    wnids.txt does not list.
+    Folders and annotations of other classes are left out, with a note. `DataError` names the file, and the line, of a
+    missing or damaged image, or of a missing annotation.
     """
     left = LeftOut()
     names_in(folder, left.clutter)
     loose, folders = pictures_in(folder / "train", "train", left)
     wnids, notes = _wnids(folder, folders)
-    notes += unlisted(folders, wnids, folder / "train", TITLE, WNIDS)
+    listed_in = WNIDS if kind(folder / WNIDS) else "train"
+    notes += unlisted(folders, wnids, folder / "train", TITLE, listed_in)
     if loose:
         notes.append(f"{TITLE}: {counted(len(loose), 'picture')} in {folder / 'train'} left out: in no class's folder")
     train = in_order(
         {wnid: list_class(folder / "train" / wnid, "train", left) for wnid in wnids}, folder / "train", NO_IMAGES
     )
-    test = _test(folder / "val", wnids, left, notes)
+    test = _test(folder / "val", wnids, listed_in, left, notes)
     words = _class_names(folder / WORDS, wnids)
     notes += left.notes(TITLE)
     sets = []
@@ -115,7 +117,7 @@ def _class_names(path: Path, wnids: dict[str, int]) -> list[str]:
     return [words.get(wnid) or wnid for wnid in wnids]
 
 
-def _test(folder: Path, wnids: dict[str, int], left: LeftOut, notes: list[str]) -> Listing:
+def _test(folder: Path, wnids: dict[str, int], listed_in: str, left: LeftOut, notes: list[str]) -> Listing:
     """List the official val set, or one that a script has sorted into a folder per class, in `val` or `val/images`."""
     annotations, inner = folder / ANNOTATIONS, folder / "images"
     loose, folders = pictures_in(folder, "val", left, expected=ANNOTATIONS)
@@ -127,16 +129,16 @@ def _test(folder: Path, wnids: dict[str, int], left: LeftOut, notes: list[str]) 
         flat += [inner / name for name in names]
     by_folder: dict[Path, dict[str, list[Path]]] = {}
     for place, inside in places.items():
-        notes += unlisted(inside, wnids, place, TITLE, WNIDS)
+        notes += unlisted(inside, wnids, place, TITLE, listed_in)
         found = {wnid: list_class(place / wnid, "val", left) for wnid in wnids if wnid in inside}
         if any(found.values()):
             by_folder[place] = found
     if len(by_folder) > 1:
         raise DataError(f"{folder}: classes have folders both in it and in {inner}; keep one of the two sets")
     place, found = next(iter(by_folder.items()), (folder, {}))
-    lines = list(_lines(annotations)) if kind(annotations) is not None else []
-    if flat and lines:
-        return _official(annotations, lines, flat, found, wnids, notes)
+    annotated = list(_annotated(annotations)) if kind(annotations) is not None else []
+    if flat and annotated:
+        return _official(annotations, annotated, flat, found, wnids, listed_in, notes)
     if not found and flat and kind(annotations) is not None:
         raise DataError(f"{annotations}: is empty; {AGAIN}")
     if not found:
@@ -146,43 +148,68 @@ def _test(folder: Path, wnids: dict[str, int], left: LeftOut, notes: list[str]) 
             f"{TITLE}: {counted(len(flat), 'picture')} in {flat[0].parent} left out: without {ANNOTATIONS} their "
             "classes are not known"
         )
-    _compare(annotations, lines, found, notes)
+    _compare(annotations, annotated, found, notes)
     notes.append(f"{TITLE}: the val set is read from class folders in {place}, not from images/ and {ANNOTATIONS}")
     return in_order({wnid: found.get(wnid, []) for wnid in wnids}, place, NO_IMAGES)
 
 
+class _Annotation(NamedTuple):
+    """A line of the annotations: the name of a picture and its class, which is empty in a line of another form."""
+
+    number: int
+    name: str
+    wnid: str
+
+
+def _annotated(path: Path) -> Iterator[_Annotation]:
+    """Yield what the lines say; the folder that a script may have put before a picture's name does not matter."""
+    for number, line in _lines(path):
+        name, _, rest = line.partition("\t")
+        name = name.strip().replace("\\", "/").rpartition("/")[2]
+        yield _Annotation(number, name, rest.partition("\t")[0].strip())
+
+
 def _official(
     annotations: Path,
-    lines: list[tuple[int, str]],
+    annotated: list[_Annotation],
     flat: list[Path],
     by_folder: dict[str, list[Path]],
     wnids: dict[str, int],
+    listed_in: str,
     notes: list[str],
 ) -> Listing:
     """List the pictures that the annotations name: in one folder, or already moved to that of their class."""
     present = {path.name: path for path in flat}
     moved = {(wnid, path.name): path for wnid, paths in by_folder.items() for path in paths}
-    labels: dict[str, int] = {}
+    seen: set[str] = set()
+    unlisted_lines: list[_Annotation] = []
     listing = Listing([], [])
-    for number, line in lines:
-        where = f"{annotations}, line {number}"
-        name, tab, rest = line.partition("\t")
-        wnid = rest.partition("\t")[0].strip()
-        if not tab:
-            raise DataError(f"{where}: {line[:40]!r} is not a file name, a tab and a wnid; {AGAIN}")
+    for line in annotated:
+        where, (_, name, wnid) = f"{annotations}, line {line.number}", line
+        if not wnid:
+            raise DataError(f"{where}: {name[:40]!r} is not a file name, a tab and a wnid; {AGAIN}")
+        if name in seen:
+            raise DataError(f"{where}: {name} is annotated twice; remove one of the lines")
+        seen.add(name)
         if wnid not in wnids:
-            raise DataError(f"{where}: {WNIDS} lists no class {wnid!r}; add it there, or remove the line")
+            unlisted_lines.append(line)
+            continue
         path = present.get(name) or moved.get((wnid, name))
         if path is None:
             raise DataError(f"{where}: there is no image {flat[0].parent / name}; restore it, or remove the line")
-        if name in labels:
-            raise DataError(f"{where}: {name} is annotated twice; remove one of the lines")
-        labels[name] = wnids[wnid]
         moved.pop((wnid, name), None)
         listing.files.append(path)
         listing.labels.append(wnids[wnid])
-    for name in sorted(present.keys() - labels.keys()):
+    for name in sorted(present.keys() - seen):
         raise DataError(f"{present[name]}: {ANNOTATIONS} has no line for it; add one, or remove the image")
+    if unlisted_lines:
+        number, _, wnid = unlisted_lines[0]
+        if not listing.files:
+            raise DataError(f"{annotations}, line {number}: {wnid[:40]!r} is no class in {listed_in}; {AGAIN}")
+        notes.append(
+            f"{TITLE}: {counted(len(unlisted_lines), 'picture')} of {annotations} left out, the first in line {number}:"
+            f" classes such as {wnid[:40]} are not listed in {listed_in}"
+        )
     in_folders = sum(path.name not in present for path in listing.files)
     if in_folders:
         notes.append(
@@ -198,10 +225,10 @@ def _official(
 
 
 def _compare(
-    annotations: Path, lines: list[tuple[int, str]], by_folder: dict[str, list[Path]], notes: list[str]
+    annotations: Path, annotated: list[_Annotation], by_folder: dict[str, list[Path]], notes: list[str]
 ) -> None:
     """Compare sorted pictures with the annotations that a script left behind; raise DataError if they disagree."""
-    told = {name: rest.partition("\t")[0].strip() for _, line in lines for name, _, rest in [line.partition("\t")]}
+    told = {name: wnid for _, name, wnid in annotated if wnid}
     present = {path.name: (wnid, path) for wnid, paths in by_folder.items() for path in paths}
     for name in told.keys() & present.keys():
         wnid, path = present[name]

@@ -71,7 +71,10 @@ def test_probe_lies_in_train_and_is_as_large_as_val() -> None:
 
 def test_the_digest_covers_samples_labels_and_division_and_nothing_else() -> None:
     def made(seed: int = 1, **changes: Any) -> Dataset:
-        given = {"train": (torch.arange(50), torch.arange(50) % 2), "test": (torch.arange(9), torch.zeros(9))}
+        given = {
+            "train": (torch.arange(50), torch.arange(50) % 2),
+            "test": (torch.arange(9), torch.zeros(9, dtype=torch.long)),
+        }
         return make_dataset("sample", ["a", "b"], **{**given, **changes}, val_fraction=0.2, seed=seed)
 
     whole = digest(made())
@@ -81,7 +84,7 @@ def test_the_digest_covers_samples_labels_and_division_and_nothing_else() -> Non
     others = [
         digest(made(train=(torch.arange(50), labels))),
         digest(made(train=(images, torch.arange(50) % 2))),
-        digest(made(test=(torch.arange(9), torch.ones(9)))),
+        digest(made(test=(torch.arange(9), torch.ones(9, dtype=torch.long)))),
         digest(made(seed=2)),
         digest(made(), torch.ones(3)),
         digest(made(), torch.zeros(3)),
@@ -169,14 +172,14 @@ def test_a_resumed_epoch_gets_the_rest_of_its_batches() -> None:
             assert torch.equal(labels, expected_labels)
 
 
-def test_classes_without_a_training_sample_are_noted() -> None:
+def test_classes_without_a_sample_are_noted() -> None:
     def made(limit: int | None) -> list[str]:
         rows, labels = torch.arange(40), torch.arange(40) % 2
         return make_dataset(
             "some", ["a", "b", "c"], (rows, labels), (rows, labels), val_fraction=0.1, seed=0, limit_train=limit
         ).notes
 
-    assert made(None) == ["some: 1 of 3 classes have no training sample: c"]
+    assert made(None) == [f"some: 1 of 3 classes have no {part} sample: c" for part in ("training", "test")]
     assert made(1)[0].startswith("some: 2 of 3 classes have no training sample: ")
 
 

@@ -392,3 +392,16 @@ def test_runs_as_a_module_without_a_warning(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: imdb cannot be downloaded")
     assert ran.stderr.count("\n") == 1
+
+
+def test_the_home_folder_is_meant_by_its_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    folder = tmp_path / "sets/ag_news_csv"
+    folder.mkdir(parents=True)
+    for name in ("train.csv", "test.csv"):
+        (folder / name).write_text("1,a,b\n")
+    assert download.main(["agnews", "--data-root=~/sets"]) == 0  # which no shell expands
+    assert str(folder) in capsys.readouterr().out

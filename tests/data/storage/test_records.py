@@ -80,3 +80,16 @@ def test_a_document_is_not_taken_for_an_answer(tmp_path: Path, text: str) -> Non
     path = tmp_path / "0_9.txt"
     path.write_text(text)
     assert "".join(read_lines(path)) == text
+
+
+def test_a_column_may_be_as_long_as_a_book(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f'1,a,"{"word " * 100_000}"\n')
+    assert [len(row[2]) for _, row in read_records(path, pair)] == [500_000]
+
+
+def test_a_quote_that_is_never_closed_is_placed_where_its_record_begins(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('1,a,b\n\n1,a,"b\n' + "1,a,b\n" * 7)
+    with pytest.raises(DataError, match=r"rows\.csv lines 3 to 10: unexpected end of data; .* fix that record"):
+        list(read_records(path, pair))

@@ -188,3 +188,12 @@ def test_torchtext_gives_the_same_matrix_quietly_and_leaves_https_checked(
     assert torch.equal(ours, theirs)
     assert ssl._create_default_https_context is before
     assert capsys.readouterr() == ("", "")
+
+
+def test_padding_is_zero_even_if_the_file_has_a_word_of_its_name(tmp_path: Path, backend: str) -> None:
+    (tmp_path / "own.txt").write_text("<pad> 1 2 3\n<unk> 4 5 6\nthe 7 8 9\n")
+    rows, notes = load_vectors(
+        ["<pad>", "<unk>", "the"], 3, root=tmp_path, seed=0, backend=backend, model=str(tmp_path / "own.txt")
+    )
+    assert rows.tolist() == [[0, 0, 0], [4, 5, 6], [7, 8, 9]]
+    assert "N(0, 1.708)" in notes[0]  # of 4 to 9

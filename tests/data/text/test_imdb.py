@@ -110,6 +110,7 @@ def test_a_file_that_is_no_review_is_named(tmp_path: Path, content: bytes, reaso
         ("404: Not Found", r"IMDB_Dataset\.csv: holds a server's answer"),
         ("text,label\na,positive\n", "line 1: columns 'text, label'; expected review,sentiment"),
         ("", "line 1: columns ''"),
+        ("review,Review,sentiment\na,b,positive\n", "line 1: two columns are called review; rename or remove one"),
         ("review,sentiment\na,positive\nb,mixed\n", "line 3: sentiment 'mixed'; expected positive or negative"),
         ("review,sentiment\na,b,positive\n", "line 2: 3 columns; expected 2"),
     ],
@@ -174,3 +175,12 @@ def test_the_packed_folders_are_unpacked(tmp_path: Path, name: str) -> None:
     with tarfile.open(root / name, "w" if name.endswith(".tar") else "w:gz") as packed:
         packed.add(folder, "aclImdb")
     assert len(load("imdb", root).test) == 12
+
+
+def test_folders_beside_those_of_the_two_classes_are_named(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path / "aclImdb")
+    for name in ("unsup", "neutral"):
+        (folder / "train" / name).mkdir()
+    (folder / "train/urls_pos.txt").write_text("an official list, not worth a word")
+    notes = load("imdb", tmp_path).notes
+    assert "imdb: folders beside neg/ and pos/ not read: train/neutral, train/unsup" in notes

@@ -83,6 +83,7 @@ def test_windows_line_ends_and_blank_lines_are_no_part_of_the_numbers(tmp_path: 
         (gzip.compress(b"2 3\n</s> \x00\x01\x02\x03", mtime=0), "is a binary file; expected text"),
         (b"word,x,y\n", "line 1: 'word,x,y'; expected a word and its numbers, separated by one space each"),
         (b"the\t1\t2\n", "expected a word and its numbers, separated by one space each"),
+        (b"the\t1 2 3\n", "expected a word and its numbers, separated by one space each"),
         (b"the  1  2\n", "separated by one space each"),
         (PLAIN.replace(b"\n", b"\r"), "its lines end in carriage returns alone; save it with line feeds"),
         (b"some prose that is no vector\n", "expected a word and its numbers"),

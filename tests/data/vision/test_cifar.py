@@ -284,3 +284,12 @@ def test_the_binary_layouts_are_read(tmp_path: Path) -> None:
     (tmp_path / "cifar-100-binary/test.bin").write_bytes(bytes(3000))
     with pytest.raises(DataError, match=r"test\.bin: is not rows of 3074 bytes"):
         load("cifar100", tmp_path)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, pickle.HIGHEST_PROTOCOL])
+def test_labels_may_be_numbers_of_numpy(tmp_path: Path, protocol: int) -> None:
+    cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-py/test_batch"
+    content = {"data": np.zeros((3, 3072), np.uint8), "labels": list(np.array([4, 9, 0]))}
+    path.write_bytes(pickle.dumps(content, protocol))
+    assert load("cifar10", tmp_path).test.labels.tolist() == [4, 9, 0]

@@ -12,6 +12,7 @@ import torch
 
 from data import DataError, Dataset, load_vision
 from data import download as download_module
+from data.vision import fashion_mnist
 
 
 def load(name: str, root: Path, **options: int | None) -> Dataset:
@@ -162,3 +163,12 @@ def test_too_few_images_to_train_on_are_one_line(tmp_path: Path, rows: int, mess
     with pytest.raises(DataError, match=message) as caught:
         load("fashionMNIST", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_another_set_with_the_same_names_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fashion(tmp_path, rows=20)
+    first = list(range(10))
+    for labels, told in ((first, False), (first[::-1], True)):
+        monkeypatch.setattr(fashion_mnist, "_OFFICIAL", ((20, labels), (99, labels)))  # the test file is a part
+        notes = [note for note in load("fashionMNIST", tmp_path).notes if "MNIST or KMNIST" in note]
+        assert [str(tmp_path / STEMS[1]) in note for note in notes] == [True] * told

@@ -32,8 +32,9 @@ def test_16_bits_are_scaled_and_not_cut_off(tmp_path: Path, name: str) -> None:
     assert read(tmp_path / name)[1] == [DEPTH]
 
 
-def test_a_16_bit_picture_of_8_bit_values_is_told_of(tmp_path: Path) -> None:
-    Image.fromarray(RAMP.astype(np.uint16)).save(tmp_path / "a.png")
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_a_16_bit_picture_of_fewer_bits_is_told_of(tmp_path: Path, bits: int) -> None:
+    Image.fromarray(RAMP.astype(np.uint16) << (bits - 8)).save(tmp_path / "a.png")
     assert read(tmp_path / "a.png")[1] == [DEPTH, DARK]
 
 

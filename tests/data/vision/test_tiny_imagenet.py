@@ -152,16 +152,56 @@ def test_tiny_imagenet_takes_a_val_set_sorted_into_class_folders(
     assert near(loaded.test.inputs[3], COLORS["n03"])
 
 
-def test_a_class_that_wnids_does_not_list_is_left_out_with_a_note(tiny: Path) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_class_that_wnids_does_not_list_is_left_out_with_a_note(tiny: Path, listed: bool) -> None:
     folder = tiny / "tiny-imagenet-200"
-    (folder / "wnids.txt").write_text("n01\nn02\n")
-    lines = (folder / "val/val_annotations.txt").read_text().splitlines(keepends=True)
-    (folder / "val/val_annotations.txt").write_text("".join(line for line in lines if "n03" not in line))
-    (folder / "val/images/val_0.JPEG").unlink()
+    (folder / "wnids.txt").write_text("n02\nn01\n")
+    if not listed:  # then the folders of train are the classes
+        (folder / "wnids.txt").unlink()
+        shutil.rmtree(folder / "train/n03")
     loaded = load(tiny)
     assert len(loaded.classes) == 2
     assert len(loaded.train.labels) == 8
-    assert loaded.notes == [f"tinyImageNet: 1 folder in {folder / 'train'} left out: not listed in wnids.txt"]
+    assert sorted(loaded.test.labels.tolist()) == ([0, 1, 1] if listed else [0, 0, 1])
+    left = (
+        f"tinyImageNet: 1 picture of {folder / 'val/val_annotations.txt'} left out, the first in line 4: "
+        f"classes such as n03 are not listed in {'wnids.txt' if listed else 'train'}"
+    )
+    assert loaded.notes[1:] == [left]
+    if listed:
+        assert loaded.notes[0] == f"tinyImageNet: 1 folder in {folder / 'train'} left out: not listed in wnids.txt"
+        assert colors_fit(loaded)
+
+
+@pytest.mark.parametrize("folder", ["images/", "val\\images\\", "/home/me/tiny-imagenet-200/val/images/", " "])
+def test_a_folder_or_space_before_the_names_in_the_annotations_does_not_matter(tiny: Path, folder: str) -> None:
+    annotations = tiny / "tiny-imagenet-200/val/val_annotations.txt"
+    annotations.write_text(annotations.read_text().replace("val_", f"{folder}val_"))
+    loaded = load(tiny)
+    assert loaded.test.labels.tolist() == [1, 0, 1, 2]
+    assert colors_fit(loaded)
+
+
+def test_the_cache_notices_other_files_with_the_same_names_sizes_and_times(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [tiny / f"tiny-imagenet-200/train/{wnid}/images/same.bmp" for wnid in ("n01", "n02")]
+    for path in pictures:
+        Image.new("RGB", (8, 8), COLORS[path.parts[-3]]).save(path)
+        os.utime(path, ns=(0, 0))  # as unpackers do it
+    before = load(tiny).train.inputs.clone()  # type: ignore[union-attr]
+    contents = [path.read_bytes() for path in pictures]
+    for path, content in zip(pictures, reversed(contents), strict=True):
+        path.write_bytes(content)
+        os.utime(path, ns=(0, 0))
+    after = load(tiny).train.inputs.clone()  # type: ignore[union-attr]
+    assert int((before != after).flatten(1).any(1).sum()) == 2
+    monkeypatch.setattr(picture_cache, "read_picture", lambda *_: pytest.fail("decoded again"))
+    for path in pictures:
+        path.chmod(0o400)  # touched, and still the same
+    assert torch.equal(load(tiny).train.inputs, after)  # type: ignore[arg-type]
+    monkeypatch.setattr(picture_cache, "content_key", lambda *_: pytest.fail("compared again"))
+    assert torch.equal(load(tiny).train.inputs, after)  # type: ignore[arg-type]
 
 
 def truncate(folder: Path) -> None:
@@ -207,9 +247,9 @@ def empty_class(folder: Path) -> None:
         image.unlink()
 
 
-def unknown_class(folder: Path) -> None:
-    with (folder / "val/val_annotations.txt").open("a") as file:
-        file.write("val_9.JPEG\tn77\t0\t0\t1\t1\n")
+def unknown_classes(folder: Path) -> None:
+    annotations = folder / "val/val_annotations.txt"
+    annotations.write_text(annotations.read_text().replace("\tn", "\tx"))
 
 
 def missing_image(folder: Path) -> None:
@@ -248,7 +288,7 @@ def double_wnid(folder: Path) -> None:
         (folder_with_the_name_of_a_picture, r"a\.png: has the name of a picture, but is no file"),
         pytest.param(pipe, r"a\.png: has the name of", marks=pytest.mark.skipif(os.name == "nt", reason="no pipes")),
         (empty_class, r"train/n03: holds no images"),
-        (unknown_class, r"val_annotations\.txt, line 5: wnids\.txt lists no class 'n77'"),
+        (unknown_classes, r"val_annotations\.txt, line 1: 'x01' is no class in wnids\.txt"),
         (missing_image, r"val_annotations\.txt, line 1: there is no image .*val_3\.JPEG"),
         (missing_annotation, r"val_8\.JPEG: val_annotations\.txt has no line for it"),
         (double_annotation, r"line 5: val_2\.JPEG is annotated twice"),
