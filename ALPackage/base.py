@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .busy import refuse_if_busy
 from .errors import LayerError
 from .layer import Criterion, LearningRate, LocalLayer, checked_rates
 from .nested import detach, memory, tensors, to_device, versions
@@ -242,6 +243,7 @@ class AL(LocalLayer):
         Full inference is f of every layer, b of the last, h of every layer in reverse.
         Raises ValueError for any other path.
         """
+        refuse_if_busy(self, f"{type(self).__name__}.inference")
         functions = {"f": self.enc.hidden, "b": self.enc.bridge, "h": self.ae.decode}
         if path not in functions:
             raise ValueError(f"AL.inference: got path={path!r}; expected 'f', 'b' or 'h'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -40,17 +41,32 @@ def _detached(leaf: Any) -> Any:
     return leaf
 
 
-def _holds_graph(leaf: Any) -> bool:
-    """Tell whether an attribute of an object, or what a function has closed over, is a tensor with a graph."""
+#: How deep a tensor is looked for in objects that hold objects, as a cache of keys and values does.
+DEPTH = 3
+
+
+def _holds_graph(leaf: Any, depth: int = DEPTH) -> bool:
+    """Tell whether an attribute of an object, or what a function holds, is a tensor with a graph."""
     held = list(getattr(leaf, "__dict__", {}).values())
     slots = [getattr(kind, "__slots__", ()) for kind in type(leaf).__mro__]
     names = [name for one in slots for name in ((one,) if isinstance(one, str) else one)]
     held += [getattr(leaf, name) for name in names if hasattr(leaf, name)]
-    for cell in getattr(leaf, "__closure__", None) or ():
+    leaves = tree_leaves([*held, *held_by(leaf)])
+    if any(isinstance(one, Tensor) and one.grad_fn is not None for one in leaves):
+        return True
+    objects = [one for one in leaves if type(one) not in PLAIN and not isinstance(one, (Tensor, type, ModuleType))]
+    return depth > 1 and any(_holds_graph(one, depth - 1) for one in objects)
+
+
+def held_by(function: Any) -> list[Any]:
+    """Return what a function has closed over or has as a default, the object of a method, a partial's arguments."""
+    held = [
+        getattr(function, name, None) for name in ("__self__", "__defaults__", "__kwdefaults__", "args", "keywords")
+    ]
+    for cell in getattr(function, "__closure__", None) or ():
         with suppress(ValueError):  # an empty cell
             held.append(cell.cell_contents)
-    held += [getattr(leaf, "args", None), getattr(leaf, "keywords", None)]  # of a functools.partial
-    return any(isinstance(one, Tensor) and one.grad_fn is not None for one in tree_leaves(held))
+    return held
 
 
 def to_device(tree: Any, device: torch.device) -> Any:

@@ -26,7 +26,7 @@ from .base import AE, AL, ENC
 from .draws import Context, Generators, RefusedError, refuse_draws, refuse_known_draws
 from .in_place import InPlaceChanges
 from .layer import LocalLayer
-from .nested import detach, tensors, to_device
+from .nested import detach, same_values, tensors, to_device
 from .optimized import OwnSettings, changed_settings
 from .randomness import enter_stream
 from .stack import ALStack
@@ -107,8 +107,13 @@ def _check(
     """Take the batch through copies of each layer, and check the copies with it."""
     name = "target"
     try:
-        x, y = tree_map(_clone, batch)
-        y = stack.target(y)
+        x, labels = tree_map(_clone, batch)
+        y = stack.target(labels)
+        if not all(map(same_values, tensors(labels), tensors(batch[1]))):
+            raise RefusedError(
+                "the stack's target changes in place the y that it is given, which belongs to the loader; return a new "
+                "tensor"
+            )
         layers = list(stack.items())
         for number, (name, original) in enumerate(layers):
             try:
@@ -220,7 +225,7 @@ class _Comparison:
     ) -> None:
         """Compare `side.forward(*inputs)` with `first` and `second`, which inference calls one after the other."""
         kind = type(side)
-        if kind.forward in (ENC.forward, AE.forward):
+        if kind.forward in (ENC.forward, AE.forward) and not _hooked(side):
             return  # it calls the same two functions
         seen = _watch_criterion(side)
         loss, middle = self.call(side, *inputs)
@@ -257,9 +262,12 @@ class _Comparison:
         if self.replaced or (isinstance(self.layer, AL) and not _alike(trained, inferred)):
             self.doubt(f"{training} and {inference} disagree")
             return
+        remedy = f"override {inference.split('.')[-1]} instead of forward, so that both use it"
+        if _hooked(self.layer, *self.layer.children()):
+            remedy = "a forward hook on the layer or on one side of it acts in training alone: put it on f, b, g or h"
         self.refuse(
             f"{training} and {inference} disagree on the first batch, so predictions would not come from the network "
-            f"that was trained; override {inference.split('.')[-1]} instead of forward, so that both use it"
+            f"that was trained; {remedy}"
         )
 
     def refuse(self, finding: str) -> None:
@@ -275,8 +283,13 @@ class _Comparison:
 def _is_plain(layer: AL) -> bool:
     """Tell whether training and inference call the same functions, because neither is overridden."""
     kind = type(layer)
-    own = kind.compute, kind.inference, kind.hidden
-    return own == (AL.compute, AL.inference, AL.hidden) and type(layer.enc).forward is ENC.forward
+    own = kind.compute, kind.inference, kind.hidden, type(layer.enc).forward
+    return own == (AL.compute, AL.inference, AL.hidden, ENC.forward) and not _hooked(layer, layer.enc)
+
+
+def _hooked(*modules: nn.Module) -> bool:
+    """Tell whether a hook may change what goes into one of the modules or comes out; inference does not call them."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def _watch_criterion(side: ENC | AE) -> list[Any]:

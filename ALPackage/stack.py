@@ -127,6 +127,11 @@ class ALStack(nn.Module):
         refuse_if_busy(self, "ALStack.load_state_dict")
         return super().load_state_dict(*args, **options)
 
+    def named_parameters(self, *args: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over all parameters by name (`parameters` uses it); not while a run of `continuous` is open."""
+        refuse_if_busy(self, "ALStack.parameters")
+        return super().named_parameters(*args, **options)
+
     def requires_grad_(self, requires_grad: bool = True) -> ALStack:
         """Freeze or unfreeze all layers; not while a run of the continuous schedule is open."""
         refuse_if_busy(self, "ALStack.requires_grad_")

@@ -13,7 +13,7 @@ from ..devices import stage_sizes
 from ..errors import StageError
 from ..layer import LocalLayer
 from ..stack import ALStack
-from ..stage.batch import Batch, TrainBatch
+from ..stage.batch import Batch, MemoryCheck, TrainBatch
 from ..stage.channel import Closed
 from ..stage.links import FirstFailure, PipelineLinks
 from ..stage.snapshot import Snapshot
@@ -53,6 +53,8 @@ class Continuous(Schedule):
         self._unfinished = self._interrupted = False
         self._captured = self._cuda_graph == "off" or all(device.type != "cuda" for device in self._devices)
         self._links = PipelineLinks(len(layers), depth)
+        # Every stage may be at work on a batch while its inlet is full.
+        self._memory = MemoryCheck(len(layers) * (depth + 1))
         self._failure = FirstFailure(self._links.close)
         channels = self._links.channels
         self._workers = [

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from ..base import AL, refuse_common_parameters
 from ..busy import busy, refuse_if_busy
@@ -93,7 +94,7 @@ class Schedule(ABC):
         self._process = os.getpid()
         self._checked = False
         self._own_settings: OwnSettings = {}
-        self._memory = MemoryCheck()
+        self._memory = MemoryCheck(0)
         self._unreported: RuntimeError | None = None
         self._running = False
         self._aborted = False
@@ -219,6 +220,13 @@ class Schedule(ABC):
             if isinstance(layer, AL):
                 refuse_common_parameters(layer.enc, layer.ae)
             refuse_untrained(name, layer)
+        target = self.stack.target
+        for path, parameter in target.named_parameters() if isinstance(target, nn.Module) else ():
+            if parameter.requires_grad:
+                raise ValueError(
+                    f"the stack's target: {path} would never train, because no layer has it; call "
+                    "requires_grad_(False) on the target, or make it part of the first layer's g"
+                )
 
     def _note_change(self, watch: OptimizerWatch) -> None:
         """Keep for later that the caller has changed an optimizer: what an abandoned iterator raises is dropped."""
@@ -292,7 +300,7 @@ class Schedule(ABC):
                 return
             except (Exception, GeneratorExit) as error:
                 raise StageError("loader", self._number, error) from error
-            if not (self.alone or self._memory.done or self._memory.passed(item)):
+            if not (self.alone or self._memory.passed(item)):
                 reused = RuntimeError(
                     "it changed the memory of a batch that it had handed on, perhaps an array behind torch.from_numpy, "
                     "while layers may still read it; hand on a copy every time (for example with .clone())"

@@ -60,37 +60,38 @@ def as_pair(batch: Any) -> tuple[Any, Any]:
     )
 
 
-#: How many batches after the first one are drawn before a loader is trusted not to use its memory again.
-DRAWS_WATCHED = 4
-
-
 class MemoryCheck:
     """Looks, at the start of the first long enough run, whether a loader writes into the memory of its first batch.
 
-    An array behind `torch.from_numpy` changes without a trace in the tensor's version, so its values are compared.
+    `draws`: how many batches after the first one may be drawn while layers still read it. A loader that then has not
+    used its memory again is trusted. An array behind `torch.from_numpy` changes without a trace in the tensor's
+    version, so its values are compared.
     """
 
-    def __init__(self) -> None:
-        self.done = False
+    def __init__(self, draws: int) -> None:
+        self._draws = draws
+        self._drawn = 0
         self.begin()
 
     def begin(self) -> None:
         """Note that a run begins: what an earlier one was given is no longer in use."""
         self._first: list[Tensor] = []
         self._values: list[Tensor] = []
-        self._drawn = 0
+        if self._drawn <= self._draws:
+            self._drawn = 0
 
     def passed(self, item: Any) -> bool:
         """Note what the loader yields next; return whether the first batch is as it was."""
+        if self._drawn > self._draws:
+            return True
         self._drawn += 1
         if self._drawn == 1:
             self._first = tensors(item)
             self._values = [one.detach().clone() for one in self._first]
             return True
         same = all(same_values(one, value) for one, value in zip(self._first, self._values, strict=True))
-        if self._drawn > DRAWS_WATCHED:
-            self.done = True
-            self.begin()
+        if self._drawn > self._draws:
+            self._first, self._values = [], []
         return same
 
 

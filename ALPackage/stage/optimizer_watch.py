@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_leaves
 
 from ..layer import LearningRate, LocalLayer
+from ..nested import held_by
 from ..optimized import OwnSettings, same_setting
 from ..stack import ALStack
 
@@ -34,19 +36,19 @@ class OptimizerWatch:
         self._alone = alone
         self._own = own
         self._layers = list(stack.items())
-        self._holds_scheduler = {
-            name for name, layer in self._layers if any(isinstance(one, LRScheduler) for one in vars(layer).values())
-        }
+        self._holds_scheduler = {name for name, layer in self._layers if _steps_scheduler(layer)}
         #: The learning rates that the run has set last, by layer; before it sets any, those that it began with.
         self._rates = {name: _rates(layer) for name, layer in self._layers}
         self._sets_rates = False
         self._save()
 
     def _save(self) -> None:
-        self._optimizers = [(name, layer, layer.optimizer) for name, layer in self._layers]
+        self._optimizers = [
+            (name, layer, layer.optimizer, len(layer.optimizer.param_groups)) for name, layer in self._layers
+        ]
         self._groups = [
             (name, group, dict(group), {key: one._version for key, one in group.items() if isinstance(one, Tensor)})
-            for name, _, optimizer in self._optimizers
+            for name, _, optimizer, _ in self._optimizers
             for group in optimizer.param_groups
         ]
 
@@ -67,9 +69,11 @@ class OptimizerWatch:
 
         It costs a comparison of dicts whose values are the same objects, per parameter group.
         """
-        for name, layer, optimizer in self._optimizers:
+        for name, layer, optimizer, groups in self._optimizers:
             if layer.optimizer is not optimizer:
                 raise _changed(name, "it has another one now")
+            if len(optimizer.param_groups) != groups:
+                raise _changed(name, "it has another number of parameter groups now")
         for name, group, saved, versions in self._groups:
             try:
                 differs = group != saved
@@ -119,6 +123,13 @@ class OptimizerWatch:
             or (foreign and not scheduled)
             or (scheduled and name in self._holds_scheduler)
         )
+
+
+def _steps_scheduler(layer: LocalLayer) -> bool:
+    """Tell whether the layer itself may step a scheduler: it holds one, or a hook after its optimizer's step does."""
+    hooks = getattr(layer.optimizer, "_optimizer_step_post_hooks", {}).values()
+    held = [list(vars(layer).values()), *map(held_by, hooks)]
+    return any(isinstance(one, LRScheduler) for one in tree_leaves(held))
 
 
 def _rates(layer: LocalLayer) -> list[Any]:

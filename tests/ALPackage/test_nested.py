@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ALPackage.errors import LayerError
 from ALPackage.nested import detach, to_device
@@ -100,6 +100,8 @@ CONTAINERS = [
     Plain,
     Slotted,
     lambda x: Plain([x]),
+    lambda x: Plain([Plain(Slotted(x))]),  # as a cache of keys and values holds them
+    lambda x: x.sum,
     lambda x: SimpleNamespace(x=x),
     lambda x: partial(print, x),
     lambda x: lambda: x,
@@ -119,5 +121,16 @@ def test_a_container_of_unknown_structure_is_refused(container: Any) -> None:
 
 def test_what_holds_no_graph_is_handed_on_as_it_is() -> None:
     assert detach((torch.Size([1]), grown()))[0] == (1,)
-    for leaf in (torch.float32, range(3), len, Plain(torch.ones(2)), Slotted(torch.ones(2)), b"x"):
+    endless = Plain(torch.ones(2))
+    endless.x = endless  # type: ignore[assignment]
+    for leaf in (
+        torch.float32,
+        range(3),
+        len,
+        endless,
+        nn.Linear(2, 2).forward,
+        Plain(torch.ones(2)),
+        Slotted(torch.ones(2)),
+        b"x",
+    ):
         assert detach((leaf, grown()))[0] is leaf

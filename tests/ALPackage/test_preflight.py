@@ -192,6 +192,40 @@ def test_a_custom_layer_is_held_to_the_same() -> None:
         check(ALStack([Local(0), Local(1)]))
 
 
+HOOKS: dict[str, Callable[[AL], Any]] = {
+    "enc's output": lambda one: one.enc.register_forward_hook(lambda _, __, out: (out[0], out[1] * 2)),
+    "enc's output, in place": lambda one: one.enc.register_forward_hook(lambda _, __, out: (out[0], out[1].mul_(2))),
+    "ae's input": lambda one: one.ae.register_forward_pre_hook(lambda _, given: (given[0] * 2,)),
+    "the layer's output": lambda one: one.register_forward_hook(lambda _, __, out: (out[0] * 2, out[1])),
+    "the layer's input": lambda one: one.register_forward_pre_hook(lambda _, given: (given[0] * 2, given[1])),
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_a_hook_that_acts_in_training_alone_is_refused(kind: str) -> None:
+    one = layer()
+    HOOKS[kind](one)
+    with pytest.raises(ValueError, match=r"layer 'suspect': \w+\.forward and .* disagree.*put it on f, b, g or h"):
+        check(one)
+
+
+def test_hooks_that_only_look_or_that_inference_calls_too_are_accepted() -> None:
+    one, seen = layer(), []
+    for module in (one, one.enc, one.ae):
+        module.register_forward_hook(lambda _, __, out: seen.append(out))
+    one.enc.f.register_forward_hook(lambda _, __, out: out * 2)
+    check(one)
+    assert seen
+
+
+def test_a_target_that_changes_the_labels_in_place_is_refused() -> None:
+    """Guards a bug: every epoch would train on other labels."""
+    one = ALStack([layer()], target=lambda y: y.mul_(0.5))
+    with pytest.raises(ValueError, match="the stack's target changes in place"):
+        check(one)
+    check(ALStack([layer()], target=lambda y: y))
+
+
 def test_a_bridge_that_changes_the_layers_output_in_place_is_refused() -> None:
     """Training hands on what the bridge has changed, inference what it has not."""
     one = layer()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.swa_utils import AveragedModel
 
 from ALPackage import AL, ALStack, Snapshot, StageError, make_schedule
 from ALPackage.schedules.schedule import Schedule
@@ -193,8 +194,37 @@ class Decaying(AL):
             group["lr"] *= 0.9
 
 
+class WithSchedulers(AL):
+    """A layer that keeps its schedulers in a list."""
+
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self.schedulers = [StepLR(self.optimizer, 5, 0.5)]
+
+    def update(self) -> None:
+        super().update()
+        for scheduler in self.schedulers:
+            scheduler.step()
+
+
+def scheduled_by_hooks() -> ALStack:
+    """Return layers whose optimizers step a scheduler after their own step."""
+    one = stack()
+    for layer in one:
+        scheduler = StepLR(layer.optimizer, 5, 0.5)
+        layer.optimizer.register_step_post_hook(lambda *_, scheduler=scheduler: scheduler.step())
+    return one
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: stack(optimizer=ScheduleFree), lambda: stack(WithScheduler), lambda: stack(Decaying)]
+    "make",
+    [
+        lambda: stack(optimizer=ScheduleFree),
+        lambda: stack(WithScheduler),
+        lambda: stack(WithSchedulers),
+        lambda: stack(Decaying),
+        scheduled_by_hooks,
+    ],
 )
 def test_what_a_layer_changes_by_itself_is_its_own_business(make: Callable[[], ALStack]) -> None:
     found = []
@@ -211,6 +241,8 @@ def test_what_a_layer_changes_by_itself_is_its_own_business(make: Callable[[], A
 # --- layers -----------------------------------------------------------------------------------------------------------
 
 USES: dict[str, Callable[[ALStack], object]] = {
+    "a layer's inference": lambda one: one[0].inference(batches(1)[0][0], "f"),
+    "an average of the weights": lambda one: AveragedModel(stack()).update_parameters(one),
     "eval": lambda one: one.eval(),
     "a layer's eval": lambda one: one[0].eval(),
     "inference": lambda one: one.inference(batches(1)[0][0]),
@@ -263,6 +295,17 @@ def test_layers_exchanged_since_the_schedule_was_made_are_refused() -> None:
             list(made.run(batches(1)))
 
 
+def test_a_target_that_would_never_train_is_refused() -> None:
+    one = ALStack([dense_layer(6, 5, 3, 4)], target=torch.nn.Linear(3, 3))
+    data = batches(1)
+    with make_schedule("continuous", one, threads=1) as made:
+        with pytest.raises(ValueError, match=r"the stack's target: weight would never train.*requires_grad_\(False\)"):
+            list(made.run(data))
+        assert isinstance(one.target, torch.nn.Module)
+        one.target.requires_grad_(False)
+        assert len(list(made.run(data))) == 1
+
+
 def test_weights_tied_since_the_stack_was_made_are_refused() -> None:
     one = stack()
     one[1].enc.f[1] = one[0].enc.b
@@ -280,18 +323,21 @@ def test_weights_tied_since_the_stack_was_made_are_refused() -> None:
 
 def test_a_loader_that_writes_into_an_array_it_has_handed_on_is_refused() -> None:
     """Guards a bug: the array behind a tensor changes without a trace in its version, and results were random."""
-    slots, data = np.zeros((2, 7, 6), np.float32), batches(8)
+    slots, data = np.zeros((7, 7, 6), np.float32), batches(12)
 
-    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+    def loader(ring: int) -> Iterator[tuple[Tensor, Tensor]]:
         for number, (x, y) in enumerate(data):
-            slots[number % 2] = x.numpy()
-            yield torch.from_numpy(slots[number % 2]), y
+            slots[number % ring] = x.numpy()
+            yield torch.from_numpy(slots[number % ring]), y
 
-    with (
-        make_schedule("continuous", stack(), threads=1) as made,
-        pytest.raises(StageError, match=r"loader failed on batch 2: .*changed the memory of a batch"),
-    ):
-        list(made.run(loader()))
+    for ring in (2, 6):  # two stages may hold six batches
+        with (
+            make_schedule("continuous", stack(), threads=1) as made,
+            pytest.raises(StageError, match=rf"loader failed on batch {ring}: .*changed the memory of a batch"),
+        ):
+            list(made.run(loader(ring)))
+    with make_schedule("continuous", stack(), threads=1) as made:
+        assert len(list(made.run(loader(7)))) == 12, "when memory is used again, nobody reads it any more"
     with make_schedule("continuous", stack(), threads=1) as made:
         for batch in data:
             slots[0] = batch[0].numpy()
