@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .busy import refuse_if_busy
-from .errors import LayerError
+from .errors import LayerError, UnfitLayersError
 from .layer import Criterion, LearningRate, LocalLayer, checked_rates
 from .nested import detach, memory, tensors, to_device, versions
 
@@ -37,9 +37,9 @@ class _Kept:
         self._versions = versions(self._tensors)
 
     def check(self, who: str) -> None:
-        """Raise RuntimeError if one of them has been changed in place meanwhile; `who` may have done it."""
+        """Raise LayerError if one of them has been changed in place meanwhile; `who` may have done it."""
         if versions(self._tensors) != self._versions:
-            raise RuntimeError(
+            raise LayerError(
                 f"{who} changes in place what f or g has returned, but the next layer needs it unchanged; use "
                 "operations that are not in place, such as nn.ReLU(inplace=False)"
             )
@@ -335,12 +335,12 @@ class GroupOptimizer:
 
 
 def refuse_common_parameters(enc: ENC, ae: AE) -> None:
-    """Raise ValueError if one weight is on both sides: each would train it on its own loss, at its own rate."""
+    """Raise UnfitLayersError if one weight is on both sides: each would train it on its own loss, at its own rate."""
     of_enc = {key: path for path, parameter in enc.named_parameters() for key in _identities(parameter)}
     for path, parameter in ae.named_parameters():
         for key in _identities(parameter):
             if key in of_enc:
-                raise ValueError(
+                raise UnfitLayersError(
                     f"AL: enc.{of_enc[key]} and ae.{path} are one weight, which both losses would train, each at its "
                     "own learning rate; give each its own, for example with copy.deepcopy"
                 )

@@ -58,5 +58,9 @@ class PlacementError(ValueError):
     """A device list does not fit the model or the machine; the one-line message says how to fix it."""
 
 
+class UnfitLayersError(ValueError):
+    """Layers that a schedule cannot train as they are; the one-line message names the layer and the remedy."""
+
+
 class LayerError(RuntimeError):
     """A layer that breaks the contract of `LocalLayer`; the message is one line and says the remedy."""

@@ -155,7 +155,7 @@ class LocalLayer(nn.Module):
         x, y, losses = self.compute(x, y)
         if (after := versions(inputs)) != before:
             which = "x" if after[:of_x] != before[:of_x] else "y"
-            raise RuntimeError(
+            raise LayerError(
                 f"{who}.forward: the input {which} was changed in place, by this layer or by whoever handed it on; use "
                 "operations that are not in place, such as nn.ReLU(inplace=False), and hand on new tensors"
             )

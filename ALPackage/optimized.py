@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from .errors import LayerError
+from .errors import LayerError, UnfitLayersError
 
 #: Names that a message gives in full.
 NAMED = 3
@@ -38,13 +38,13 @@ def optimizers(layer: nn.Module) -> list[Any]:
 
 
 def refuse_untrained(name: str, layer: nn.Module) -> None:
-    """Raise ValueError unless the layer's optimizers hold every parameter that is to train, and no other."""
+    """Raise UnfitLayersError unless the layer's optimizers hold every parameter that is to train, and no other."""
     groups = [group for optimizer in optimizers(layer) for group in optimizer.param_groups]
     held = {id(parameter): parameter for group in groups for parameter in group["params"]}
     untrained = []
     for path, parameter in layer.named_parameters():
         if is_lazy(parameter):
-            raise ValueError(
+            raise UnfitLayersError(
                 f"layer {name!r}: {path} has no shape yet (a lazy module); take one batch through the stack first: "
                 "with torch.no_grad(): stack(x, y)"
             )
@@ -59,7 +59,7 @@ def refuse_untrained(name: str, layer: nn.Module) -> None:
         remedy = "call reset_optimizer() on the layer, or requires_grad_(False) on what is to stay as it is"
     else:
         finding, remedy = f"the optimizer holds {others}", "call reset_optimizer() on the layer"
-    raise ValueError(f"layer {name!r}: {finding}; after parameters are replaced or unfrozen, {remedy}")
+    raise UnfitLayersError(f"layer {name!r}: {finding}; after parameters are replaced or unfrozen, {remedy}")
 
 
 def reset(layer: nn.Module) -> None:

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from .base import AE, AL, ENC
 from .draws import Context, Generators, RefusedError, refuse_draws, refuse_known_draws
+from .errors import UnfitLayersError
 from .in_place import InPlaceChanges
 from .layer import LocalLayer
 from .nested import detach, same_values, tensors, to_device
@@ -58,8 +59,8 @@ def check_layers(
         The layer ("target" for the stack's) and the exception that ended the check early; None if it was complete.
 
     Raises:
-        ValueError: If training and inference disagree in a layer, if one of its functions changes its input or its
-            output in place, or if `concurrent` and a layer draws from a process-wide generator.
+        UnfitLayersError: If training and inference disagree in a layer, if one of its functions changes its input or
+            its output in place, or if `concurrent` and a layer draws from a process-wide generator.
 
     In files for the earlier public code, inference is the business of the user's model. Their layers are not refused:
     one warning names them all. Recognized are layers that replace `AL.forward`; layers whose `hidden` or `readout`
@@ -75,7 +76,7 @@ def check_layers(
         own = {} if own_settings is None else own_settings
         failure = _check(stack, batch, concurrent, seed, context, generators, doubts, idle, own)
     except RefusedError as refused:
-        raise ValueError(str(refused)) from None
+        raise UnfitLayersError(str(refused)) from None
     finally:
         generators.restore(start)
     if idle and failure is None:

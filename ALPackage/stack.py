@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .busy import refuse_if_busy
 from .devices import set_device
+from .errors import UnfitLayersError
 from .layer import LearningRate, LocalLayer
 from .nested import memory
 from .optimized import OF_EVERY_MODULE
@@ -67,14 +68,14 @@ class ALStack(nn.Module):
         self.refuse_shared_state()
 
     def refuse_shared_state(self) -> None:
-        """Raise ValueError if two layers share state: while they train at once, timing would decide its value."""
+        """Raise UnfitLayersError if two layers share state: while they train at once, timing would decide its value."""
         owners: dict[object, tuple[str, str]] = {}
         for name, layer in self.items():
             for path, state in chain(layer.named_parameters(), layer.named_buffers(), _generators(layer)):
                 for key in (id(state), memory(state)):
                     owner, its_path = owners.setdefault(key, (name, path)) if key is not None else (name, path)
                     if owner != name:
-                        raise ValueError(
+                        raise UnfitLayersError(
                             f"ALStack: layers {owner!r} and {name!r} share {its_path!r} of the one and {path!r} of the "
                             "other; give each layer its own copy, or put both modules into one layer"
                         )

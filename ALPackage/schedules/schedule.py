@@ -15,7 +15,7 @@ from torch import nn
 
 from ..base import AL, refuse_common_parameters
 from ..busy import busy, refuse_if_busy
-from ..errors import StageError
+from ..errors import StageError, UnfitLayersError
 from ..layer import LearningRate
 from ..optimized import OwnSettings, refuse_untrained
 from ..preflight import check_layers
@@ -214,7 +214,7 @@ class Schedule(ABC):
         return snapshot
 
     def _refuse_wrong_layers(self) -> None:
-        """Raise ValueError for what was done to the layers after the stack was made and would go wrong silently."""
+        """Raise UnfitLayersError for what was done to the layers since the stack was made and would go wrong silently."""
         self.stack.refuse_shared_state()
         for name, layer in self.stack.items():
             if isinstance(layer, AL):
@@ -223,7 +223,7 @@ class Schedule(ABC):
         target = self.stack.target
         for path, parameter in target.named_parameters() if isinstance(target, nn.Module) else ():
             if parameter.requires_grad:
-                raise ValueError(
+                raise UnfitLayersError(
                     f"the stack's target: {path} would never train, because no layer has it; call "
                     "requires_grad_(False) on the target, or make it part of the first layer's g"
                 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import LayerError
 from ..layer import LearningRate
 from ..nested import same_values, tensors, versions
 
@@ -28,10 +29,10 @@ class InPlaceGuard:
         self._versions = versions(self._tensors)
 
     def check(self) -> None:
-        """Raise RuntimeError if a tensor has been changed in place since it was handed on."""
+        """Raise LayerError if a tensor has been changed in place since it was handed on."""
         if versions(self._tensors) != self._versions:
             who = "the loader" if self._giver == "loader" else f"layer {self._giver!r}"
-            raise RuntimeError(
+            raise LayerError(
                 f"{who} handed on a tensor that was changed in place afterwards, so what comes next would depend on "
                 "timing; hand on a new tensor every time (for example with .clone())"
             )

@@ -300,6 +300,9 @@ def test_a_builder_that_contradicts_its_entry_is_refused(tmp_path: Path, capsys:
         ("return ALStack(", "return dict(", "local: its build function returned dict; expected an ALStack"),
         ("def layer(block):", "def layer(block, more):", "raised TypeError: build.<locals>.layer() missing 1 required"),
         ('{"ce": self', '{"other": self', "LocalClassifier.compute: returned the losses other; expected those of"),
+        ("self.f(x)", "F.dropout(self.f(x), 0.5, self.training)", "draws from a process-wide random generator"),
+        ("SGD(self.parameters()", "SGD(self.head.parameters()", "would never train: in no optimizer of the layer"),
+        ("        x = self.f(x)\n", "        x = self.f(x.mul_(2))\n", "the input x was changed in place"),
     ],
 )
 def test_a_mistake_in_an_objective_is_one_line(

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ALPackage import StageError
-from ALPackage.errors import LayerError
+from ALPackage.errors import LayerError, UnfitLayersError
 from data import DataError
 
 from ..errors import UsageError
@@ -53,6 +53,8 @@ class ExitCode:
             error = UsageError(str(error))  # with the layer's name
         elif isinstance(error, StageError) and isinstance(error.__cause__, MISTAKES):
             error = error.__cause__
+        elif isinstance(error, (LayerError, UnfitLayersError)):  # of a plug-in
+            error = UsageError(str(error))
         if error is not None and not isinstance(error, (*MISTAKES, KeyboardInterrupt)):
             return False
         self._report(error)
