@@ -105,8 +105,8 @@ class Schedule(ABC):
 
         The layers are checked on copies (see `preflight`), and on GPUs the steps are captured as CUDA graphs. `batch`:
         one (x, y) as the loader yields it. `run` does the same with its first batch unless it has been done; a second
-        call does nothing. Raises ValueError for a layer that cannot be trained under this schedule, StageError for one
-        that fails, and RuntimeError while a run is open.
+        call does nothing. Raises UnfitLayersError, a ValueError, for a layer that this schedule cannot train,
+        StageError for one that fails, and RuntimeError while a run is open.
         """
         x, y = as_pair(batch)
         with self._opened(to_train="prepare"):
@@ -214,7 +214,7 @@ class Schedule(ABC):
         return snapshot
 
     def _refuse_wrong_layers(self) -> None:
-        """Raise UnfitLayersError for what was done to the layers since the stack was made and would go wrong silently."""
+        """Raise UnfitLayersError for what was done to the layers after the stack was made and fails silently."""
         self.stack.refuse_shared_state()
         for name, layer in self.stack.items():
             if isinstance(layer, AL):
