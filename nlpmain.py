@@ -9,7 +9,7 @@ if (HERE := str(Path(__file__).resolve().parent)) not in sys.path:
 
 from data.storage.streams import exit_code
 from training.config import command_or_exit
-from training.runs.shutdown import loading
+from training.runs.shutdown import end_process, loading
 
 
 def main() -> int:
@@ -21,4 +21,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    end_process(exit_code(main))

@@ -35,7 +35,7 @@ class FirstFailure:
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
+        self.stop = stop
         self._error: StageError | None = None
         self._lock = threading.Lock()
 
@@ -44,7 +44,7 @@ class FirstFailure:
         with self._lock:
             if self._error is None:
                 self._error = error
-        self._stop()
+        self.stop()
 
     def pop(self) -> StageError | None:
         """Return the failure, if there is one, and forget it: its traceback holds tensors."""

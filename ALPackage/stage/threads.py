@@ -7,6 +7,7 @@ What else is carried over is in `caller`.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -71,6 +72,8 @@ def worker_settings(device: torch.device, threads: int, stream: Any = None) -> I
 
 #: Seconds that a thread whose start was interrupted has to show itself, and that a finished one has to go away.
 MOMENT = 0.1
+#: Seconds that workers have, together, to end their steps before the interpreter ends.
+EXIT_DEADLINE = 10.0
 
 
 class WorkerThread(threading.Thread):
@@ -88,6 +91,8 @@ class WorkerThread(threading.Thread):
         self._process = os.getpid()
         self._over = False
         self._signal: SimpleQueue[None] = SimpleQueue()
+        #: Has the work end after the step at hand.
+        self.stop: Callable[[], None] = _nothing
 
     def run(self) -> None:
         """Do the work, and signal the end of it."""
@@ -117,6 +122,21 @@ class WorkerThread(threading.Thread):
                 return self._over
         self.join(MOMENT)
         return True
+
+
+def _nothing() -> None:
+    """Leave alone work that ends by itself."""
+
+
+@atexit.register
+def end_workers() -> None:
+    """Let every worker end its step; the interpreter aborts the process if it ends while one is inside of torch."""
+    workers = [thread for thread in threading.enumerate() if isinstance(thread, WorkerThread)]
+    for worker in workers:
+        worker.stop()
+    deadline = time.monotonic() + EXIT_DEADLINE
+    for worker in workers:
+        worker.finished(max(0.0, deadline - time.monotonic()))
 
 
 class Autocast:

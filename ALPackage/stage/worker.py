@@ -63,6 +63,7 @@ class Worker:
         # Where the worker is, for a failure: the layer's name and the batch's number.
         self._at: tuple[str, int | None] = layers[0][0], None
         self.thread = WorkerThread(self._work, f"al-stage-{number}")
+        self.thread.stop = failure.stop
 
     def capture(self, example: TrainBatch, force: bool) -> TrainBatch:
         """Try to put the stage's step into a CUDA graph, and return what the next stage would get for `example`.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 #: Seconds that a step may still take after a signal; then the run ends where it is, at its last checkpoint.
 GRACE = 7.0
@@ -40,6 +40,18 @@ def loading() -> Iterator[None]:
     yield
     if by_python:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_process(code: int) -> NoReturn:
+    """End the process with `code`; at once where a layer is still in a step that nobody waits for.
+
+    Python's own end would abort the process if a thread is inside of torch then, and the code would be another one.
+    """
+    if any(getattr(thread, "trains_layers", False) for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -50,3 +52,28 @@ def test_a_thread_that_fails_is_finished() -> None:
     one = WorkerThread(fail, "al-test")
     one.start()
     assert one.finished(5.0)
+
+
+LEAVING = """
+import time, torch
+from ALPackage.stage.threads import WorkerThread
+
+stopped = []
+
+def work():
+    weight = torch.randn(700, 700, requires_grad=True)
+    while not stopped:
+        (weight @ weight).sum().backward()
+
+worker = WorkerThread(work, "al-test")
+worker.stop = lambda: stopped.append(True)
+worker.start()
+time.sleep(0.3)
+raise SystemExit(143)
+"""
+
+
+def test_the_interpreter_does_not_end_while_a_worker_is_inside_of_torch() -> None:
+    """Guards a bug: a script that ended with an exception in its loop was aborted, with exit code 134."""
+    ended = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (143, "")

@@ -233,3 +233,26 @@ def test_on_another_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+STUCK = """
+import time, torch
+from ALPackage.stage.threads import WorkerThread
+from training.runs.shutdown import end_process
+
+def work():
+    weight = torch.randn(700, 700, requires_grad=True)
+    while True:
+        (weight @ weight).sum().backward()
+
+WorkerThread(work, "al-test").start()
+time.sleep(0.3)
+print("all that was printed is there")
+end_process(143)
+"""
+
+
+def test_a_step_that_nobody_waits_for_does_not_change_the_exit_code() -> None:
+    """Guards a bug: SIGTERM in a long step sometimes ended in an abort, with exit code 134."""
+    ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "all that was printed is there\n", "")
