@@ -24,8 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 #: The library from the bottom up: a module, or a whole folder, imports from those before it.
 LEVELS = (
-    *("_moved", "errors", "nested", "randomness", "nan_guard", "layer", "objectives", "base", "devices", "stack"),
-    *("draws", "preflight", "stage", "placement", "schedules", "__init__"),
+    *("_moved", "errors", "busy", "nested", "randomness", "nan_guard", "optimized"),
+    *("layer", "objectives", "base", "devices", "stack"),
+    *("draws", "in_place", "preflight", "stage", "placement", "schedules", "__init__"),
 )
 
 
