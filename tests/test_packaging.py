@@ -25,7 +25,8 @@ def test_make_finds_the_packages_with_pythons_safe_path() -> None:
     done = subprocess.run(
         ["make", "--eval", 'shown: ; @echo "<$$PYTHONSAFEPATH>"', "shown"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONSAFEPATH": "1"},
+        # Without the flags of the `make` that runs the tests.
+        env={key: value for key, value in os.environ.items() if "MAKE" not in key} | {"PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
         check=False,

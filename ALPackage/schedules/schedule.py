@@ -291,7 +291,6 @@ class Schedule(ABC):
         """Iterate; whatever fails becomes a StageError of the loader with the number of the batch that is missing."""
         self._number = first
         items: Iterator[Any] | None = None
-        self._memory.begin()
         while True:
             try:
                 items = iter(iterable) if items is None else items
@@ -347,6 +346,7 @@ class Schedule(ABC):
         finally:
             self._running = False
             self._step.end()
+            self._memory.end()
 
     def _refuse_other_process(self) -> None:
         """Raise RuntimeError in a process that was forked off, where nobody would ever take a batch."""

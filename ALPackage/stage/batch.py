@@ -72,10 +72,10 @@ class MemoryCheck:
     def __init__(self, draws: int) -> None:
         self._draws = draws
         self._drawn = 0
-        self.begin()
+        self.end()
 
-    def begin(self) -> None:
-        """Note that a run begins: what an earlier one was given is no longer in use."""
+    def end(self) -> None:
+        """Note that a run ends: what it was given is no longer in use."""
         self._first: list[Tensor] = []
         self._values: list[Tensor] = []
         if self._drawn <= self._draws:

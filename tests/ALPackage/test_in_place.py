@@ -140,6 +140,6 @@ def test_a_change_on_a_later_batch_ends_the_run(function: str, words: str) -> No
     stack = ALStack([layer(), layer(**{function: Changing("large")})])
     with (
         make_schedule("sequential", stack, threads=1) as schedule,
-        pytest.raises(StageError, match=rf"layer 'layer_2' failed on batch 3: RuntimeError: .*{words}.*in place"),
+        pytest.raises(StageError, match=rf"layer 'layer_2' failed on batch 3: LayerError: .*{words}.*in place"),
     ):
         list(schedule.run([*(batch() for _ in range(3)), batch(1000.0)]))
