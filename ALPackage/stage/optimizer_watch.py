@@ -43,13 +43,13 @@ class OptimizerWatch:
         self._save()
 
     def _save(self) -> None:
-        self._optimizers = [
-            (name, layer, layer.optimizer, len(layer.optimizer.param_groups)) for name, layer in self._layers
-        ]
+        # The list itself: while `enc_opt` or `ae_opt` of an AL takes a step, the optimizer has another one.
+        lists = [(name, layer, layer.optimizer, layer.optimizer.param_groups) for name, layer in self._layers]
+        self._optimizers = [(*one, len(one[-1])) for one in lists]
         self._groups = [
             (name, group, dict(group), {key: one._version for key, one in group.items() if isinstance(one, Tensor)})
-            for name, _, optimizer, _ in self._optimizers
-            for group in optimizer.param_groups
+            for name, _, _, groups, _ in self._optimizers
+            for group in groups
         ]
 
     def hand_over(self) -> None:
@@ -69,10 +69,10 @@ class OptimizerWatch:
 
         It costs a comparison of dicts whose values are the same objects, per parameter group.
         """
-        for name, layer, optimizer, groups in self._optimizers:
+        for name, layer, optimizer, groups, count in self._optimizers:
             if layer.optimizer is not optimizer:
                 raise _changed(name, "it has another one now")
-            if len(optimizer.param_groups) != groups:
+            if len(groups) != count:
                 raise _changed(name, "it has another number of parameter groups now")
         for name, group, saved, versions in self._groups:
             try:
