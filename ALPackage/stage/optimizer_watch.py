@@ -53,7 +53,7 @@ class OptimizerWatch:
         ]
 
     def hand_over(self) -> None:
-        """Note that the caller gets a result, if it is alone: what the layers have changed until now is right."""
+        """Take the settings as they are for right; call it before the caller gets a result, and only if `alone`."""
         self._save()
 
     def set_lr(self, name: str, layer: LocalLayer, lr: LearningRate) -> None:
