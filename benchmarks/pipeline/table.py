@@ -171,5 +171,5 @@ def _notes(figures: Figures) -> list[str]:
         f"n = {figures['settings']['repeats']} interleaved repetitions of {batches['joined']} batches, of "
         f"{batches['flowing']} where a pipeline fills and drains once per run. Layer costs per batch, measured alone "
         f"before the runs on one core, ms: AL {listed['al']}; BP {listed['bp']}. Estimated speed-up of AL on two "
-        f"workers: {sum(al) / bound(al, two):.2f}x. Of each process's memory {base:.0f} MiB were there before the model."
+        f"workers: {sum(al) / bound(al, two):.2f}x. Of each process's memory, {base:.0f} MiB precede the model."
     ]

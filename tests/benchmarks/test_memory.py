@@ -28,7 +28,7 @@ def test_each_storage_counts_once_and_weights_do_not() -> None:
     model = network()
     held = Held(model.parameters())
     with held.count():
-        # The inputs of both linear layers, of which the second is the first tanh's output, and the second tanh's output.
+        # The inputs of both linear layers, the second of which the first tanh saves too, and the second tanh's output.
         loss = model(torch.randn(10, 8)).sum()
     assert held.now == held.peak == 3 * X
     loss.backward()
