@@ -8,8 +8,8 @@ F is forward and B is backward and update:
                  layer 2      F0B0      F1B1
     al-fm        layer 1  F0B0      F1B1                 a thread per layer and batch for B, joined at the end
                  layer 2    F0B0      F1B1               of every batch (the earlier design, as a baseline)
-    continuous   layer 1  F0B0F1B1F2B2F3B3               [1] a worker per stage, started once
-                 layer 2    F0B0F1B1F2B2F3B3             [2] a bounded channel between neighbors; no barrier
+    continuous   layer 1  F0B0F1B1F2B2F3B3               [1] workers, started once, take any layer that is ready
+                 layer 2    F0B0F1B1F2B2F3B3             [2] a bounded queue before every layer; no barrier
 
 What makes them equal: each layer sees the batches in order; its forward, backward and update of a batch are not
 interleaved with another batch's; number and learning rate travel with the batch; random streams are derived

@@ -56,6 +56,7 @@ class ALFM(Schedule):
                 except (Exception, GeneratorExit) as error:
                     raise StageError(name, item.number, error) from error
                 usage.batches += 1
+                usage.layer_batches[name] += 1
                 _add_busy(usage, name, time.perf_counter() - start)
                 worker = WorkerThread(
                     self._step.caller.worker(),

@@ -19,8 +19,8 @@ def make_schedule(name: str, stack: ALStack, **options: Any) -> Schedule:
     Args:
         name: "sequential", "al-fm" or "continuous"; all give the same numbers, bit for bit.
         stack: The layers, on their devices. Place them first (`set_device`).
-        options: `threads`, `seed`, `trace` and `cuda_graph`, as for `Schedule`; "continuous" also takes `stages`, the
-            number of layers of each stage, and `depth`, the batches that may wait between two stages.
+        options: `threads`, `seed`, `trace` and `cuda_graph`, as for `Schedule`; "continuous" also takes `workers`,
+            `depth` and `streams_per_device`, as for `Continuous`.
 
     Returns:
         The schedule, which is best used as a context manager, because it may have threads to end.

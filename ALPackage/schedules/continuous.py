@@ -1,40 +1,46 @@
-"""The continuous pipeline: a persistent worker per stage and bounded channels between them; no barrier anywhere."""
+"""The continuous pipeline: persistent workers that take whatever layer is ready; no barrier anywhere."""
 
 from __future__ import annotations
 
 import os
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from ..devices import stage_sizes
 from ..errors import StageError
-from ..layer import LocalLayer
 from ..stack import ALStack
 from ..stage.batch import Batch, MemoryCheck, TrainBatch
+from ..stage.board import Board
 from ..stage.channel import Closed
-from ..stage.links import FirstFailure, PipelineLinks
+from ..stage.crew import crew
+from ..stage.failure import FirstFailure
+from ..stage.runner import LayerRunner
 from ..stage.snapshot import Snapshot
+from ..stage.threads import worker_settings
 from ..stage.trace import Usage
-from ..stage.transfer import entry_events, order_streams, stage_input_for, sync_with_caller
+from ..stage.transfer import entry_events, input_for, order_streams, sync_with_caller
 from ..stage.worker import Worker
 from .schedule import FAILURE_DEADLINE, Schedule
 
-#: Batches that may wait between two stages: enough to absorb jitter, few enough to keep memory flat.
+#: Batches that may wait before a layer: enough to absorb jitter, few enough to keep memory flat.
 QUEUE_DEPTH = 2
 #: Seconds that closing gives the workers, together, to end the step that each is in.
 JOIN_DEADLINE = 10.0
 
 
 class Continuous(Schedule):
-    """A persistent worker per stage and bounded channels between them: no barrier, no bubble but fill and drain.
+    """Persistent workers that share the layers: no barrier, no bubble but fill and drain.
 
-    `stages`: the number of layers of each stage, first to last; by default neighbors that were placed on one device, or
-    on one worker "cpu:K", are one stage, and a layer on just "cpu" is a stage of its own, which the operating system
-    balances over the cores. `depth`: batches that may wait between two stages. The caller's thread feeds the first
-    stage.
+    A worker takes the deepest ready layer of those that it ran last, else the deepest ready one (see `stage.board`). A
+    layer that is placed on "cpu" may run on any CPU worker, one on "cpu:K" only on that one, and one on a GPU only on
+    that GPU's workers. The caller's thread feeds the first layer.
+
+    Args:
+        workers: CPU workers; by default one per `threads` cores, and not more than there are layers on the CPU.
+        depth: Batches that may wait before a layer.
+        streams_per_device: Workers of each GPU, with a stream of their own each.
     """
 
     name = "continuous"
@@ -42,54 +48,62 @@ class Continuous(Schedule):
     persistent = True
 
     def __init__(
-        self, stack: ALStack, *, stages: Sequence[int] | None = None, depth: int = QUEUE_DEPTH, **options: Any
+        self,
+        stack: ALStack,
+        *,
+        workers: int | None = None,
+        depth: int = QUEUE_DEPTH,
+        streams_per_device: int = 1,
+        **options: Any,
     ) -> None:
         super().__init__(stack, **options)
         if depth < 1:
-            raise ValueError(f"depth: got {depth}; expected at least 1 batch between two stages")
-        self._devices = stack.devices
-        layers = _divide(stack, stages)
+            raise ValueError(f"depth: got {depth}; expected at least 1 batch before a layer")
+        self._placement = stack.placement
+        members = crew(self._placement, workers=workers, threads=self.threads, streams_per_device=streams_per_device)
         self._ended_when: str | None = None
         self._unfinished = self._interrupted = False
-        self._captured = self._cuda_graph == "off" or all(device.type != "cuda" for device in self._devices)
-        self._links = PipelineLinks(len(layers), depth)
-        # Every stage may be at work on a batch while its inlet is full.
-        self._memory = MemoryCheck(len(layers) * (depth + 1))
-        self._failure = FirstFailure(self._links.close)
-        channels = self._links.channels
+        self._captured = self._cuda_graph == "off" or all(device.type != "cuda" for device in stack.devices)
+        # Every layer may be at work on a batch while its queue is full.
+        self._memory = MemoryCheck(len(stack) * (depth + 1))
+        self._board = Board([member.layers for member in members], len(stack), depth)
+        self._failure = FirstFailure(self._board.close)
+        self._runners = [
+            LayerRunner(name, layer, self._step, last=number == len(stack))
+            for number, (name, layer) in enumerate(stack.items(), start=1)
+        ]
         self._workers = [
             Worker(
                 number,
-                stage,
-                channels[number],
-                channels[number + 1],
+                member,
+                self._runners,
+                self._board,
                 self._failure,
                 self._step,
-                stage_input_for(stage[0][1].device),
+                input_for(member.device),
                 threads=self.threads,
-                last=number + 1 == len(layers),
             )
-            for number, stage in enumerate(layers)
+            for number, member in enumerate(members)
         ]
         # If nobody closes the schedule, its threads end when it is collected.
-        weakref.finalize(self, self._links.close)
+        weakref.finalize(self, self._board.close)
         try:
             for worker in self._workers:
                 worker.thread.start()
         except BaseException:
-            self._links.close()
+            self._board.close()
             raise
 
     def usage(self) -> list[Usage]:
-        """Return how each stage's worker has spent its time in training since the schedule was made."""
+        """Return how each worker has spent its time in training since the schedule was made."""
         return [worker.usage for worker in self._workers]
 
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
         self._refuse_other_layers()
         if self._unfinished:  # the last run's batches would be taken for this run's
-            self._links.close()
+            self._board.close()
         self._unfinished = True
-        inlet, outlet = self._links.channels[0], self._links.channels[-1]
+        board, outlet = self._board, self._board.outlet
         under_way = 0
         training = False
         for worker in self._workers:
@@ -104,9 +118,9 @@ class Continuous(Schedule):
                             self._drop_stale_graphs()
                         self._prepare(item)
                     item.events = entry_events(item.inputs)
-                inlet.put(item)  # waits while the first stage is behind, which bounds what is under way
+                board.put(item)  # waits while the first layer is behind, which bounds what is under way
                 under_way += 1
-                # Hand out what is done, without waiting: the caller's thread has the first stage to feed.
+                # Hand out what is done, without waiting: the caller's thread has the first layer to feed.
                 while outlet.ready():
                     under_way -= 1
                     yield self._next_done()
@@ -118,7 +132,7 @@ class Continuous(Schedule):
             self._order_streams(entering=False)
         except Closed:
             self._refuse_other_process()
-            # A worker failed and closed all channels, or `close` was called while this run was open.
+            # A worker failed and closed the board, or `close` was called while this run was open.
             self._raise_failure()
             raise RuntimeError("the continuous schedule was closed; make a new one to train on") from None
         except (StageError, GeneratorExit) as end:
@@ -130,7 +144,7 @@ class Continuous(Schedule):
                     self._drain()
             except BaseException as error:
                 self._interrupted = left and isinstance(error, KeyboardInterrupt)
-                self._links.close()
+                self._board.close()
                 raise
             self._order_streams(entering=False)
             if not left:
@@ -143,9 +157,9 @@ class Continuous(Schedule):
 
     def _refuse_other_layers(self) -> None:
         """Raise RuntimeError if the workers have other layers than the stack, or have them elsewhere."""
-        if self.stack.devices != self._devices:
+        if self.stack.placement != self._placement:
             raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
-        if [layer for worker in self._workers for _, layer in worker.layers] != list(self.stack):
+        if [runner.layer for runner in self._runners] != list(self.stack):
             raise RuntimeError("the stack has other layers than when this schedule was made; make a new one")
 
     def _drop_stale_graphs(self) -> None:
@@ -154,32 +168,34 @@ class Continuous(Schedule):
         Asked before a run's first training batch and not before predictions, for which the layers are in evaluation
         mode: every measurement between two epochs would cost a capture.
         """
-        stale = [worker.drop_stale_graph() for worker in self._workers]
+        stale = [runner.drop_stale_graph() for runner in self._runners]
         if any(stale):
             self._captured = False
 
     def _prepare(self, example: TrainBatch) -> None:
-        """Let every GPU stage try to put its step into a CUDA graph, one after another, while all workers wait."""
+        """Let every GPU layer try to put its step into a CUDA graph, one after another, while all workers wait."""
         if self._captured:
             return
         self._captured = True
         # The batch may have been made on the caller's stream after the run had begun.
         self._order_streams(entering=True)
         batch = TrainBatch(example.number, example.x, example.y, example.lr)
-        for worker in self._workers:
+        for layer, runner in enumerate(self._runners):
+            worker = next(worker for worker in self._workers if layer in worker.member.layers)
             try:
-                batch = worker.capture(batch, force=self._cuda_graph == "on")
+                with worker_settings(worker.member.device, self.threads), worker.source.computing():
+                    batch = runner.capture(batch, worker.source, force=self._cuda_graph == "on")
             except StageError:
                 raise
             except Exception as error:
-                raise StageError(worker.layers[0][0], example.number, error) from error
+                raise StageError(runner.name, example.number, error) from error
 
     def _order_streams(self, *, entering: bool) -> None:
-        order_streams([worker.stage_input for worker in self._workers], entering=entering)
+        order_streams([worker.source for worker in self._workers], entering=entering)
 
     def _next_done(self) -> Batch | Snapshot:
         """Return what leaves the pipeline next, fit for use on the caller's thread."""
-        item = self._links.channels[-1].get()
+        item = self._board.outlet.get()
         assert item is not None  # the marker of the end comes after everything
         if isinstance(item, Batch):
             sync_with_caller(item)
@@ -187,10 +203,12 @@ class Continuous(Schedule):
 
     def _drain(self) -> None:
         """Wait until every worker is done with the batches that are under way. Raises Closed."""
-        self._links.channels[0].put(None)
-        while self._links.channels[-1].get() is not None:
+        self._board.put(None)
+        while self._board.outlet.get() is not None:
             pass
         self._unfinished = False
+        for worker in self._workers:
+            worker.end_run()
 
     def _raise_failure(self) -> None:
         """Raise the failure of a worker, if there is one. Only its words are kept: its traceback holds tensors."""
@@ -226,32 +244,11 @@ class Continuous(Schedule):
         self._join(FAILURE_DEADLINE)
 
     def _join(self, seconds: float) -> bool:
-        """Close the channels, wait for the workers to end, and return whether all have."""
+        """Close the board, wait for the workers to end, and return whether all have."""
         try:
-            self._links.close()
+            self._board.close()
             deadline = time.monotonic() + seconds
             return all(worker.thread.finished(max(0.0, deadline - time.monotonic())) for worker in self._workers)
         except BaseException:  # Ctrl-C here must not leave a worker waiting
-            self._links.close()
+            self._board.close()
             raise
-
-
-def _divide(stack: ALStack, sizes: Sequence[int] | None) -> list[list[tuple[str, LocalLayer]]]:
-    """Divide the layers into stages of the given sizes. Raises ValueError where they do not fit the stack."""
-    layers = list(stack.items())
-    # By placement, not by device: torch's device of a layer on the CPU does not say on which worker it goes.
-    sizes = stage_sizes([layer.placement for layer in stack]) if sizes is None else list(sizes)
-    if not all(size >= 1 for size in sizes) or sum(sizes) != len(layers):
-        raise ValueError(
-            f"stages: got {sizes}, {sum(sizes)} layers in all; expected at least 1 per stage and {len(layers)} in all"
-        )
-    stages = []
-    for size in sizes:
-        stage, layers = layers[:size], layers[size:]
-        if len({layer.device for _, layer in stage}) > 1:
-            raise ValueError(
-                f"stages: {', '.join(name for name, _ in stage)} are one stage but not on one device; "
-                "place them together or divide the stage"
-            )
-        stages.append(stage)
-    return stages

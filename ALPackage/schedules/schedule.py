@@ -27,7 +27,7 @@ from ..stage.cuda_graph import make_capturable
 from ..stage.optimizer_watch import OptimizerWatch
 from ..stage.snapshot import Snapshot
 from ..stage.step import Step
-from ..stage.threads import IntraOpThreads, default_threads
+from ..stage.threads import IntraOpThreads, worker_threads
 from ..stage.trace import Trace, Usage
 
 #: Seconds to wait for all workers together before a failure is raised; slower ones finish in the background.
@@ -40,10 +40,10 @@ class Schedule(ABC):
     Args:
         stack: The layers to train, on their devices.
         threads: Intra-op threads of every worker, the same for every schedule because the order of a sum depends on
-            it; by default OMP_NUM_THREADS, or an equal share of the cores.
+            it; by default OMP_NUM_THREADS, or 1.
         seed: Root of the layers' random streams.
         trace: Records what each layer did when.
-        cuda_graph: Whether the continuous schedule may run a GPU stage's step as a CUDA graph: "auto" where that has
+        cuda_graph: Whether the continuous schedule may run a GPU layer's step as a CUDA graph: "auto" where that has
             been seen to be the same and faster, "on" where it is the same, "off".
 
     Raises:
@@ -80,7 +80,7 @@ class Schedule(ABC):
         if not isinstance(stack, ALStack):
             raise TypeError(f"{self.name} schedule: got an object of type {type(stack).__name__}; give an ALStack")
         self.stack = stack
-        self.threads = default_threads(len(stack)) if threads is None else threads
+        self.threads = worker_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ValueError(f"threads: got {threads!r}; expected a whole number of at least 1")
         if cuda_graph not in ("auto", "on", "off"):

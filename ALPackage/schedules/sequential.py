@@ -31,14 +31,14 @@ class Sequential(Schedule):
         return [self._usage]
 
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
-        usage, trained = self._usage, 0.0
         waiting = time.perf_counter()
         for item in items:
             if isinstance(item, Snapshot):
                 yield self._take_snapshot(item)
                 waiting = time.perf_counter()
                 continue
-            begun = start = time.perf_counter()
+            start = time.perf_counter()
+            idle = start - waiting
             for name, layer in self.stack.items():
                 try:
                     if isinstance(item, PredictBatch):
@@ -56,12 +56,8 @@ class Sequential(Schedule):
                 # A GeneratorExit that a layer raises must not pass for the end of this generator.
                 except (Exception, GeneratorExit) as error:
                     raise StageError(name, item.number, error) from error
-                trained = time.perf_counter()
-                usage.layer_busy[name] += trained - start
-                start = trained
-            if isinstance(item, TrainBatch):
-                usage.batches += 1
-                usage.wait_input += begun - waiting
-                usage.busy += trained - begun
+                stop = time.perf_counter()
+                self._usage.add(name, busy=stop - start, copy=0.0, idle=idle, starved=True)
+                start, idle = stop, 0.0
             yield item
             waiting = time.perf_counter()

@@ -1,8 +1,8 @@
-"""A CUDA graph of a stage's whole local step: one launch instead of hundreds.
+"""A CUDA graph of a layer's whole local step: one launch instead of hundreds.
 
 Small layers are launch-bound: the host takes longer to ask for the kernels than the GPU to run them. A local step is
 what graphs are good at: fixed shapes, one device, and forward, losses, backward and update all in it. The rules that
-this file keeps (PyTorch's CUDA semantics, "CUDA Graphs"): warm up on the stage's stream, capture on it, one capture at
+this file keeps (PyTorch's CUDA semantics, "CUDA Graphs"): warm up on the worker's stream, capture on it, one capture at
 a time and no other work meanwhile, inputs in fixed memory, learning rates in tensors, generators registered.
 
 A graph is used only where it has been seen to compute the same as the eager step, bit for bit, and to be faster; and
@@ -118,7 +118,7 @@ class StepGraph:
 def make_graph(
     layers: Layers, step: Step, example: TrainBatch, stream: Any, *, force: bool, record: Any = capture
 ) -> StepGraph | None:
-    """Return the graph of a stage's step if it computes what the eager step computes and is faster, else None.
+    """Return the graph of the layers' step if it computes what the eager step computes and is faster, else None.
 
     `force`: do not ask whether it is faster, and warn where there is no graph. The layers' state is as before. Call it
     on `stream`, while nothing else uses the device.

@@ -22,12 +22,23 @@ from ..devices import available_cores as available_cores  # the `as` lets others
 from .channel import take
 
 
-def default_threads(layers: int) -> int:
-    """Return the intra-op threads of one worker: OMP_NUM_THREADS if set, else an equal share of the cores."""
+def asked_threads() -> int | None:
+    """Return the number of threads in OMP_NUM_THREADS, if it holds one."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdecimal() and int(asked) > 0:
-        return int(asked)
-    return max(1, available_cores() // layers)
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else None
+
+
+def worker_threads() -> int:
+    """Return the intra-op threads of one worker: OMP_NUM_THREADS if set, else 1.
+
+    The order of a sum depends on it, so it does not follow the machine: the same run gives the same numbers elsewhere.
+    """
+    return asked_threads() or 1
+
+
+def process_threads() -> int:
+    """Return the intra-op threads of a process that works alone: OMP_NUM_THREADS if set, else one per core."""
+    return asked_threads() or available_cores()
 
 
 class IntraOpThreads:

@@ -10,15 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: What a worker can be doing; in the last three no layer is at work.
-PHASES = ("forward", "backward", "inference", "copy", "wait for input", "wait for space")
+#: What a worker can be doing. In the last three no layer is at work: "wait for data" is for the caller's next batch,
+#: "idle" is for another worker.
+PHASES = ("forward", "backward", "inference", "copy", "wait for data", "idle")
 
 
 @dataclass(frozen=True)
 class Span:
     """What a worker did with one batch: `phase` is one of `PHASES`; times in s of a monotonic clock, on the host.
 
-    `layer` is a layer's name, or that of a stage's first layer for a copy or a wait. `worker` is its thread's name.
+    `layer` is a layer's name; for a copy or a wait it is that of the layer that comes next. `worker` is its thread's
+    name.
     """
 
     layer: str
@@ -38,8 +40,9 @@ class Span:
 class Usage:
     """How a worker has spent its time in training, in s, since its schedule was made.
 
-    `copy` is the transfer to its device. `layer_busy`: the part of `busy` that each layer took, by name; where a CUDA
-    graph runs all layers of the stage at once, each gets an equal share. On a GPU these are times of the host, which
+    `layers`: those that it may run. `batches`: how often it has run one. `copy`: the transfer to its device. `idle`: no
+    layer was ready, and `no_data` is the part of it that was the caller's to end. `layer_busy` and `layer_batches`: the
+    parts of `busy` and of `batches` that belong to each layer, by name. On a GPU these are times of the host, which
     launches the work and waits for it.
     """
 
@@ -48,13 +51,25 @@ class Usage:
     batches: int = 0
     busy: float = 0.0
     copy: float = 0.0
-    wait_input: float = 0.0
-    wait_space: float = 0.0
+    idle: float = 0.0
+    no_data: float = 0.0
     layer_busy: dict[str, float] = field(default_factory=dict)
+    layer_batches: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.layers:
             self.layer_busy.setdefault(name, 0.0)
+            self.layer_batches.setdefault(name, 0)
+
+    def add(self, layer: str, *, busy: float, copy: float, idle: float, starved: bool) -> None:
+        """Add one batch of one layer, and the wait before it. `starved`: whether the wait was for the caller."""
+        self.batches += 1
+        self.busy += busy
+        self.copy += copy
+        self.idle += idle
+        self.no_data += idle * starved
+        self.layer_busy[layer] += busy
+        self.layer_batches[layer] += 1
 
 
 class Trace:

@@ -1,15 +1,16 @@
-"""How a batch crosses from one stage's device to the next.
+"""How a batch reaches the device, and the stream, of the worker that takes it.
 
-On the CPU a reference is handed on. A stage on a GPU computes on a stream of its own and has slots of reused buffers,
-which a second stream fills while the stage computes on another slot:
+On the CPU a reference is handed on. A worker on a GPU computes on a stream of its own and has slots of reused buffers,
+which a second stream fills from other devices while the worker computes on another slot:
 
     before  ..x_t]--event--.                                     [1] the copy waits for the tensor's event
-    copy stream             `[1][2] x_t -> slot t mod 2 ]-.      [2] into a slot that the stage is done with
+    copy stream             `[1][2] x_t -> slot t mod 2 ]-.      [2] into a slot that the worker is done with
     compute stream   [ F B of x_{t-1} ]                    `[3] F B of x_t ]--done    [3] waits for the copy
 
-The host waits for `done` before it fills that slot again, so it is never more than two batches ahead of the device,
-and whatever a slot was filled from is kept alive until then. Nothing is freed that a stream may still read, so
-the allocator needs no `record_stream` for what passes between stages.
+What is on the device already, perhaps computed by another worker's stream, is read where it is, after its event. The
+host waits for `done` before it uses that slot again, so it is never more than two tasks ahead of the device, and what a
+slot was filled from, or stands for, is kept alive until then. Nothing is freed that a stream may still read, so the
+allocator needs no `record_stream` for what passes between layers.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from .batch import Batch, InPlaceGuard
 SLOTS = 2
 
 
-class StageInput:
-    """The input side of a stage on the CPU: it takes tensors as they are, and fetches those that are on a GPU."""
+class WorkerInput:
+    """The input side of a worker on the CPU: it takes tensors as they are, and fetches those that are on a GPU."""
 
-    #: Whether receiving a batch copies it.
+    #: Whether the worker has a stream, and receiving a batch may copy it.
     copies = False
-    #: The stream that the stage computes on, if it has one.
+    #: The stream that the worker computes on, if it has one.
     stream: Any = None
 
     def __init__(self, device: torch.device) -> None:
@@ -42,29 +43,35 @@ class StageInput:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Enter the stage's CUDA stream (nothing on the CPU)."""
+        """Enter the worker's CUDA stream (nothing on the CPU)."""
         yield
 
     def receive(self, batch: Batch) -> None:
-        """Bring the tensors of `batch` to the stage's device."""
+        """Bring the tensors of `batch` to the worker's device."""
         if batch.events:
             for event in batch.events:
                 event.synchronize()
             batch.events = []
             batch.map_inputs(lambda tree: to_device(tree, self.device))
 
-    def record_output(self, batch: Batch) -> None:
-        """Note on `batch` that the stage has produced its tensors."""
+    def order_after(self, event: Any) -> None:
+        """Order what follows after `event`, which `record_done` has returned for the same layer; None for the first."""
 
-    def record_done(self) -> None:
-        """Note that the stage is done with the batch that it received."""
+    def record_output(self, batch: Batch) -> None:
+        """Note on `batch` that its tensors have been produced."""
+
+    def record_done(self, event: Any = None) -> Any:
+        """Note that the worker is done with the batch that it received, and return the event of that.
+
+        `event`: the one that this returned for the same layer before, to be used again.
+        """
 
     def order_with_caller(self, *, entering: bool) -> None:
-        """Order the stage's stream after the caller's (`entering`), or the caller's after the stage's."""
+        """Order the worker's stream after the caller's (`entering`), or the caller's after the worker's."""
 
 
-class CudaStageInput(StageInput):
-    """The double-buffered input side of a stage on a GPU.
+class CudaWorkerInput(WorkerInput):
+    """The double-buffered input side of a worker on a GPU.
 
     `cuda`: the module that makes streams and events; tests give another.
     """
@@ -81,7 +88,7 @@ class CudaStageInput(StageInput):
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Enter the stage's stream, and wait for it at the end."""
+        """Enter the worker's stream, and wait for it at the end."""
         with self.cuda.stream(self.stream):
             try:
                 yield
@@ -92,14 +99,14 @@ class CudaStageInput(StageInput):
                     slot.sources, slot.guard = [], None
 
     def receive(self, batch: Batch) -> None:
-        """Fill the next slot with the tensors of `batch`; the host waits until the stage is done with the slot."""
+        """Fill the next slot with the tensors of `batch` that are elsewhere; the host waits until the slot is free."""
         self._current = (self._current + 1) % len(self._slots)
         slot = self._slots[self._current]
         slot.wait()  # [2] in the drawing
         # Here for changes that the host has seen, and in `_Slot.wait` for those that it makes while the copy runs.
         if batch.guard is not None:
             batch.guard.check()
-        slot.sources, slot.guard, batch.guard = tensors(batch.inputs), batch.guard, None
+        slot.sources, slot.guard = tensors(batch.inputs), batch.guard
         with self.cuda.stream(self._copy):
             for event in batch.events:
                 self._copy.wait_event(event)  # [1]
@@ -112,17 +119,25 @@ class CudaStageInput(StageInput):
         slot = self._slots[self._current]
         batch.map_inputs(slot.copy_out)
         batch.map_results(slot.copy_out)
-        # A new event per batch: the slot's own would be recorded anew before a slow reader waits for it.
+        # A new event per task: the slot's own would be recorded anew before a slow reader waits for it.
         event = self.cuda.Event()
         event.record(self.stream)
         batch.events = [event]
 
-    def record_done(self) -> None:
-        """Record that the stage is done with the slot."""
+    def order_after(self, event: Any) -> None:
+        """Have the worker's stream wait for `event`: another worker's stream may have changed the layer's weights."""
+        if event is not None:
+            self.stream.wait_event(event)
+
+    def record_done(self, event: Any = None) -> Any:
+        """Record that the worker is done with the slot, and with the layer, whose event it returns."""
         self._slots[self._current].done.record(self.stream)
+        event = self.cuda.Event() if event is None else event
+        event.record(self.stream)
+        return event
 
     def order_with_caller(self, *, entering: bool) -> None:
-        """Order the stage's stream after the caller's current one (`entering`), or the caller's after the stage's."""
+        """Order the worker's stream after the caller's current one (`entering`), or the caller's after the worker's."""
         caller = self.cuda.current_stream(self.device)
         first, second = (caller, self.stream) if entering else (self.stream, caller)
         second.wait_stream(first)
@@ -142,7 +157,7 @@ class _Slot:
         self._pin = device.type == "cuda"
 
     def wait(self) -> None:
-        """Have the host wait until the stage is done with what was in the slot.
+        """Have the host wait until the worker is done with what was in the slot.
 
         Raises RuntimeError if the slot's sources were changed in place, possibly in the middle of the copy.
         """
@@ -151,9 +166,9 @@ class _Slot:
             self.guard.check()
 
     def fill(self, tree: Any) -> Any:
-        """Copy the tensors of `tree` into the slot and return the same structure of the copies."""
+        """Copy the tensors of `tree` that are not on the device into the slot; return the structure with the copies."""
         numbers = iter(range(len(self.sources)))
-        return tree_map(lambda leaf: self._put(next(numbers), leaf) if isinstance(leaf, Tensor) else leaf, tree)
+        return tree_map(lambda leaf: self._bring(next(numbers), leaf) if isinstance(leaf, Tensor) else leaf, tree)
 
     def copy_out(self, tree: Any) -> Any:
         """Return `tree` with copies of the tensors that lie in the slot's memory, which the next batch overwrites."""
@@ -162,7 +177,9 @@ class _Slot:
     def _holds(self, tensor: Tensor) -> bool:
         return any(_storage(tensor) == _storage(flat) for flat in self._flat)
 
-    def _put(self, number: int, source: Tensor) -> Tensor:
+    def _bring(self, number: int, source: Tensor) -> Tensor:
+        if source.device == self.device:
+            return source
         if self._pin and source.device.type == "cpu" and not source.is_pinned():
             # From pageable memory the host would wait for the copy; the staging buffer is pinned once.
             staging = _room(self._pinned, number, source, torch.device("cpu"), pin=True)
@@ -188,15 +205,15 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def stage_input_for(device: torch.device) -> StageInput:
-    """Return the input side of a stage on `device`."""
-    return CudaStageInput(device) if device.type == "cuda" else StageInput(device)
+def input_for(device: torch.device) -> WorkerInput:
+    """Return the input side of a worker on `device`."""
+    return CudaWorkerInput(device) if device.type == "cuda" else WorkerInput(device)
 
 
-def order_streams(inputs: Sequence[StageInput], *, entering: bool) -> None:
-    """Order every stage's stream after the caller's (`entering`: before a run), or the caller's after theirs."""
-    for stage_input in inputs:
-        stage_input.order_with_caller(entering=entering)
+def order_streams(inputs: Sequence[WorkerInput], *, entering: bool) -> None:
+    """Order every worker's stream after the caller's (`entering`: before a run), or the caller's after theirs."""
+    for one in inputs:
+        one.order_with_caller(entering=entering)
 
 
 def entry_events(tree: Any, cuda: Any = torch.cuda) -> list[Any]:
@@ -207,7 +224,7 @@ def entry_events(tree: Any, cuda: Any = torch.cuda) -> list[Any]:
 
 
 def sync_with_caller(batch: Batch, cuda: Any = torch.cuda) -> None:
-    """Order the caller's streams after the last stage, and record the results, which the caller gets, on them."""
+    """Order the caller's streams after the last layer, and record the results, which the caller gets, on them."""
     streams: dict[torch.device, Any] = {}
     for tensor in tensors(batch.results):
         if not tensor.is_cuda:
@@ -216,5 +233,5 @@ def sync_with_caller(batch: Batch, cuda: Any = torch.cuda) -> None:
             stream = streams[tensor.device] = cuda.current_stream(tensor.device)
             for event in batch.events:
                 stream.wait_event(event)
-        # Small tensors that go to the caller for good: no stage could keep them alive long enough.
+        # Small tensors that go to the caller for good: no worker could keep them alive long enough.
         tensor.record_stream(stream)

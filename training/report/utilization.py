@@ -118,7 +118,7 @@ def measure_utilization(
         Row(
             usage.device,
             usage.layers,
-            *(100 * part / span for part in (usage.busy, usage.wait_input, usage.wait_space, usage.copy)),
+            *(100 * part / span for part in (usage.busy, usage.no_data, usage.idle - usage.no_data, usage.copy)),
         )
         for usage in usages
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ALPackage import ALStack
-from ALPackage.stage.threads import default_threads
+from ALPackage.stage.threads import process_threads
 from ALPackage.stage.trace import Trace
 from data.batches import Batches
 from models import BPModel
@@ -34,7 +34,7 @@ def make_trainer(
     """Return a trainer of a new model; the seed decides the initial weights. `placement`: of local layers."""
     config = spec.config
     # The schedule limits the threads of its workers itself; BP and measuring take all cores.
-    torch.set_num_threads(default_threads(1))
+    torch.set_num_threads(process_threads())
     set_seed(seed)
     model = task.build(spec.method)
     # Before the optimizer has moments, which would have to move along.
@@ -53,8 +53,8 @@ def make_trainer(
             seed=seed,
         )
     assert placement is not None  # local layers are always placed first
-    # Only the pipeline has stages; the other schedules go layer by layer.
-    options: dict[str, Any] = {"stages": placement.stages} if config.schedule == "continuous" else {}
+    # Only the pipeline has workers; the other schedules go layer by layer.
+    options: dict[str, Any] = {"workers": config.workers} if config.schedule == "continuous" else {}
     options |= {"threads": spec.threads, "seed": seed, "trace": trace, "cuda_graph": config.cuda_graph}
     return ALTrainer(model, config.schedule, precision=config.precision, on_nan=config.on_nan, **options)
 

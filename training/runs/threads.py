@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ALPackage.stage.threads import available_cores, default_threads
+from ALPackage.stage.threads import available_cores, process_threads, worker_threads
 
 from ..config.load import device_list, layer_count
 from ..config.schema import CommonConfig, Method
@@ -23,9 +23,9 @@ def count_threads(config: CommonConfig, model: str, method: Method) -> int:
     if asked and (not first.isdecimal() or int(first) < 1):
         raise ConfigError(f'OMP_NUM_THREADS: got "{asked}"; expected a number of at least 1, or leave it unset')
     if method == "bp":
-        return default_threads(1)
+        return process_threads()
     if asked or config.threads is None:
-        return default_threads(_worker_count(config, model, method))
+        return worker_threads()
     return config.threads
 
 

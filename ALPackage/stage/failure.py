@@ -1,4 +1,4 @@
-"""What the workers of one pipeline share: the channels between them, and the first failure."""
+"""The first failure of a pipeline's workers, which ends all of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,6 @@ import threading
 from collections.abc import Callable
 
 from ..errors import StageError
-from .batch import Batch
-from .channel import Channel, LocalChannel
-from .snapshot import Snapshot
-
-#: What passes from worker to worker: batches, the snapshots between them, and None at the end of a run.
-Item = Batch | Snapshot | None
-
-
-class PipelineLinks:
-    """The channels of a pipeline: channel i leads into stage i, and the last one back to the caller."""
-
-    def __init__(self, stages: int, depth: int) -> None:
-        self.channels: list[Channel[Item]] = [LocalChannel(depth) for _ in range(stages)]
-        # Unbounded, so that the last stage never waits for the caller; the first channel bounds what is under way.
-        self.channels.append(LocalChannel())
-
-    def close(self) -> None:
-        """End every worker after the step that it is in."""
-        for channel in self.channels:
-            channel.close()
 
 
 class FirstFailure:

@@ -6,7 +6,8 @@ import pytest
 
 from ALPackage import StageError
 from ALPackage.stage.channel import Channel, Closed, LocalChannel
-from ALPackage.stage.links import FirstFailure, Item, PipelineLinks
+from ALPackage.stage.board import Item
+from ALPackage.stage.failure import FirstFailure
 
 
 def test_a_pipeline_has_a_channel_into_every_stage_and_one_back() -> None:
