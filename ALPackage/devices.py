@@ -99,19 +99,6 @@ def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.dev
     return where
 
 
-def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
-    """Return the number of layers of each stage: neighbors on one device share it, a "cpu" without K stands alone."""
-    sizes: list[int] = []
-    last: torch.device | None = None
-    for device in devices:
-        if device == last and (device.type != "cpu" or device.index is not None):
-            sizes[-1] += 1
-        else:
-            sizes.append(1)
-        last = device
-    return sizes
-
-
 def capacities(devices: Sequence[torch.device]) -> list[int] | None:
     """Return the free bytes of each GPU, or None for CPU workers, which share one memory."""
     if any(device.type != "cuda" for device in devices):

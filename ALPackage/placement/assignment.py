@@ -34,8 +34,8 @@ def assign(
 ) -> list[int]:
     """Return the device of every layer, by number, such that the busiest of at most `parts` devices does least.
 
-    Arguments and errors as for `partition`. Its cut into neighbors is taken where there are more than MOST_LAYERS
-    layers, and where a mix would save less than LEAST_GAIN.
+    Arguments and errors as for `partition`, whose cut into neighbors is taken where there are more than
+    MOST_LAYERS layers, and where a mix would save less than LEAST_GAIN.
     """
     refused: PlacementError | None = None
     neighbors: list[int] = []
@@ -108,7 +108,11 @@ def best_sets(
             if chosen >> layer & 1:
                 where[layer] = part
         left ^= chosen
-    return where if capacity is not None else _in_order(where)
+    # In the order of their first layers, where every device has room for what another one was given.
+    ordered = _in_order(where)
+    needed = loads(ordered, memory or [0] * layers)
+    fits = capacity is None or all(need <= free for need, free in zip(needed, capacity, strict=False))
+    return ordered if fits else where
 
 
 def _set_loads(costs: Sequence[float], hand_over: Sequence[float] | None) -> Tensor:
