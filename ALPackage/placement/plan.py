@@ -59,9 +59,9 @@ class Plan:
             rows.append((cost.name, *times, share, f"{cost.bytes / 2**20:.0f} MiB", str(device)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = []
-        for name, *figures, device in rows:
+        for name, *figures, where in rows:
             cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=False)]
-            lines.append("  ".join([name.ljust(widths[0]), *cells, *([device] if placed else [])]))
+            lines.append("  ".join([name.ljust(widths[0]), *cells, *([where] if placed else [])]))
         return "\n".join([*lines, self._who(), *self._why(), most_of(self.costs)])
 
     def to_json(self) -> dict[str, Any]:

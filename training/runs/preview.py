@@ -89,6 +89,6 @@ def _say(line: str) -> None:
 def _time(seconds: float) -> str:
     """Return a time in the unit that a reader would take."""
     if seconds < 120:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+        return f"{seconds:.{3 if seconds < 1 else 2 if seconds < 10 else 1}f} s"
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
