@@ -14,7 +14,7 @@ TARGET = 20.0
 def markdown(results: dict[str, Any]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
-        f"| model | method | expected, s per epoch | first epoch, s | second epoch, s | off, % (target: {TARGET:.0f}) |",
+        f"| model | method | expected, s per epoch | first epoch, s | second epoch, s | off, % (target {TARGET:.0f}) |",
         "|---|---|---|---|---|---|",
     ]
     for name, model in results["models"].items():

@@ -148,8 +148,8 @@ class DeviceKeys(Settings):
     """How AL layers share the work; the numbers are the same with each. `al-fm`: a thread per layer and batch."""
 
     workers: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """How many CPU workers share AL's layers; null: one per `threads` cores, but not more than layers. On a machine with
-    GPUs and `al_gpu_list` at "auto", null takes the GPUs, and a number the CPU."""
+    """How many CPU workers share AL's layers; null: one per `threads` cores, but not more than layers. Where there are
+    GPUs and `al_gpu_list` is "auto", null takes the GPUs, and a number the CPU."""
 
     streams_per_device: Annotated[int, Field(ge=1, le=64)] = 1
     """AL on GPUs with the continuous schedule: how many workers, each with a CUDA stream, share the layers of a GPU."""
