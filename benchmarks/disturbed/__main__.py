@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.launch import ROOT
-from benchmarks.pipeline.__main__ import two_cores
-from benchmarks.pipeline.contest import measure, prepare
+from benchmarks.pipeline.contest import measure, prepare, two_cores
 from benchmarks.record import Record, say
 from data.storage.streams import exit_code
 
@@ -28,7 +27,8 @@ def neighbor(core: int) -> Iterator[dict[str, float]]:
     """Keep `core` busy half of the time; the dict then holds the share of the core that this took."""
     command = [sys.executable, "-m", "benchmarks.disturbed.neighbor", str(core)]
     found: dict[str, float] = {}
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    # In a session of its own: Ctrl-C must not end it before this process does.
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         try:
             process.stdout.readline()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from benchmarks.record import Record, say
 from data.storage.streams import exit_code
 
-from .contest import CONTESTANTS, measure, prepare
+from .contest import CONTESTANTS, measure, prepare, two_cores
 from .table import markdown
 from .workload import MODELS
 
@@ -53,16 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(markdown(record.finish()))
     return 0
-
-
-def two_cores(wanted: list[int] | None) -> list[int]:
-    """Return the cores to measure on; ends the command if this process may not use two of them."""
-    allowed = sorted(os.sched_getaffinity(0))
-    cores = wanted or allowed[:2]
-    if len(set(cores)) != 2 or not set(cores) <= set(allowed):
-        print(f"error: cores: got {cores}; expected two of {allowed}", file=sys.stderr)
-        sys.exit(2)
-    return cores
 
 
 if __name__ == "__main__":

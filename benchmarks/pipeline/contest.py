@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +39,16 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(2**26),
     "MALLOC_ARENA_MAX": "1",
 }
+
+
+def two_cores(wanted: list[int] | None) -> list[int]:
+    """Return the cores to measure on; ends the command if this process may not use two of them."""
+    allowed = sorted(os.sched_getaffinity(0))
+    cores = wanted or allowed[:2]
+    if len(set(cores)) != 2 or not set(cores) <= set(allowed):
+        print(f"error: cores: got {cores}; expected two of {allowed}, which this process may use", file=sys.stderr)
+        sys.exit(2)
+    return cores
 
 
 def launch(jobs: Sequence[Mapping[str, Any]], *, timeout: float, **common: Any) -> list[dict[str, Any]]:

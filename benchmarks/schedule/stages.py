@@ -32,11 +32,16 @@ class _Simulated(AL):
 
     def __init__(self) -> None:
         super().__init__(ENC(nn.Linear(1, 1), nn.Identity()), AE(nn.Identity(), nn.Identity()))
+        self.requires_grad_(False)  # nothing trains
         self._losses = {"assoc": torch.zeros(()), "ae": torch.zeros(())}
 
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the inputs."""
         return x, y
+
+    def hidden(self, x: Any) -> Any:
+        """Return the input, as `forward` does."""
+        return x
 
     def losses(self) -> dict[str, Tensor]:
         """Return the same losses every time."""

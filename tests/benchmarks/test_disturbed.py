@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import pytest
 
+from benchmarks.disturbed.__main__ import neighbor
 from benchmarks.disturbed.table import CONTESTANTS, kept, markdown
 from tests.benchmarks.made_up import results, verdicts
 
@@ -43,3 +46,9 @@ def test_the_target_is_judged_for_each_model(share: float, verdict: str) -> None
     assert f"| **AL, continuous** | {share:.2f} ({share:.2f} - {share:.2f}) | 200.0 and {200 * share:.1f} |" in shown
     assert "| BP, 1F1B | cannot run |" in shown
     assert "took 50 % of core 0 (median), so 0.75 of the two cores were left" in shown
+
+
+def test_the_process_beside_takes_some_of_the_core_and_ends() -> None:
+    with neighbor(min(os.sched_getaffinity(0))) as share:
+        time.sleep(0.2)
+    assert 0 < share["neighbor_share"] < 0.75
