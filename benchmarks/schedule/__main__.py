@@ -17,7 +17,7 @@ from ALPackage import ALStack, make_schedule
 from benchmarks.record import Record
 from data.storage.streams import exit_code
 
-from .stages import BALANCE, empty_stack, sleeping_stack, stage_times
+from .layers import BALANCE, empty_stack, layer_times, sleeping_stack
 from .table import markdown, most
 
 HERE = Path(__file__).parent
@@ -68,7 +68,7 @@ def bare_queue(stages: int, batches: int) -> float:
 
 def overlap(layers: int, balance: str, seconds: float, milliseconds: float) -> dict[str, Any]:
     """Measure all schedules side by side on layers that sleep, the continuous one for about `seconds` per crew."""
-    times = stage_times(layers, milliseconds / 1e3, balance)
+    times = layer_times(layers, milliseconds / 1e3, balance)
     stack = sleeping_stack(times)
 
     def measured(schedule: str, share: float, speedup: float, **options: Any) -> float:

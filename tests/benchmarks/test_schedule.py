@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.schedule.stages import stage_times
+from benchmarks.schedule.layers import layer_times
 from benchmarks.schedule.table import markdown, most, shares, targets, utilization
 from tests.benchmarks.made_up import results, verdicts
 
@@ -56,7 +56,7 @@ def test_a_figure_that_can_be_exceeded_is_not_called_a_bound_and_a_utilization_c
     assert utilization(found["runs"][2:], "4") <= 1
 
 
-def test_stage_times_have_the_mean_and_the_spread_that_they_say() -> None:
-    assert stage_times(4, 0.01, "balanced") == [0.01] * 4
-    assert stage_times(3, 0.01, "ramp") == pytest.approx([0.005, 0.01, 0.015])
-    assert stage_times(4, 0.01, "one slow") == [0.01, 0.01, 0.02, 0.01]
+def test_layer_times_have_the_mean_and_the_spread_that_they_say() -> None:
+    assert layer_times(4, 0.01, "balanced") == [0.01] * 4
+    assert layer_times(3, 0.01, "ramp") == pytest.approx([0.005, 0.01, 0.015])
+    assert layer_times(4, 0.01, "one slow") == [0.01, 0.01, 0.02, 0.01]
