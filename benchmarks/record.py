@@ -24,7 +24,8 @@ class Record:
     """What one command has measured so far.
 
     The figures stand in a file beside `out` that is called partial, until `finish` puts them into `out`. A partial file
-    of the same settings and the same commit is continued; another one is thrown away, and stderr says so.
+    of the same settings and the same commit is continued, and what failed is tried again. Another one is thrown away,
+    and stderr says so.
 
     Args:
         out: the file with the results.
@@ -59,7 +60,8 @@ class Record:
             if _identity(earlier) == _identity(self.results):
                 self.results = earlier
                 self.results["interruptions"] += 1
-                say(f"going on with {self.partial}: {len(earlier['runs'])} measurements are there")
+                self.results["runs"] = [run for run in earlier["runs"] if "failed" not in run]
+                say(f"going on with {self.partial}: {len(self.runs)} measurements are there")
             else:
                 say(f"{self.partial} has other settings or another commit: starting anew")
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda:0, with the models at full size")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repetitions (default 3)")
-    parser.add_argument("--batches", type=int, default=8, help="batches per measurement (default 8)")
+    parser.add_argument("--batches", type=int, default=6, help="batches per measurement (default 6)")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     parser.add_argument("--quick", action="store_true", help="a smoke test: tiny models, one repetition")
     words = sys.argv[1:] if argv is None else list(argv)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.disturbed.__main__ import neighbor
+from benchmarks.disturbed.__main__ import choices, neighbor
 from benchmarks.disturbed.table import CONTESTANTS, kept, markdown
 from tests.benchmarks.made_up import results, verdicts
 
@@ -52,3 +54,11 @@ def test_the_process_beside_takes_some_of_the_core_and_ends() -> None:
     with neighbor(min(os.sched_getaffinity(0))) as share:
         time.sleep(0.2)
     assert 0 < share["neighbor_share"] < 0.75
+
+
+def test_the_settings_are_those_that_the_pipeline_found(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    prepared = {"costs": {"bp": {"a": 1.0}}, "choices": {"1f1b": {"cut": [2, 3]}}, "batches": {"joined": 9}}
+    file.write_text(json.dumps({"vgg": {"settings": {"size": "half"}, "prepared": prepared}}))
+    found = choices("vgg", "half", [0, 1], 1.0, file)
+    assert found == {"costs": prepared["costs"], "choices": prepared["choices"]}

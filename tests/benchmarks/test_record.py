@@ -76,6 +76,9 @@ def test_a_process_that_fails_costs_its_own_figures_only(tmp_path: Path) -> None
     one = record(tmp_path / "results.json", {})
     one.take([{"who": "a"}, {"who": "b"}], measure)
     assert [run.get("failed") for run in one.runs] == ["out of memory", None]
+    again = record(tmp_path / "results.json", {})
+    again.take([{"who": "a"}, {"who": "b"}], lambda who: {"figure": 2.0})
+    assert [(run["who"], run["figure"]) for run in again.runs] == [("b", 1.0), ("a", 2.0)]
 
 
 def test_no_measurement_begins_when_the_time_is_over(tmp_path: Path) -> None:
