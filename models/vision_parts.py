@@ -33,7 +33,8 @@ def bridge_of_maps(channels: int, size: int, code_dim: int, *, settings: VisionS
     """Return the bridge of maps (B, channels, size, size) to codes (B, code_dim).
 
     "pool": average pooling to 2x2, a hidden layer with batch normalization, a linear layer. "conv": the same after
-    a 3x3 convolution to at most 128 channels. "deep": 3x3 convolutions with stride 2 that take the map to 2x2,
+    a 3x3 convolution to at most 128 channels. "pool-conv": the same behind average pooling to half the size, which makes
+    the convolution four times cheaper; a map of 2x2 or less is not halved. "deep": 3x3 convolutions with stride 2 that take the map to 2x2,
     widening up to 128 channels, then as "pool"; a map of 2x2 or less has no convolutions. "flatten": the whole map, a
     hidden layer with a sigmoid, a linear layer (the thesis'); it soon grows larger than the network.
     """
@@ -44,8 +45,10 @@ def bridge_of_maps(channels: int, size: int, code_dim: int, *, settings: VisionS
             nn.Flatten(), nn.Linear(channels * size * size, hidden), activation("sigmoid"), nn.Linear(hidden, code_dim)
         )
     front: list[nn.Module] = []
-    if kind == "conv":
-        front = conv_unit(channels, min(channels, 128), act)
+    if kind == "pool-conv" and size > 2:
+        front, size = [nn.AvgPool2d(2)], size // 2
+    if kind in ("conv", "pool-conv"):
+        front += conv_unit(channels, min(channels, 128), act)
         channels = min(channels, 128)
     while kind == "deep" and size > 2:
         wider = min(2 * channels, 128)
