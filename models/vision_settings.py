@@ -30,9 +30,9 @@ class VisionSettings(ModelSettings):
 
     bridge: Literal["auto", "pool", "conv", "pool-conv", "deep", "flatten"] = "auto"
     """From a layer's map to the codes: `pool`: average pooling to 2x2, then linear layers; `conv`: a convolution before
-    that; `pool-conv`: that convolution on maps of half the size, behind average pooling; `deep`: convolutions with
-    stride 2 down to 2x2; `flatten`: the whole map, then linear layers (the thesis' form, and large); `auto`: `pool` for
-    VGG, `conv` for ResNet."""
+    that; `pool-conv`: average pooling to 4x4 before the convolution; `deep`: convolutions with stride 2 down to 2x2;
+    `flatten`: the whole map, then linear layers (the thesis' form, and large); `auto`: `pool` for VGG, `conv` for
+    ResNet."""
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the bridge that is used."""
