@@ -61,7 +61,7 @@ def _preview(spec: RunSpec, task: LoadedTask) -> Expectation:
         for line in plan.text().splitlines():
             _say(line)
         _say(_ceilings(plan))
-    one = expect(spec, task, placement)
+    one = expect(spec, task, placement, names)
     own = f"{sum(cost.bytes for cost in plan.costs) / 2**20:,.0f} MiB for the layers; " if plan else ""
     peak = "unknown" if one.peak_mb is None else f"{one.peak_mb:,.0f} MB"
     whole = "of the GPUs" if any(name.startswith("cuda") for name in names) else "of the process, its data included"

@@ -110,26 +110,29 @@ def test_bounds_that_hold_for_every_run(
     assert simulate("al-fm", layers, members, batches) <= alone
 
 
-@pytest.mark.parametrize(
-    ("schedule", "workers"), [("sequential", 1), ("al-fm", 3), ("continuous", 3), ("continuous", 2), ("continuous", 1)]
-)
+@pytest.mark.parametrize(("schedule", "workers"), [("al-fm", 3), ("continuous", 3), ("continuous", 2)])
 def test_real_runs_of_sleeping_layers_take_as_long(schedule: str, workers: int) -> None:
-    times, batches = [(0.004, 0.008), (0.008, 0.012), (0.002, 0.004)], 15
+    times, batches = [(0.004, 0.008), (0.008, 0.012), (0.002, 0.004)], 10
 
     def sleep(layer: int, batch: int, phase: str) -> None:
         time.sleep(times[layer][phase == "backward"])
 
-    expected = simulate(schedule, costs(*times), workers, batches)
-    options = {"workers": workers} if schedule == "continuous" else {}
-    seconds = []
-    with make_schedule(schedule, hooked(sleep), threads=1, **options) as one:
-        for _ in range(4):  # other work on the machine only ever adds time
+    def seconds(name: str, **options: int) -> float:
+        with make_schedule(name, hooked(sleep), threads=1, **options) as one:
             start = time.monotonic()
             list(one.run(pairs(batches)))
-            seconds.append(time.monotonic() - start)
-            if seconds[-1] < 1.4 * expected + 0.2:
-                break
-    assert 0.95 * expected <= min(seconds) < 1.4 * expected + 0.2, f"simulated {expected:.3f} s, took {min(seconds)} s"
+            return time.monotonic() - start
+
+    expected = simulate(schedule, costs(*times), workers, batches)
+    found = []
+    for _ in range(4):
+        # On a busy machine every step takes longer: by how much, a sequential run at the same time says.
+        slower = max(1.0, seconds("sequential") / simulate("sequential", costs(*times), 1, batches))
+        found.append(seconds(schedule, **({"workers": workers} if schedule == "continuous" else {})))
+        assert found[-1] >= 0.95 * expected
+        if found[-1] < 1.4 * slower * expected + 0.2:
+            return
+    pytest.fail(f"simulated {expected:.3f} s, took {found} s")
 
 
 @pytest.mark.parametrize(("schedule", "workers"), [("fifo", 2), ("continuous", crew_of((0,))), ("continuous", 0)])

@@ -58,7 +58,7 @@ def meet(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("sequential", ["MainThread"], ["cpu"], "one worker does everything in turn"),
         ("al-fm", ["MainThread", *(f"al-{name}" for name in LAYERS)], ["cpu"] * 4, "every layer waits"),
-        ("continuous", [f"al-stage-{n}" for n in range(4)], [f"cpu:{n}" for n in range(4)], ""),
+        ("continuous", [f"al-worker-{n}" for n in range(4)], [f"cpu:{n}" for n in range(4)], ""),
     ],
 )
 def test_every_schedule_shows_what_its_workers_did(
