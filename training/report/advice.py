@@ -7,7 +7,7 @@ Every sentence has to be true of the run that it is printed for. So what would h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,19 +92,21 @@ class Facts:
         on_gpu = [name.split(" stream ")[0] for name in self.workers if not name.startswith("cpu")]
         streams = max((on_gpu.count(name) for name in on_gpu), default=1)
         given = list(self.places.values()) if places is None else list(places)
-        return crew(given, workers=max(1, workers or self.on_cpu), threads=self.threads, streams_per_device=streams)
+        count = max(1, workers or self.on_cpu, len(_ties_of(given)))
+        return crew(given, workers=count, threads=self.threads, streams_per_device=streams)
 
     def least(
         self,
         *,
         workers: int | None = None,
         places: Sequence[torch.device] | None = None,
-        cores: bool = True,
+        at_once: float | None = None,
         costs: Sequence[float] | None = None,
     ) -> float:
-        """Return the least time of such a run. `cores`: whether there are only as many as there are."""
+        """Return the least time of such a run. `at_once`: with cores for so many CPU workers."""
         members = self.members(workers=workers, places=places)
-        return bound(self.costs if costs is None else costs, members, self.at_once if cores else math.inf)
+        costs = self.costs if costs is None else costs
+        return bound(costs, members, self.at_once if at_once is None else at_once)
 
 
 def advise(facts: Facts) -> str:
@@ -207,20 +209,22 @@ def _layers(facts: Facts) -> str | None:
     if any(place.type != "cpu" for place in facts.places.values()):
         return f"{what} and set{'' if several else 's'} the pace, wherever the other layers are: {smaller_then}"
     limit = largest / (1 - SMALL)
-    enough = next(n for n in range(1, facts.on_cpu + 1) if _possible(facts, n) and _alone(facts, n) <= limit)
+    fewest = max(1, len(_ties_of(facts.places.values())))
+    enough = next(n for n in range(fewest, facts.on_cpu + 1) if _alone(facts, n) <= limit)
     threads = ""
     if 2 * facts.threads * enough <= facts.cores:
         threads = f", or give `threads` ({facts.cores} cores are enough for {facts.cores // enough} per worker)"
     return f"{what}: more than {_number(enough)} worker{'s' * (enough > 1)} cannot help; {smaller_then}{threads}"
 
 
-def _possible(facts: Facts, workers: int) -> bool:
-    """Return whether there can be so few workers: layers may be tied to more."""
-    return len({place for place in facts.places.values() if place.type == "cpu" and place.index is not None}) <= workers
+def _ties_of(places: Iterable[torch.device]) -> set[torch.device]:
+    """Return the CPU workers that layers are tied to."""
+    return {place for place in places if place.type == "cpu" and place.index is not None}
 
 
 def _alone(facts: Facts, workers: int) -> float:
-    return facts.least(workers=workers, cores=False)
+    """Return the least time with so many workers, and cores for all of them."""
+    return facts.least(workers=workers, at_once=math.inf)
 
 
 def _devices(facts: Facts) -> str | None:
@@ -264,12 +268,12 @@ def _cores(facts: Facts, *, only: bool) -> str | None:
     cores = "the one core that there is" if facts.cores == 1 else f"{facts.cores} cores"
     busy = f"{'the worker has' if one else f'the {facts.on_cpu} workers share'} {cores}"
     busy += f" and {'is' if one else 'are'} busy {facts.busy:.0f} % of the time"
-    now = _alone(facts, facts.on_cpu)
+    now = facts.least()
     # Two threads rarely do a layer in half the time, so where there are layers for more workers these use cores better.
-    more = min(facts.cores, facts.on_cpu * facts.threads)
-    if more > facts.on_cpu and _alone(facts, more) < (1 - SMALL) * now:
+    if facts.threads > 1 and facts.least(workers=facts.cores, at_once=facts.cores) < (1 - SMALL) * now:
         with_threads = f"with {facts.threads} threads{'' if one else ' each'}"
-        return f"{busy}, {with_threads}; more workers with fewer `threads` may use the cores better"
+        better = "more workers with fewer `threads`" if facts.on_cpu < facts.cores else "fewer `threads`"
+        return f"{busy}, {with_threads}; {better} may use the cores better"
     if _alone(facts, 2 * facts.on_cpu) >= (1 - SMALL) * now:
         return None
     return f"{busy}: {'only ' * only}more cores or less work per batch would make it faster"
