@@ -26,8 +26,8 @@ def scalars(folder: Path) -> dict[str, Points]:
 
 
 def utilization(*busy: tuple[str, float]) -> Utilization:
-    rows = [Row(device, [f"layer_{number}"], share, 0.0, 0.0, 0.0) for number, (device, share) in enumerate(busy)]
-    return Utilization(rows, at_work=1.0, ceiling=1.0, bottleneck="layer_0", speedup_estimate=None, advice="")
+    rows = [Row(device, ["a"], share, data=0.0, copy=0.0, idle=100 - share, ran={"a": 100.0}) for device, share in busy]
+    return Utilization(rows, [], at_work=1.0, ceiling=1.0, speedup_estimate=None, advice="")
 
 
 def turn(method: str, number: int) -> TrackedTurn:
