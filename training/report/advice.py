@@ -15,7 +15,7 @@ import torch
 from ALPackage.stage.crew import Member, bound, crew
 
 #: A run that is so near to the least time that its layers allow is held back by them, or by the workers; in percent.
-NEAR, QUITE_NEAR = 90.0, 70.0
+NEAR, QUITE_NEAR = 90.0, 80.0
 #: A wait of so much of the time has a reason that is worth a sentence, in percent.
 NOTABLE = 15.0
 #: Changes of less than this share of the time are not worth a word, and times are not known better.

@@ -83,8 +83,8 @@ def run(
             "make it faster",
         ),
         (
-            run([30, 20, 30, 20], near=0.8),
-            "the 2 workers share 2 cores and are busy 80 % of the time: more cores or less work per batch would make "
+            run([30, 20, 30, 20], near=0.85),
+            "the 2 workers share 2 cores and are busy 85 % of the time: more cores or less work per batch would make "
             "it faster",
         ),
         (

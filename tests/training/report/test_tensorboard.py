@@ -106,10 +106,10 @@ def test_an_epoch_goes_by_its_number(tmp_path: Path) -> None:
 def test_workers_on_one_device_stay_apart(tmp_path: Path) -> None:
     with opened(tmp_path) as board:
         board.begin(turn("al", 1))
-        board.epoch(epoch(1, 3, utilization=utilization(("cpu", 10.0), ("cpu", 20.0))))
+        board.epoch(epoch(1, 3, utilization=utilization(("cuda:1 stream 0", 10.0), ("cuda:1 stream 1", 20.0))))
     found = scalars(tmp_path)
-    assert found["al/turn_1/busy/0_cpu"] == [(1, 10.0)]
-    assert found["al/turn_1/busy/1_cpu"] == [(1, 20.0)]
+    assert found["al/turn_1/busy/0_cuda_1_stream_0"] == [(1, 10.0)]
+    assert found["al/turn_1/busy/1_cuda_1_stream_1"] == [(1, 20.0)]
 
 
 def test_a_method_without_workers_has_no_busy_time(tmp_path: Path) -> None:

@@ -156,14 +156,17 @@ def test_the_other_schedules_have_a_sentence_of_their_own(schedule: str, cores: 
 
 
 @given(
-    st.lists(st.sets(st.integers(0, 2), min_size=1), min_size=4, max_size=4),
+    st.lists(st.sampled_from([{0, 1, 2}, {0, 1, 2}, {0}, {1}]), min_size=4, max_size=4),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.floats(1e-3, 1.0)), min_size=1, max_size=60),
     st.floats(0.0, 5.0),
 )
 def test_no_run_that_can_happen_exceeds_its_ceiling(
     able: list[set[int]], tasks: list[tuple[int, int, float]], drain: float
 ) -> None:
-    """Any worker takes any layer that it may run, as long as a worker has one task and a layer one batch at a time."""
+    """Any worker takes any layer that it may run, as long as a worker has one task and a layer one batch at a time.
+
+    A layer is tied to a worker, or all may run it.
+    """
     layer_free, worker_free = [0.0] * 4, [0.0] * 3
     names = "abcd"
     usages = [Usage(f"cpu:{n}", [name for name, who in zip(names, able, strict=True) if n in who]) for n in range(3)]
