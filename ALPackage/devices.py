@@ -1,6 +1,6 @@
 """Which layer lives on which device, by name.
 
-On the CPU a device is a worker: "cpu" gives a layer a worker of its own, "cpu:K" is worker K, which neighbors share.
+On the CPU a device says which worker may run the layer: "cpu" any of them, "cpu:K" worker K alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def resolve(devices: str | Sequence[str], layers: int) -> list[torch.device]:
     """Return one existing device per layer, from a list of names or "auto".
 
     "auto" spreads the layers over the GPUs in contiguous runs of near equal length, or puts all on the CPU if there is
-    no GPU. Use it when there is no batch to measure costs with (see `placement.plan`). Any integer K is accepted in
+    no GPU. Use it when there is no batch to measure costs with (see `placement.assign`). Any integer K is accepted in
     "cpu:K". Raises PlacementError for a wrong length, an invalid name, or a device that this machine does not have.
     """
     if devices == "auto":
@@ -75,8 +75,8 @@ def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.dev
 
     Args:
         model: An ALStack, or any module that contains local layers; they are taken in registration order.
-        devices: One name per layer, such as "cuda:1", "cpu" (a worker of the layer's own) or "cpu:K" (worker K, which
-            neighbors share); or "auto".
+        devices: One name per layer, such as "cuda:1", "cpu" (any CPU worker may run the layer) or "cpu:K" (worker K
+            alone); or "auto".
 
     Returns:
         The device of each layer, as in `ALStack.placement`.
@@ -97,30 +97,6 @@ def set_device(model: nn.Module, devices: str | Sequence[str]) -> list[torch.dev
     for layer, device in zip(layers, where, strict=True):
         layer.assign(device)
     return where
-
-
-def stage_sizes(devices: Sequence[torch.device]) -> list[int]:
-    """Return the number of layers of each stage: neighbors on one device share it, a "cpu" without K stands alone."""
-    sizes: list[int] = []
-    last: torch.device | None = None
-    for device in devices:
-        if device == last and (device.type != "cpu" or device.index is not None):
-            sizes[-1] += 1
-        else:
-            sizes.append(1)
-        last = device
-    return sizes
-
-
-def candidates(workers: int | None, layers: int) -> list[torch.device]:
-    """Return the devices that a plan for `layers` layers may use: the GPUs, or else CPU workers, one per core.
-
-    `workers`: use that many CPU workers instead.
-    """
-    gpus = torch.cuda.device_count()
-    if workers is None and gpus:
-        return [torch.device("cuda", index) for index in range(min(gpus, layers))]
-    return [torch.device("cpu", index) for index in range(min(workers or available_cores(), layers))]
 
 
 def capacities(devices: Sequence[torch.device]) -> list[int] | None:

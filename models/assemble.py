@@ -52,8 +52,8 @@ def build_al(blocks: Sequence[Block], n_classes: int, settings: ALSettings, trai
             h, kind = OnCodes(decoder), "classes"
         else:
             h, kind = OnCodes(nn.Sequential(decoder, *ending())), "mse"
-        reconstruction = Reconstruction(kind, settings.temperature if contrastive else 1.0)
-        associated = Association(settings.association, settings.temperature, training.label_smoothing)
+        reconstruction = Reconstruction(kind, settings.temperature if contrastive else 1.0, unit=contrastive)
+        associated = Association(settings.association, settings.temperature, training.label_smoothing, unit=contrastive)
         layers[block.name] = AL(ENC(block.f, bridge, associated), AE(g, h, reconstruction), training.lr, optimizer)
         below = code_dim
     return ALStack(layers, target=OneHot(n_classes))

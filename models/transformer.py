@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,15 +37,26 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Sequences) -> Sequences:
         """Return ((B, T, D), lengths) for ((B, T, D), lengths)."""
         features, lengths = x
-        features = features + self.dropout(self._attend(self.attention_norm(features), lengths))
+        features = features + self.dropout(self._attend(self._projected(features), lengths))
         return features + self.dropout(self.feed_forward(features)), lengths
 
-    def _attend(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Return multi-head attention over each sample's real positions, (B, T, D)."""
-        B, T, D = features.shape
+    def _projected(self, features: Tensor) -> Tensor:
+        """Return queries, keys and values of the normalized features, (B, T, 3 D)."""
+        norm, linear = self.attention_norm, self.project_in
+        if features.requires_grad or not torch.is_grad_enabled():
+            out: Tensor = linear(norm(features))
+            return out
+        # The input of a local layer needs no gradient, but scale and shift of the normalization would need the one
+        # that reaches them through the projection: a matrix product as large as the projection. As parts of its
+        # weights they do not.
+        plain = F.layer_norm(features, norm.normalized_shape, eps=norm.eps)
+        return F.linear(plain, linear.weight * norm.weight, F.linear(norm.bias, linear.weight, linear.bias))
+
+    def _attend(self, projected: Tensor, lengths: Tensor) -> Tensor:
+        """Return multi-head attention over each sample's real positions, (B, T, 3 D) -> (B, T, D)."""
+        B, T, D = *projected.shape[:2], projected.shape[2] // 3
         query, key, value = (
-            part.reshape(B, T, self.heads, D // self.heads).transpose(1, 2)
-            for part in self.project_in(features).chunk(3, dim=-1)
+            part.reshape(B, T, self.heads, D // self.heads).transpose(1, 2) for part in projected.chunk(3, dim=-1)
         )
         mask = real_positions(lengths, T)[:, None, None, :]
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)

@@ -33,9 +33,10 @@ def bridge_of_maps(channels: int, size: int, code_dim: int, *, settings: VisionS
     """Return the bridge of maps (B, channels, size, size) to codes (B, code_dim).
 
     "pool": average pooling to 2x2, a hidden layer with batch normalization, a linear layer. "conv": the same after
-    a 3x3 convolution to at most 128 channels. "deep": 3x3 convolutions with stride 2 that take the map to 2x2,
-    widening up to 128 channels, then as "pool"; a map of 2x2 or less has no convolutions. "flatten": the whole map, a
-    hidden layer with a sigmoid, a linear layer (the thesis'); it soon grows larger than the network.
+    a 3x3 convolution to at most 128 channels. "pool-conv": the same behind average pooling to 4x4, so that the
+    convolution costs little, however large the map is. "deep": 3x3 convolutions with stride 2 that take the map to
+    2x2, widening up to 128 channels, then as "pool"; a map of 2x2 or less has no convolutions. "flatten": the whole
+    map, a hidden layer with a sigmoid, a linear layer (the thesis'); it soon grows larger than the network.
     """
     act, hidden = settings.act, settings.enc_dim
     kind = settings.resolve({})["bridge"]
@@ -44,8 +45,10 @@ def bridge_of_maps(channels: int, size: int, code_dim: int, *, settings: VisionS
             nn.Flatten(), nn.Linear(channels * size * size, hidden), activation("sigmoid"), nn.Linear(hidden, code_dim)
         )
     front: list[nn.Module] = []
-    if kind == "conv":
-        front = conv_unit(channels, min(channels, 128), act)
+    if kind == "pool-conv":
+        front, size = [shrink(size, min(size, 4))], min(size, 4)
+    if kind in ("conv", "pool-conv"):
+        front += conv_unit(channels, min(channels, 128), act)
         channels = min(channels, 128)
     while kind == "deep" and size > 2:
         wider = min(2 * channels, 128)

@@ -28,10 +28,11 @@ class VisionSettings(ModelSettings):
     act: Activation = "relu"
     """Activation function."""
 
-    bridge: Literal["auto", "pool", "conv", "deep", "flatten"] = "auto"
+    bridge: Literal["auto", "pool", "conv", "pool-conv", "deep", "flatten"] = "auto"
     """From a layer's map to the codes: `pool`: average pooling to 2x2, then linear layers; `conv`: a convolution before
-    that; `deep`: convolutions with stride 2 down to 2x2; `flatten`: the whole map, then linear layers (the thesis'
-    form, and large); `auto`: `pool` for VGG, `conv` for ResNet."""
+    that; `pool-conv`: average pooling to 4x4 before the convolution; `deep`: convolutions with stride 2 down to 2x2;
+    `flatten`: the whole map, then linear layers (the thesis' form, and large); `auto`: `pool` for VGG,
+    `pool-conv` for ResNet."""
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the bridge that is used."""
@@ -48,7 +49,7 @@ class VGGSettings(VisionSettings):
 class ResNetSettings(VisionSettings):
     """What ResNet has of its own."""
 
-    best_bridge: ClassVar[str] = "conv"
+    best_bridge: ClassVar[str] = "pool-conv"
 
     cut: Literal["strides", "groups"] = "strides"
     """Where ResNet's layers end: `strides`: where the maps have just been halved; `groups`: after the stem and after

@@ -12,7 +12,7 @@ from utils import set_deterministic
 
 from .checkpoints.resume import epochs_done, find_resume_points, make_stores, methods_of_run, note_unfinished
 from .config.arguments import Arguments, Command, read_command
-from .config.schema import Task
+from .config.schema import Config, Task
 from .errors import UsageError
 from .report.gallery import Gallery
 from .report.output import json_path, lock_results, prepare_output
@@ -21,6 +21,7 @@ from .report.timeline import prepare_trace
 from .report.trackers import Trackers, load_modules, open_tensorboard
 from .runs.exit_code import ExitCode, Outcome
 from .runs.method import train_method
+from .runs.preview import preview
 from .runs.progress import Progress
 from .runs.resolve import Machine, find_machine, make_spec
 from .runs.session import Session
@@ -48,11 +49,13 @@ def execute(command: Command) -> int:
 
 
 def run(command: Command) -> Outcome:
-    """Run every method and turn of a command; an interruption keeps what is done.
+    """Run every method and turn of a command, or only plan it; an interruption keeps what is done.
 
     Raises UsageError or DataError, before any training, for whatever can be refused.
     """
     arguments, config = command.arguments, command.config
+    if arguments.plan:
+        return _plan(arguments, config)
     # What can be refused without data is refused first: loading may download.
     machines: dict[str, Machine] = {
         method: find_machine(config, arguments.model, method) for method in arguments.methods
@@ -117,6 +120,18 @@ def run(command: Command) -> Outcome:
     resumable = any(resumed.values()) or any(store.written for store in stores.values())
     summaries = [summary for log in done if (summary := log.summary()) is not None]
     return Outcome(title, summaries, files, interrupted, resumable)
+
+
+def _plan(arguments: Arguments, config: Config) -> Outcome:
+    """Say what a command would do. It leaves nothing, and does not look at what an earlier one has left."""
+    machines = {method: find_machine(config, arguments.model, method) for method in arguments.methods}
+    if torch.cuda.is_available():
+        set_deterministic()
+    task = load_task(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
+    _introduce(arguments, task)
+    out = Path(config.outputpath)
+    preview([make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()], task)
+    return Outcome("", [], [], None, resumable=False)
 
 
 def _check_trace(arguments: Arguments, results: Sequence[Path]) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .codes import Target
+from .codes import Target, to_unit
 
 ASSOCIATIONS = ("mse", "cosine", "contrastive")
 
@@ -26,9 +26,12 @@ class Association(nn.Module):
     `temperature`; it also pushes a sample away from the other classes, without which vision models stay at chance.
     `smoothing`, in [0, 1): the share of the target that is spread evenly over all classes (Szegedy et al. 2016,
     section 7); with the first two kinds the code of the sample's class moves by that share towards the mean code.
+    `unit`: whether all codes have unit length already, so that the contrastive kind need not scale them again.
     """
 
-    def __init__(self, kind: str = "contrastive", temperature: float = 0.2, smoothing: float = 0.0) -> None:
+    def __init__(
+        self, kind: str = "contrastive", temperature: float = 0.2, smoothing: float = 0.0, *, unit: bool = False
+    ) -> None:
         super().__init__()
         if kind not in ASSOCIATIONS:
             raise ValueError(f"association: got {kind!r}; expected one of {', '.join(ASSOCIATIONS)}")
@@ -39,12 +42,13 @@ class Association(nn.Module):
         self.kind = kind
         self.temperature = temperature
         self.smoothing = smoothing
+        self.unit = unit
 
     def forward(self, bridged: Tensor, target: Target) -> Tensor:
         """Return the mean loss over the batch, 0-d."""
         table, labels = target
         if self.kind == "contrastive":
-            logits = _full(similarity(bridged, table)) / self.temperature
+            logits = _full(similarity(bridged, table, unit=self.unit)) / self.temperature
             return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         codes = _full(table[labels])
         if self.smoothing:
@@ -59,15 +63,17 @@ class Reconstruction(nn.Module):
 
     "classes": cross-entropy of the decoded rows as logits over the classes (for the first layer, whose target is
     one-hot). "contrastive": cross-entropy over the cosines of each decoded code to all codes of the layer below.
-    Both divide the logits by `temperature`. "mse": squared distance between the codes.
+    Both divide the logits by `temperature`. "mse": squared distance between the codes. `unit`: whether all codes have
+    unit length already.
     """
 
-    def __init__(self, kind: str, temperature: float = 0.2) -> None:
+    def __init__(self, kind: str, temperature: float = 0.2, *, unit: bool = False) -> None:
         super().__init__()
         if kind not in ("classes", "mse", "contrastive"):
             raise ValueError(f"reconstruction: got {kind!r}; expected classes, mse or contrastive")
         self.kind = kind
         self.temperature = temperature
+        self.unit = unit
 
     def forward(self, decoded: Target, target: Target) -> Tensor:
         """Return the mean loss over the classes, 0-d."""
@@ -75,13 +81,16 @@ class Reconstruction(nn.Module):
         if self.kind == "mse":
             return F.mse_loss(_full(rows), _full(table))
         own = torch.arange(len(table), device=table.device)
-        logits = (rows if self.kind == "classes" else similarity(rows, table)) / self.temperature
+        logits = (rows if self.kind == "classes" else similarity(rows, table, unit=self.unit)) / self.temperature
         return F.cross_entropy(_full(logits), own)
 
 
-def similarity(codes: Tensor, table: Tensor) -> Tensor:
-    """Return the cosine of every code (B, d) to every row of the table (C, d), as (B, C)."""
-    return F.normalize(codes, dim=-1) @ F.normalize(table, dim=-1).T
+def similarity(codes: Tensor, table: Tensor, *, unit: bool = False) -> Tensor:
+    """Return the cosine of every code (B, d) to every row of the table (C, d), as (B, C).
+
+    `unit`: whether all of them have unit length already.
+    """
+    return codes @ table.T if unit else to_unit(codes) @ to_unit(table).T
 
 
 def _full(x: Tensor) -> Tensor:

@@ -1,23 +1,22 @@
-"""Where layers go: what they cost, the cut that balances them, and what other machines would give."""
+"""What layers cost, which device each of them gets, and what to expect of any number of workers."""
 
-from ..devices import available_devices, resolve, set_device, stage_sizes
+from ..devices import available_devices, resolve, set_device
 from ..errors import PlacementError
+from .assignment import assign
 from .cost import LayerCost, measure
 from .partition import partition
-from .plan import Plan, ceiling_of, plan
+from .plan import Plan
 from .simulate import simulate
 
 __all__ = [
     "LayerCost",
     "PlacementError",
     "Plan",
+    "assign",
     "available_devices",
-    "ceiling_of",
     "measure",
     "partition",
-    "plan",
     "resolve",
     "set_device",
     "simulate",
-    "stage_sizes",
 ]

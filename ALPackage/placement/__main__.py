@@ -1,4 +1,4 @@
-"""`python -m ALPackage.placement`: what D devices would gain, estimated from layer costs."""
+"""`python -m ALPackage.placement`: what D workers would gain, estimated from layer costs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
 from .cost import LayerCost
-from .plan import Plan, plan
+from .partition import partition
+from .plan import most_of
 from .simulate import simulate
 
 #: The forward pass's share of a layer's time when only the total is given.
 FORWARD = 1 / 3
+CONCURRENT = ("continuous", "al-fm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table of device counts and return the exit code: 2 for a mistake, which is reported in one line."""
+    """Print a table of numbers of workers and return the exit code: 2 for a mistake, which is reported in one line."""
     parser = argparse.ArgumentParser(
         prog="python -m ALPackage.placement",
-        description="Cut layers into stages for D devices and estimate what each schedule would gain over one device.",
+        description="Estimate what D workers that share all layers, each with a core, would gain over one, under each "
+        "schedule; and beside it, what the best cut into D groups of neighbors allows.",
     )
     parser.add_argument(
         "--costs",
@@ -36,41 +37,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="ms per batch of each layer, such as 151,121,30,10 or conv_1=151,conv_2=121; or a JSON file that holds a "
         "plan, such as the results of a run",
     )
-    parser.add_argument("--devices", type=int, nargs="+", metavar="D", help="default: 1 to the number of layers")
+    parser.add_argument(
+        *("--workers", "--devices"), type=int, nargs="+", metavar="D", help="default: 1 to the number of layers"
+    )
     parser.add_argument("--batches", type=int, default=500, help="batches of a run, for the fill (default: 500)")
     options = parser.parse_args(argv)
     try:
         costs = _costs(options.costs)
-        if options.batches < 1 or any(count < 1 for count in options.devices or [1]):
-            raise ValueError("--devices and --batches: expected whole numbers of at least 1")
+        if options.batches < 1 or any(count < 1 for count in options.workers or [1]):
+            raise ValueError("--workers and --batches: expected whole numbers of at least 1")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(table(costs, options.devices or list(range(1, len(costs) + 1)), options.batches))
+    print(table(costs, options.workers or list(range(1, len(costs) + 1)), options.batches))
     return 0
 
 
 def table(costs: Sequence[LayerCost], counts: Sequence[int], batches: int) -> str:
     """Return the table and a sentence of advice."""
-    rows = [("devices", "ceiling", "continuous", "al-fm", "busiest stage", "cut")]
-    alone = simulate("sequential", costs, [len(costs)], batches)
-    plans: list[Plan] = []
+    rows = [("workers", "ceiling", "continuous", "al-fm", "best cut", "the cut")]
+    times = [cost.total for cost in costs]
+    work, largest = sum(times) or 1.0, max(times) or 1.0
+    alone = simulate("sequential", costs, 1, batches) or 1.0
+    gains: list[float] = []
     for count in counts:
-        # Devices beyond the number of layers would stay empty.
-        best_cut = plan(costs, [torch.device("cpu", index) for index in range(min(count, len(costs)))])
-        plans.append(best_cut)
-        gains = [alone / simulate(name, costs, best_cut.sizes, batches) for name in ("continuous", "al-fm")]
-        cut = " | ".join(" ".join(cost.name for cost in stage) for stage in best_cut.stages)
-        busiest = f"{max(best_cut.stage_times) * 1e3:.1f} ms"
-        ceiling, continuous, al_fm = (f"{gain:.2f}x" for gain in (best_cut.ceiling, *gains))
-        # al-fm has a thread for every layer, so its figure only holds with a device for each.
-        rows.append((str(count), ceiling, continuous, al_fm if count >= len(costs) else "", busiest, cut))
+        # A layer works on one batch at a time: workers beyond the number of layers would find nothing to do.
+        workers = min(count, len(costs))
+        sizes = partition(times, workers)
+        starts = [sum(sizes[:stage]) for stage in range(len(sizes))]
+        stages = [costs[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+        busiest = max(sum(cost.total for cost in stage) for stage in stages) or 1.0
+        gains.append(min(workers, work / largest))
+        continuous, al_fm = (alone / (simulate(name, costs, workers, batches) or 1.0) for name in CONCURRENT)
+        # al-fm has a thread for every layer, so its figure only holds with a core for each.
+        shown = f"{al_fm:.2f}x" if workers == len(costs) else ""
+        cut = " | ".join(" ".join(cost.name for cost in stage) for stage in stages)
+        rows.append((str(count), f"{gains[-1]:.2f}x", f"{continuous:.2f}x", shown, f"{work / busiest:.2f}x", cut))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    best = max(plans, key=lambda candidate: (candidate.ceiling, -len(candidate.sizes)))
+    best = max(range(len(counts)), key=lambda number: (round(gains[number], 4), -counts[number]))
     lines.append(
-        f"{len(best.sizes)} device{'s' * (len(best.sizes) > 1)}: {best.ceiling:.2f}x, the most of these; "
-        f"to gain more, divide or lighten {' or '.join(best.bottleneck)}"
+        f"{counts[best]} worker{'s' * (counts[best] > 1)} sharing all layers: {gains[best]:.2f}x, the most of these; "
+        f"{most_of(costs)}"
     )
     return "\n".join(lines)
 

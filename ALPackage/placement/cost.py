@@ -1,11 +1,11 @@
-"""What a layer costs per batch, measured: forward, backward with update, and memory."""
+"""What a layer costs per batch, measured: forward, backward with update, the hand-over of its output, and memory."""
 
 from __future__ import annotations
 
 import copy
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -36,11 +36,30 @@ class LayerCost:
     backward: float
     """With the update."""
     bytes: int = 0
+    hand_over: float = 0.0
+    """Seconds for which another device is busy receiving a batch of what the layer hands on; 0 on one device."""
 
     @property
     def total(self) -> float:
-        """Seconds per batch."""
+        """Seconds per batch of its own work."""
         return self.forward + self.backward
+
+
+def copy_time(value: Any, device: torch.device, repeats: int = 5) -> float:
+    """Return the seconds that a copy of `value`, such as (x, y), to `device` takes; 0 where it is there."""
+    there = {tensor.device for tensor in tensors(value)} | {device}
+    if len(there) == 1 or all(one.type == "cpu" for one in there):
+        return 0.0
+    seconds = []
+    for _ in range(1 + repeats):  # the first one opens the way between the two
+        for one in there:
+            _synchronize(one)
+        started = time.perf_counter()
+        to_device(value, device)
+        for one in there:
+            _synchronize(one)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
 
 
 def measure(
@@ -49,6 +68,8 @@ def measure(
     *,
     threads: int,
     devices: Sequence[torch.device] | None = None,
+    receivers: Sequence[torch.device] | None = None,
+    copy_time: Callable[[Any, torch.device], float] = copy_time,
     seed: int = 0,
     repeats: int = 15,
     budget: float = 4.0,
@@ -61,19 +82,22 @@ def measure(
 
     `devices`: where to measure each layer; by default where it is. The bytes hold weights, gradients, moments, buffers
     and the outputs that wait to be taken; on a GPU also what a step needs in between, as its allocator saw it, and the
-    slots for the input. Raises ValueError for another number of devices than of layers, and StageError for a layer that
-    fails.
+    slots for the input. `receivers`: a device per layer to which the hand-over of its output is measured, by
+    `copy_time`; without them a hand-over costs nothing.
+
+    Raises ValueError for another number of devices than of layers, and StageError for a layer that fails.
     """
     where = [layer.device for layer in stack] if devices is None else [_without_worker(device) for device in devices]
-    if len(where) != len(stack):
-        raise ValueError(f"measure: got {len(where)} devices for {len(stack)} layers; give one per layer")
+    for given in (where, receivers or where):
+        if len(given) != len(stack):
+            raise ValueError(f"measure: got {len(given)} devices for {len(stack)} layers; give one per layer")
     x, y = batch[0], stack.target(batch[1])
     costs: list[LayerCost] = []
     autocast = Autocast()
     # Without a list of devices this would open a context on every GPU of the machine, and warn of it.
     generators = torch.random.fork_rng(devices=sorted({device.index or 0 for device in where if device.type == "cuda"}))
     with IntraOpThreads(threads), generators:
-        for (name, original), device in zip(stack.items(), where, strict=True):
+        for index, ((name, original), device) in enumerate(zip(stack.items(), where, strict=True)):
             before = _allocated(device)
             # One copy at a time, or measuring would need twice the memory of the model.
             layer = copy.deepcopy(original).to(device)
@@ -91,9 +115,10 @@ def measure(
                 backward.append(done - halfway)
             used = _held_by(layer) if device.type == "cpu" else _peak(device) - before + SLOTS * _total_bytes((x, y))
             used += HELD * _total_bytes(out)
-            costs.append(
-                LayerCost(name, statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:]), used)
-            )
+            last = index == len(stack) - 1  # nobody receives what it hands on
+            handed = 0.0 if last or receivers is None else copy_time(out, _without_worker(receivers[index]))
+            times = statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:])
+            costs.append(LayerCost(name, *times, used, handed))
             x, y = out
             del layer  # before the next copy is made
     return costs

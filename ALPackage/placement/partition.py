@@ -14,13 +14,15 @@ def partition(
     costs: Sequence[float],
     parts: int,
     *,
+    hand_over: Sequence[float] | None = None,
     memory: Sequence[int] | None = None,
     capacity: Sequence[int] | None = None,
 ) -> list[int]:
     """Return the sizes of at most `parts` contiguous stages whose largest sum of `costs` is as small as possible.
 
-    Among equally good cuts it takes the fewest stages, and then the longest last stage. `memory` (bytes per
-    layer) and `capacity` (bytes per device, in order): every stage must fit its device. O(parts * layers^2).
+    Among equally good cuts it takes the fewest stages, and then the longest last stage. `hand_over`: what a stage pays
+    to receive the output of each layer, if that is the last one of the stage before. `memory` (bytes per layer) and
+    `capacity` (bytes per device, in order): every stage must fit its device. O(parts * layers^2).
     Raises PlacementError where nothing fits, and ValueError without layers or parts.
     """
     layers = len(costs)
@@ -30,6 +32,8 @@ def partition(
     # Prefix sums: the cost of any stage is one subtraction.
     cost_to = [0.0, *accumulate(costs)]
     bytes_to = [0, *accumulate(memory or [0] * layers)]
+    # What a stage pays for its input, by its first layer; the first stage has it from the loader.
+    receive = [0.0, *(hand_over or [0.0] * layers)]
 
     def fits(part: int, start: int, stop: int) -> bool:
         return capacity is None or bytes_to[stop] - bytes_to[start] <= capacity[part]
@@ -44,14 +48,14 @@ def partition(
                 before = tables[-1][start] if part else (0.0, 0)
                 if before is None or not fits(part, start, stop):
                     continue
-                largest = max(before[0], cost_to[stop] - cost_to[start])
+                largest = max(before[0], cost_to[stop] - cost_to[start] + (receive[start] if start else 0.0))
                 known = best[stop]
                 if known is None or largest < known[0]:
                     best[stop] = largest, start
         tables.append(best)
     complete = [(entry[0], used) for used, table in enumerate(tables, start=1) if (entry := table[layers]) is not None]
     if not complete:
-        raise PlacementError(_too_large(bytes_to[-1], max(memory or [0]), list(capacity or [])))
+        raise PlacementError(too_large(memory or [0], capacity or []))
     # Walk back from the last stage: each entry says where its stage starts, which is where the one before stops.
     sizes: list[int] = []
     stop = layers
@@ -63,9 +67,10 @@ def partition(
     return sizes
 
 
-def _too_large(whole: int, largest: int, capacity: list[int]) -> str:
+def too_large(memory: Sequence[int], capacity: Sequence[int]) -> str:
+    """Return what to say where layers of so many bytes do not fit devices of so many."""
     have = ", ".join(f"{size / GIB:.2f}" for size in capacity)
     return (
-        f"the layers need {whole / GIB:.2f} GiB, the largest of them {largest / GIB:.2f}, and no cut fits devices with "
-        f"{have} GiB free: use a smaller batch or model, or more devices"
+        f"the layers need {sum(memory) / GIB:.2f} GiB, the largest of them {max(memory) / GIB:.2f}, and no cut fits "
+        f"devices with {have} GiB free: use a smaller batch or model, or more devices"
     )

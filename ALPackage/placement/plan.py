@@ -1,4 +1,4 @@
-"""A cut of layers into stages, and what to expect of it from the layers' costs."""
+"""Where the layers are, who may run them, and what to expect of that from the layers' costs."""
 
 from __future__ import annotations
 
@@ -9,114 +9,131 @@ from typing import Any
 
 import torch
 
+from ..stage.crew import Member, bound
 from .cost import LayerCost
-from .partition import partition
+from .limits import Limit, limits
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Layers with their costs, the number of layers per stage, and the device of each stage.
+    """Layers with their costs and devices, and the workers.
 
-    `at_once`: how many stages can work at the same time, if that is fewer than there are, as with more CPU workers than
-    cores. The costs are measured before the run, so what follows from them is an estimate, which a run may exceed.
+    `at_once`: how many CPU workers can compute at the same time, if the cores are fewer than the workers. The costs are
+    measured before the run, so what follows from them is an estimate, which a run may exceed.
     """
 
     costs: tuple[LayerCost, ...]
-    sizes: tuple[int, ...]
     devices: tuple[torch.device, ...]
+    """One per layer, as in `ALStack.placement`."""
+    workers: tuple[Member, ...]
     at_once: float = math.inf
 
     @property
-    def stages(self) -> list[tuple[LayerCost, ...]]:
-        """The layers of each stage."""
-        starts = [sum(self.sizes[:stage]) for stage in range(len(self.sizes))]
-        return [self.costs[start : start + size] for start, size in zip(starts, self.sizes, strict=True)]
-
-    @property
-    def stage_times(self) -> list[float]:
-        """Seconds per batch of each stage."""
-        return [sum(cost.total for cost in stage) for stage in self.stages]
+    def seconds(self) -> list[float]:
+        """Seconds per batch that each layer keeps its worker busy, what it has to receive from elsewhere included."""
+        received = [
+            before.hand_over if there != here else 0.0
+            for before, there, here in zip(self.costs, self.devices, self.devices[1:], strict=False)
+        ]
+        return [cost.total + more for cost, more in zip(self.costs, [0.0, *received], strict=True)]
 
     @property
     def ceiling(self) -> float:
-        """The estimated ceiling of the gain over one device: the sum of the layers' times over the busiest stage's."""
-        return ceiling_of(self.stage_times, self.at_once)
+        """The estimated ceiling of the gain over one worker: the layers' time together over the least per batch."""
+        least = bound(self.seconds, self.workers, self.at_once)
+        return sum(cost.total for cost in self.costs) / least if least > 0 else 1.0
 
     @property
-    def bottleneck(self) -> list[str]:
-        """The names of the layers of the busiest stage."""
-        times = self.stage_times
-        return [cost.name for cost in self.stages[times.index(max(times))]]
-
-    @property
-    def per_layer_devices(self) -> list[torch.device]:
-        """The device of each layer."""
-        return [device for device, size in zip(self.devices, self.sizes, strict=True) for _ in range(size)]
+    def bound_by(self) -> Limit:
+        """What the ceiling comes from."""
+        return limits(self.seconds, self.workers, self.at_once)[0]
 
     def text(self) -> str:
-        """Return the plan as a table of the layers and two sentences."""
-        width = max(len(cost.name) for cost in self.costs)
-        lines = [f"{'layer':<{width}}  forward  backward   memory  device"]
-        for cost, device in zip(self.costs, self.per_layer_devices, strict=True):
-            lines.append(
-                f"{cost.name:<{width}}  {cost.forward * 1e3:4.1f} ms  {cost.backward * 1e3:5.1f} ms  "
-                f"{cost.bytes / 2**20:4.0f} MiB  {device}"
-            )
-        busiest = ", ".join(self.bottleneck)
-        lines.append(f"estimated ceiling {self.ceiling:.2f}x over one device; the busiest stage is {busiest}")
-        return "\n".join([*lines, self._one_more()])
-
-    def _one_more(self) -> str:
-        if len(self.sizes) == len(self.costs):
-            return "one more device would bring nothing: every layer has one"
-        # Without `at_once`: one more device brings its own processor.
-        better = Plan(self.costs, *_cut(self.costs, len(self.sizes) + 1))
-        if better.ceiling <= self.ceiling * 1.005:
-            if len(self.bottleneck) == 1:
-                return f"one more device would bring nothing: {self.bottleneck[0]} alone sets the pace"
-            return "one more device would bring nothing"
-        return f"one more device would bring {better.ceiling:.2f}x"
+        """Return a table of the layers, and sentences about what they allow."""
+        work = sum(cost.total for cost in self.costs) or 1.0
+        placed = len({str(device) for device in self.devices}) > 1
+        rows = [("layer", "forward", "backward", "share", "memory", "device")]
+        for cost, device in zip(self.costs, self.devices, strict=True):
+            share = f"{100 * cost.total / work:.0f} %"
+            times = f"{cost.forward * 1e3:.1f} ms", f"{cost.backward * 1e3:.1f} ms"
+            rows.append((cost.name, *times, share, f"{cost.bytes / 2**20:.0f} MiB", str(device)))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = []
+        for name, *figures, where in rows:
+            cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=False)]
+            lines.append("  ".join([name.ljust(widths[0]), *cells, *([where] if placed else [])]))
+        return "\n".join([*lines, self._who(), *self._why(), most_of(self.costs)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan for a JSON file; times in ms."""
+        names, why = self._names, self.bound_by
+        about = {"layer": [names[layer] for layer in why.layers], "workers": why.workers, "cores": ()}[why.kind]
         return {
             "layers": [
                 {
                     "name": cost.name,
                     "forward_ms": round(cost.forward * 1e3, 4),
                     "backward_ms": round(cost.backward * 1e3, 4),
+                    "hand_over_ms": round(cost.hand_over * 1e3, 4),
                     "bytes": cost.bytes,
                     "device": str(device),
                 }
-                for cost, device in zip(self.costs, self.per_layer_devices, strict=True)
+                for cost, device in zip(self.costs, self.devices, strict=True)
             ],
-            "stages": list(self.sizes),
+            "workers": [
+                {"name": worker.name, "layers": [names[layer] for layer in worker.layers]} for worker in self.workers
+            ],
             "ceiling": round(self.ceiling, 4),
+            "bound_by": " ".join([why.kind, ", ".join(about)]).strip(),
         }
 
+    @property
+    def _names(self) -> list[str]:
+        return [cost.name for cost in self.costs]
 
-def ceiling_of(stages: Sequence[float], at_once: float = math.inf) -> float:
-    """Return the most that stages of these times can gain over one device if `at_once` of them can work at a time."""
-    balanced = sum(stages) / max(stages) if max(stages) > 0 else float(len(stages))
-    return min(balanced, max(1.0, at_once))
+    def _who(self) -> str:
+        """Return how many workers there are, and what they allow together."""
+        count = len(self.workers)
+        if count == 1:
+            return f"1 worker, {self.workers[0].name}, runs all layers: nothing is done at the same time"
+        expected = f"estimated ceiling {self.ceiling:.2f}x over one"
+        if all(len(worker.layers) == len(self.costs) for worker in self.workers):
+            return f"{count} workers share all layers: {expected}"
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for worker in self.workers:
+            groups.setdefault(worker.layers, []).append(worker.name)
+        shared = "; ".join(
+            f"{_listed(names)}: {', '.join(self._names[layer] for layer in layers) or 'no layer'}"
+            for layers, names in groups.items()
+        )
+        return f"{count} workers ({shared}): {expected}"
+
+    def _why(self) -> list[str]:
+        """Return a sentence about the ceiling, where it is neither the largest layer's nor all workers'."""
+        why = self.bound_by
+        count = len(self.workers)
+        if why.kind == "cores" and count > 1:
+            return [f"the cores are enough for {self.at_once:g} of the CPU workers at a time"]
+        if why.kind == "workers" and len(why.workers) < count:
+            share = 100 * sum(self.seconds[layer] for layer in why.layers) / sum(self.seconds)
+            names = ", ".join(self._names[layer] for layer in why.layers)
+            who = "it alone may" if len(why.workers) == 1 else "only they may"
+            sets = "sets" if len(why.workers) == 1 else "set"
+            return [f"{_listed(why.workers)} {sets} the pace: {who} run {names}, {share:.0f} % of the work"]
+        return []
 
 
-def plan(
-    costs: Sequence[LayerCost],
-    devices: Sequence[torch.device],
-    capacity: Sequence[int] | None = None,
-    at_once: float = math.inf,
-) -> Plan:
-    """Return the plan whose busiest device has the least to do; it uses the first of `devices`, and none in vain.
-
-    `capacity`: free bytes of each device. `at_once`: as for `Plan`. Raises PlacementError where no cut fits.
-    """
-    sizes = partition(
-        [cost.total for cost in costs], len(devices), memory=[cost.bytes for cost in costs], capacity=capacity
+def most_of(costs: Sequence[LayerCost]) -> str:
+    """Return which layer bounds what any number of workers can bring, and by how much."""
+    largest = max(costs, key=lambda cost: cost.total)
+    work = sum(cost.total for cost in costs)
+    if len(costs) == 1 or largest.total in (0.0, work):
+        return f"{largest.name} is all of the work: more workers bring nothing"
+    return (
+        f"{largest.name} is {100 * largest.total / work:.0f} % of the work: no number of workers brings more than "
+        f"{work / largest.total:.2f}x"
     )
-    return Plan(tuple(costs), tuple(sizes), tuple(devices[: len(sizes)]), at_once)
 
 
-def _cut(costs: Sequence[LayerCost], parts: int) -> tuple[tuple[int, ...], tuple[torch.device, ...]]:
-    sizes = partition([cost.total for cost in costs], parts)
-    return tuple(sizes), tuple(torch.device("cpu", index) for index in range(len(sizes)))
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

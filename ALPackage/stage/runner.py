@@ -38,13 +38,13 @@ class LayerRunner:
         self._updated: Any = None
 
     def capture(self, example: TrainBatch, source: WorkerInput, force: bool) -> TrainBatch:
-        """Try to put the layer's step into a CUDA graph, and return what the next layer would get for `example`.
+        """Put the layer's step into a CUDA graph if it can be, and return what the next layer would get for `example`.
 
         Call it before the first batch, while every worker waits: nothing else may use a GPU during a capture.
         """
         layers = [(self.name, self.layer)]
         example.x, example.y = to_device((example.x, example.y), source.device)
-        if source.copies:
+        if source.copies and self._graph is None:
             self._graph = make_graph(layers, self._step, example, source.stream, force=force)
         return preview(layers, self._step, example)
 

@@ -1,10 +1,58 @@
-"""Run the benchmark: `python -m benchmarks.pipeline --help`."""
+"""Measure every contestant on one model, interleaved, each time in fresh processes, and keep every figure."""
 
+from __future__ import annotations
+
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from benchmarks.record import Record, say
 from data.storage.streams import exit_code
 
-from .run import main
+from .contest import CONTESTANTS, measure, prepare, two_cores
+from .table import markdown
+from .workload import MODELS
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the options, measure, and print the tables of all models that are in the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    parser.add_argument("model", choices=MODELS, help="the others' figures in the results stay as they are")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions (default 5)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of a measurement of BP on one core (default 15)")
+    parser.add_argument("--cores", nargs=2, type=int, help="the two cores (default: the first two allowed)")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: tiny models, few batches, one repetition")
+    words = sys.argv[1:] if argv is None else list(argv)
+    given = parser.parse_args(words)
+    cores = two_cores(given.cores)
+    size, repeats = ("quick", 1) if given.quick else ("half", given.repeats)
+    out = HERE / "results.quick.json" if given.quick and given.out == HERE / "results.json" else given.out
+    settings = {"size": size, "repeats": repeats, "seconds": given.seconds, "cores": cores}
+    record = Record(out, "benchmarks.pipeline", words, settings, part=given.model)
+    if "prepared" not in record.results:
+        say(f"{given.model}: layer costs, then everyone's best setting")
+        record.results["prepared"] = prepare(given.model, size, cores, given.seconds)
+        record.keep()
+
+    def one(repeat: int, contestant: str) -> dict[str, Any]:
+        return measure(given.model, size, contestant, record.results["prepared"], cores)
+
+    record.take(
+        [
+            {"repeat": repeat, "contestant": CONTESTANTS[(5 * repeat + place) % len(CONTESTANTS)]}
+            for repeat in range(repeats)
+            for place in range(len(CONTESTANTS))
+        ],
+        one,
+    )
+    print(markdown(record.finish()))
+    return 0
+
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

@@ -1,4 +1,4 @@
-"""What every layer costs alone on one core: the figures that the bounds and the cuts are made of."""
+"""What every layer costs alone on one core, per batch: which cuts are worth a trial, and what can be expected."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from ALPackage import make_schedule
 from ALPackage.stage.trace import Trace
 from models import adamw
 
-from .workload import BATCH, LR, WEIGHT_DECAY, Part, al_model, arguments, bp_layers, make_batches
+from .workload import LR, Part, al_model, arguments, bp_layers, make_batches
 
 Job = dict[str, Any]
 
 
-def al_costs(job: Job) -> dict[str, Any]:
-    """Return the median times of every AL layer in the sequential schedule; `backward` includes the update."""
-    stack = al_model(job["model"], job["quick"])
-    batches = make_batches(job["model"], job["quick"])
+def layer_costs(job: Job) -> dict[str, Any]:
+    """Return the median seconds per batch of every layer, by name, of both forms."""
+    return {"bp": _bp_costs(job), "al": _al_costs(job)}
+
+
+def _al_costs(job: Job) -> dict[str, float]:
+    stack = al_model(job["model"], job["size"])
+    batches = make_batches(job["model"], job["size"])
     trace = Trace()
     with make_schedule("sequential", stack, threads=1, seed=0, trace=trace) as schedule:
         for _ in schedule.run(islice(cycle(batches), job["warmup"] + job["batches"])):
@@ -33,57 +37,28 @@ def al_costs(job: Job) -> dict[str, Any]:
     for span in trace.spans:
         if span.batch >= job["warmup"]:
             times[span.layer, span.phase].append(span.stop - span.start)
-    return {
-        "names": stack.names,
-        "forward": [median(times[name, "forward"]) for name in stack.names],
-        "backward": [median(times[name, "backward"]) for name in stack.names],
-    }
+    return {name: median(times[name, "forward"]) + median(times[name, "backward"]) for name in stack.names}
 
 
-def bp_costs(job: Job) -> dict[str, Any]:
-    """Return the median times of every BP layer: forward and backward of a micro-batch by its size, and the update.
-
-    The loss is part of the head. Gradients are accumulated over the micro-batches of a batch, as the schedules do.
-    """
-    named = bp_layers(job["model"], job["quick"])
+def _bp_costs(job: Job) -> dict[str, float]:
+    """Return the times of forward, backward and update; the loss is part of the head."""
+    named = bp_layers(job["model"], job["size"])
     parts = [Part([layer]) for _, layer in named]
-    optimizers = [adamw(part.parameters(), lr=LR, weight_decay=WEIGHT_DECAY) for part in parts]
-    batches = make_batches(job["model"], job["quick"])
-    sizes: dict[str, dict[str, list[float]]] = {}
-    updates: list[list[float]] = [[] for _ in parts]
-    for micro in job["micro"]:
-        forward: list[list[float]] = [[] for _ in parts]
-        backward: list[list[float]] = [[] for _ in parts]
-        for number, (x, labels) in enumerate(islice(cycle(batches), job["warmup"] + job["batches"])):
-            features, others = arguments(x)
-            counted = number >= job["warmup"]
-            for rows in torch.arange(BATCH).split(BATCH // micro):
-                one = slice(int(rows[0]), int(rows[-1]) + 1)
-                ahead, back = _layer_times(parts, features[one], {k: v[one] for k, v in others.items()}, labels[one])
-                for index in range(len(parts) * counted):
-                    forward[index].append(ahead[index])
-                    backward[index].append(back[index])
-            for index, optimizer in enumerate(optimizers):
-                start = time.perf_counter()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                if counted:
-                    updates[index].append(time.perf_counter() - start)
-        sizes[str(BATCH // micro)] = {
-            "forward": [median(times) for times in forward],
-            "backward": [median(times) for times in backward],
-        }
-    return {"names": [name for name, _ in named], "sizes": sizes, "update": [median(times) for times in updates]}
+    optimizers = [adamw(part.parameters(), lr=LR, weight_decay=0.0) for part in parts]
+    batches = make_batches(job["model"], job["size"])
+    times = [
+        _layer_times(parts, optimizers, x, labels)
+        for x, labels in islice(cycle(batches), job["warmup"] + job["batches"])
+    ][job["warmup"] :]
+    return {name: median(batch[number] for batch in times) for number, (name, _) in enumerate(named)}
 
 
-def _layer_times(
-    parts: list[Part], x: Tensor, others: dict[str, Tensor], labels: Tensor
-) -> tuple[list[float], list[float]]:
-    """Run one micro-batch through the layers and back, cut off from each other, and return the times of each."""
+def _layer_times(parts: list[Part], optimizers: list[Any], features: Any, labels: Tensor) -> list[float]:
+    """Run one batch through the layers and back, cut off from each other, and return the time of each."""
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
-    ahead: list[float] = []
-    back = [0.0] * len(parts)
+    times = []
+    x, others = arguments(features)
     for number, part in enumerate(parts):
         if number:
             x = x.detach().requires_grad_()
@@ -92,12 +67,14 @@ def _layer_times(
         x = part(x, **others)
         if number == len(parts) - 1:
             x = F.cross_entropy(x, labels)
-        ahead.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - start)
         outputs.append(x)
     gradient: Tensor | None = None
     for number in reversed(range(len(parts))):
         start = time.perf_counter()
         torch.autograd.backward(outputs.pop(), gradient)
-        back[number] = time.perf_counter() - start
+        optimizers[number].step()
+        optimizers[number].zero_grad(set_to_none=True)
+        times[number] += time.perf_counter() - start
         gradient = inputs.pop().grad
-    return ahead, back
+    return times

@@ -1,212 +1,175 @@
-"""Print what a results file says as Markdown: `python -m benchmarks.pipeline.table [results.json]`."""
+"""The tables of this benchmark, from its JSON: per model, and what is met of the targets."""
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from data.storage.streams import exit_code
+import torch
 
-from .limits import CONTESTANTS, al_layers, bound_seconds, bp_layers, ceiling
-
-__all__ = ["checks", "markdown", "memory", "summary"]
+from ALPackage.stage.crew import bound, crew
+from benchmarks.page import Target, origin, spread, target_table
 
 Results = dict[str, Any]
-#: (model, what continuous is compared with, target): with "estimate" the speed-up over it, else how many times as fast.
-TARGETS = (
-    ("vgg", "estimate", 0.93),
-    ("transformer", "estimate", 0.93),
-    ("vgg", "gpipe", 1.35),
-    ("vgg", "1f1b", 1.2),
-    ("vgg", "al-fm", 1.25),
-)
+Figures = dict[str, Any]
 TITLES = {
-    "bp-one-device": "BP, one device",
+    "bp": "BP, one core",
+    "bp-two-threads": "BP, two intra-op threads",
     "bp-model-parallel": "BP, model parallel",
     "gpipe": "BP, GPipe",
     "1f1b": "BP, 1F1B",
+    "interleaved": "BP, interleaved 1F1B",
     "ddp": "BP, DDP",
-    "al-sequential": "AL, sequential, one device",
+    "al-sequential": "AL, sequential, one core",
+    "al-two-runs": "AL, two sequential runs at the same time",
     "al-fm": "AL, al-fm",
+    "al-cut": "AL, the best contiguous cut",
     "continuous": "**AL, continuous**",
-    "al-fm-shared": "AL, al-fm, both cores shared",
-    "continuous-shared": "AL, continuous, both cores shared",
 }
+OF_BOTH_CORES, OF_BP = 0.97, 1.0
+OVER_1F1B = {"vgg": 1.8, "transformer": 1.4}
+#: How many of the models must be at least as fast as the best that BP does with both cores.
+AHEAD_IN = 3
 
 
-def runs_of(results: Results, model: str, contestant: str) -> list[dict[str, Any]]:
-    """Return the measurements of a contestant, in order."""
-    own = [run for run in results["runs"] if (run["model"], run["contestant"]) == (model, contestant)]
-    return sorted(own, key=lambda run: run["repetition"])
+def speeds(figures: Figures, contestant: str) -> dict[int, float]:
+    """Return samples/s by repetition, of the repetitions that did not fail."""
+    own = [run for run in figures["runs"] if run["contestant"] == contestant and "failed" not in run]
+    return {run["repeat"]: run["samples_per_s"] for run in sorted(own, key=lambda run: int(run["repeat"]))}
 
 
-def speed(results: Results, model: str, contestant: str) -> float:
-    """Return the median of samples/s."""
-    return median(run["samples_per_s"] for run in runs_of(results, model, contestant))
-
-
-def checks(results: Results) -> list[dict[str, Any]]:
-    """Return every target that the measurements can judge: what, target, value, its range over repetitions, and met.
-
-    The value is a ratio of medians; the range is that of the ratios within each repetition.
-    """
-    judged = []
-    for model, other, target in TARGETS:
-        base = "al-sequential" if other == "estimate" else other
-        ours, theirs = runs_of(results, model, "continuous"), runs_of(results, model, base)
-        if not ours or len(ours) != len(theirs):
-            continue
-        facts = results["models"][model]
-        scale = 1 / ceiling(facts["costs"], facts["choices"]["continuous"]) if other == "estimate" else 1.0
-        paired = [scale * a["samples_per_s"] / b["samples_per_s"] for a, b in zip(ours, theirs, strict=True)]
-        value = scale * speed(results, model, "continuous") / speed(results, model, base)
-        judged.append(
-            {
-                "what": f"{model}: speed-up over AL on one device, over its estimate"
-                if other == "estimate"
-                else f"{model}: over {other}",
-                "target": target,
-                "value": value,
-                "range": (min(paired), max(paired)),
-                "met": value >= target,
-            }
-        )
-    return judged
+def ratios(figures: Figures, contestant: str, other: str) -> list[float]:
+    """Return how many times as fast a contestant was as another one, in each repetition that has both."""
+    ours, theirs = speeds(figures, contestant), speeds(figures, other)
+    return [ours[repeat] / theirs[repeat] for repeat in ours if repeat in theirs]
 
 
 def markdown(results: Results) -> str:
-    """Return the tables and the judgment of the targets."""
-    settings = results["settings"]
-    memory = "kept" if settings["environment"] else "left to glibc's defaults"
-    changed = " with uncommitted changes" if results["uncommitted_changes"] else ""
-    lines = [
-        f"{results['cpu']}, cores {' and '.join(map(str, settings['cores']))} of {results['cores_of_machine']}; "
-        f"{results['system']}; Python {results['python']}, torch {results.get('torch', '?')}; "
-        f"{results['date'][:10]}, commit {results['commit'][:12]}{changed}. "
-        f"n = {settings['repeats']} interleaved repetitions of {settings['batches']} batches of {settings['batch']}; "
-        f"freed memory {memory}; load average before a measurement at most "
-        f"{max([run['load_before'][0] for run in results['runs']], default=0.0):.1f}. "
-        f"Command: `{results['command']}`.",
-    ]
-    if results["interruptions"]:
-        lines.append(f"\nInterrupted and resumed {results['interruptions']} times: not one run.")
-    for model, facts in results["models"].items():
-        lines += ["", f"### {model}", "", *_table(results, model), "", *_costs(facts)]
-    lines += ["", "### Targets", "", "| | target | median | range of repetitions | |", "|---|---|---|---|---|"]
-    for check in checks(results):
-        low, high = check["range"]
-        verdict = "met" if check["met"] else "not met"
-        lines.append(
-            f"| {check['what']} | {check['target']} | {check['value']:.3f} | {low:.3f} - {high:.3f} | {verdict} |"
-        )
-    return "\n".join(lines)
+    """Return the tables of all models and the judgment of the targets."""
+    lines: list[str] = []
+    for model, figures in results.items():
+        lines += [f"### {model}", "", origin(figures), "", *_table(figures), "", *_notes(figures), ""]
+    return "\n".join([*lines, "### Targets", "", *target_table(targets(results))])
 
 
 def summary(results: Results) -> str:
     """Return the speeds alone: samples/s of every contestant on every model, and the continuous schedule's over it."""
-    models = list(results["models"])
     lines = [
-        "| samples/s, median (continuous over it) | " + " | ".join(models) + " |",
-        "|---|" + "---|" * len(models),
+        "| samples/s, median (continuous over it) | " + " | ".join(results) + " |",
+        "|---|" + "---|" * len(results),
     ]
-    for contestant in CONTESTANTS:
+    for contestant, title in TITLES.items():
         cells = []
-        for model in models:
-            if runs_of(results, model, contestant):
-                own = speed(results, model, contestant)
-                ratio = speed(results, model, "continuous") / own
-                cells.append(f"{own:.1f}" + (f" ({ratio:.2f}x)" if contestant != "continuous" else ""))
-        if cells:
-            lines.append(f"| {TITLES[contestant]} | " + " | ".join(cells) + " |")
+        for figures in results.values():
+            own, over = speeds(figures, contestant), ratios(figures, "continuous", contestant)
+            ratio = f" ({median(over):.2f}x)" if over and contestant != "continuous" else ""
+            cells.append(f"{median(own.values()):.1f}{ratio}" if own else "")
+        if any(cells):
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def memory(results: Results) -> str:
-    """Return the peak memory alone: MiB of every contestant's processes on every model, and what was there before."""
-    models = list(results["models"])
-    lines = ["| peak memory, MiB (before the model) | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
-    for contestant in CONTESTANTS:
-        found = [runs_of(results, model, contestant) for model in models]
-        if all(found):
-            cells = [f"{sum(_medians(runs, 'peak_mib')):.0f} ({sum(_medians(runs, 'base_mib')):.0f})" for runs in found]
-            lines.append(f"| {TITLES[contestant]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def targets(results: Results) -> list[Target]:
+    """Return every target that the measurements can judge; a ratio is one of figures of the same repetition."""
+    found: list[Target] = []
+    ahead: list[float] = []
+    for model, figures in results.items():
+        together = ratios(figures, "continuous", "al-two-runs")
+        if together:
+            found.append(
+                Target(
+                    f"{model}: continuous over two sequential runs at the same time",
+                    OF_BOTH_CORES,
+                    together,
+                    limit=_idle(figures),
+                )
+            )
+        if model in OVER_1F1B and (over := ratios(figures, "continuous", "1f1b")):
+            limit = _limit(figures, "1f1b")
+            found.append(Target(f"{model}: continuous over 1F1B", OVER_1F1B[model], over, limit=limit))
+        best = max(("ddp", "bp-two-threads"), key=lambda name: median(speeds(figures, name).values() or [0.0]))
+        if over := ratios(figures, "continuous", best):
+            ahead.append(median(over))
+            what = f"{model}: continuous over BP with both cores at its faster, {TITLES[best].removeprefix('BP, ')}"
+            found.append(Target(what, OF_BP, over, limit=_limit(figures, best)))
+        if alone := ratios(figures, "al-sequential", "bp"):
+            found.append(Target(f"{model}: AL, sequential, over BP, both on one core", OF_BP, alone))
+    if ahead:
+        count = float(sum(value >= OF_BP for value in ahead))
+        found.append(
+            Target(
+                "models in which continuous is ahead of the faster of DDP and BP with two threads", AHEAD_IN, [count]
+            )
+        )
+    return found
 
 
-def _medians(runs: list[dict[str, Any]], key: str) -> list[float]:
-    """Return the median over the repetitions, for each process of a contestant."""
-    return [median(values) for values in zip(*(run[key] for run in runs), strict=True)]
+def _limit(figures: Figures, other: str) -> str:
+    """Return what the two cores do together with AL's work, over what the other contestant does."""
+    together = ratios(figures, "al-two-runs", other)
+    return f"two AL runs at the same time over it: {median(together):.3f}" if together else ""
 
 
-def _table(results: Results, model: str) -> list[str]:
-    facts = results["models"][model]
+def _idle(figures: Figures) -> str:
+    """Return the share of the workers' time in which no layer was at work, fill and drain included."""
+    runs = [run for run in figures["runs"] if run["contestant"] == "continuous" and "busy_s" in run]
+    if not runs:
+        return ""
+    idle = median(1 - run["busy_s"] / len(figures["settings"]["cores"]) / run["seconds"] for run in runs)
+    return f"its workers were idle {100 * idle:.1f} % of the time, fill and drain included"
+
+
+def _table(figures: Figures) -> list[str]:
     lines = [
-        "| | samples/s, median (range) | continuous over it | estimate, samples/s | measured over estimate "
-        "| peak memory, MiB (per process) | of it before the model | set-up |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | samples/s, median (range) | continuous over it, median (range) "
+        "| peak memory, MiB (per process) | setting |",
+        "|---|---|---|---|---|",
     ]
-    for contestant in CONTESTANTS:
-        runs = runs_of(results, model, contestant)
-        if not runs:
+    for contestant, title in TITLES.items():
+        runs = [run for run in figures["runs"] if run["contestant"] == contestant]
+        good = [run for run in runs if "failed" not in run]
+        if not good:
+            reason = runs[0]["failed"].strip().splitlines()[-1] if runs else ""
+            lines += [f"| {title} | cannot run | | | {reason} |"] * bool(runs)
             continue
-        speeds = [run["samples_per_s"] for run in runs]
-        ratio = ""
-        if runs_of(results, model, "continuous"):
-            ratio = f"{speed(results, model, 'continuous') / median(speeds):.2f}"
-        estimate = runs[0]["bound_samples_per_s"]
-        peaks, base = _medians(runs, "peak_mib"), sum(_medians(runs, "base_mib"))
+        over = ratios(figures, "continuous", contestant)
+        ratio = spread(over, 2) if over and contestant != "continuous" else ""
+        peaks = [median(values) for values in zip(*(run["peak_mib"] for run in good), strict=True)]
         each = f" ({' + '.join(f'{peak:.0f}' for peak in peaks)})" if len(peaks) > 1 else ""
+        setting = _setting(contestant, figures["prepared"]["choices"].get(contestant, {}))
         lines.append(
-            f"| {TITLES[contestant]} | {median(speeds):.1f} ({min(speeds):.1f} - {max(speeds):.1f}) | {ratio} "
-            f"| {estimate:.1f} | {median(speeds) / estimate:.2f} | {sum(peaks):.0f}{each} | {base:.0f} "
-            f"| {_setup(contestant, facts)} |"
+            f"| {title} | {spread(list(speeds(figures, contestant).values()))} | {ratio} "
+            f"| {sum(peaks):.0f}{each} | {setting} |"
         )
     return lines
 
 
-def _setup(contestant: str, facts: dict[str, Any]) -> str:
-    choice = facts["choices"].get(contestant)
-    if contestant in ("al-fm", "continuous"):
-        return f"{_cut(choice)} layers on the devices"
-    if contestant == "continuous-shared":
-        return "a worker per layer"
-    if contestant == "bp-model-parallel":
-        return f"stages of {_cut(choice['cut'])} layers"
-    if choice is not None:
-        return f"stages of {_cut(choice['cut'])} layers, {choice['micro']} micro-batches"
-    return "half of each batch per process" if contestant == "ddp" else ""
+def _setting(contestant: str, choice: dict[str, Any]) -> str:
+    if contestant == "ddp":
+        return "half of each batch per process"
+    if contestant == "continuous":
+        return "any layer on either of two workers"
+    if contestant == "al-cut":
+        return f"{' and '.join(map(str, choice['cut']))} layers on two workers"
+    if not choice:
+        return ""
+    micro = f", {choice['micro']} micro-batches" if choice["micro"] > 1 else ""
+    return f"stages of {', '.join(map(str, choice['cut']))} layers{micro}"
 
 
-def _cut(cut: list[int]) -> str:
-    return " and ".join(map(str, cut))
-
-
-def _costs(facts: dict[str, Any]) -> list[str]:
-    """Return the layer costs, and the estimated speed-up of the continuous pipeline with and without the fill."""
-    costs, stages = facts["costs"], facts["choices"]["continuous"]
-    al = ", ".join(
-        f"{name} {1e3 * layer.total:.1f}" for name, layer in zip(costs["al"]["names"], al_layers(costs), strict=True)
-    )
-    bp = ", ".join(
-        f"{name} {1e3 * layer.total:.1f}" for name, layer in zip(costs["bp"]["names"], bp_layers(costs, 1), strict=True)
-    )
-    alone = bound_seconds("al-sequential", costs, None, 60)
-    filled = alone / bound_seconds("continuous", costs, stages, 60)
+def _notes(figures: Figures) -> list[str]:
+    """Return the layers' costs, what they let two workers hope for, and how many batches were measured."""
+    costs, batches = figures["prepared"]["costs"], figures["prepared"]["batches"]
+    al = list(costs["al"].values())
+    two = crew([torch.device("cpu")] * len(al), workers=2)
+    base = median(run["base_mib"][0] for run in figures["runs"] if "failed" not in run)
+    listed = {
+        form: ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in of_form.items())
+        for form, of_form in costs.items()
+    }
     return [
-        f"Layer costs per batch, measured alone before the runs, ms, one core: AL {al}; BP {bp}. Estimated speed-up "
-        f"of the continuous pipeline (all layers over the busiest stage): {ceiling(costs, stages):.3f}; with the fill, "
-        f"over 60 batches: {filled:.3f}.",
+        f"n = {figures['settings']['repeats']} interleaved repetitions of {batches['joined']} batches, of "
+        f"{batches['flowing']} where a pipeline fills and drains once per run. Layer costs per batch, measured alone "
+        f"before the runs on one core, ms: AL {listed['al']}; BP {listed['bp']}. Estimated speed-up of AL on two "
+        f"workers: {sum(al) / bound(al, two):.2f}x. Of each process's memory, {base:.0f} MiB precede the model."
     ]
-
-
-def main() -> None:
-    """Print the tables of one file."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("results.json")
-    print(markdown(json.loads(path.read_text(encoding="utf-8"))))
-
-
-if __name__ == "__main__":
-    sys.exit(exit_code(main))

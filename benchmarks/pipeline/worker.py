@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
+
+from benchmarks.launch import memory_mib
 
 
 def main() -> None:
@@ -20,31 +21,20 @@ def main() -> None:
 
     from . import contestants, measure
 
-    torch.set_num_threads(1)
-    base = memory("VmRSS")
+    torch.set_num_threads(job.get("threads", 1))
+    base = memory_mib("VmRSS")
     do = {
         "bp": contestants.back_propagation,
         "al": contestants.associated_learning,
         "stages": contestants.pipeline_stages,
-        "search": contestants.search_stages,
+        "search-stages": contestants.search_stages,
+        "search-cuts": contestants.search_cuts,
         "ddp": contestants.data_parallel,
-        "bp-costs": measure.bp_costs,
-        "al-costs": measure.al_costs,
+        "costs": measure.layer_costs,
     }[job["do"]]
     result: dict[str, Any] = do(job)
-    result |= {"base_mib": base, "peak_mib": memory("VmHWM"), "torch": torch.__version__}
+    result |= {"base_mib": base, "peak_mib": memory_mib("VmHWM")}
     print(json.dumps(result), flush=True)
-
-
-def memory(field: str) -> float:
-    """Return a field of this process's memory status in MiB: VmRSS now, VmHWM at most so far.
-
-    VmHWM is what getrusage calls ru_maxrss, less what that inherits from the process that started this one.
-    """
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return round(int(line.split()[1]) / 1024, 1)
-    raise RuntimeError(f"/proc/self/status has no {field}; this benchmark needs Linux")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The two networks and their data: the same for every contestant, made before anything is timed."""
+"""The four networks and their data: the same for every contestant, made before anything is timed.
+
+Every setting that is not a size is the shipped default of its key.
+"""
 
 from __future__ import annotations
 
@@ -11,68 +14,63 @@ from torch import Tensor, nn
 from ALPackage import ALStack
 from models import BPModel, build_text, build_vision
 
-__all__ = ["BATCH", "DISTINCT", "MODELS", "Part", "al_model", "arguments", "bp_layers", "describe", "make_batches"]
-
-MODELS = ("vgg", "transformer")
-BATCH = 64
+MODELS = ("vgg", "resnet", "lstm", "transformer")
+VISION = ("vgg", "resnet")
 #: Batches that are made; a run goes round them, so that the data takes little of the peak memory.
 DISTINCT = 8
 LR = 1e-3
-WEIGHT_DECAY = 0.01
 SEED = 0
+#: What a model and its data are made of, by size: "quick" tries scripts out, "full" is for a GPU.
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {
+        "vision": {"batch": 16, "image_size": 16, "width": 0.125},
+        "text": {"batch": 16, "words": 1000, "embedding_dim": 60, "positions": 8, "x_hid": 32},
+    },
+    "half": {
+        "vision": {"batch": 64, "image_size": 32, "width": 0.5},
+        "text": {"batch": 64, "words": 5000, "embedding_dim": 300, "positions": 32, "x_hid": 256},
+    },
+    "full": {
+        "vision": {"batch": 128, "image_size": 32, "width": 1.0},
+        "text": {"batch": 64, "words": 30000, "embedding_dim": 300, "positions": 128, "x_hid": 256},
+    },
+}
+CLASSES = {"vision": 200, "text": 14}
 
 Batch = tuple[Any, Tensor]
 
 
-def describe(model: str, quick: bool) -> dict[str, Any]:
-    """Return the settings of a model: those of its AL and BP form, then those of its data."""
-    if model == "vgg":
-        return {
-            "n_classes": 200,
-            "in_channels": 3,
-            "image_size": 16 if quick else 32,
-            "width": 0.125 if quick else 0.5,
-            "enc_dim": 256,
-            "ae_dim": 128,
-            "bridge": "pool",
-        }
-    return {
-        "n_classes": 14,
-        "x_hid": 256,
-        "y_hid": 128,
-        "n_heads": 6,
-        "al_layers": 3,
-        "dropout": 0.3,
-        "words": 5000,
-        "embedding_dim": 60 if quick else 300,
-        "positions": 8 if quick else 32,
-    }
+def _task(model: str) -> str:
+    return "vision" if model in VISION else "text"
 
 
-def _build(model: str, form: str, quick: bool, **local: Any) -> ALStack | BPModel:
-    settings = describe(model, quick)
+def batch_size(model: str, size: str) -> int:
+    """Return the number of samples in a batch."""
+    samples: int = SIZES[size][_task(model)]["batch"]
+    return samples
+
+
+def _build(model: str, form: str, size: str, **more: Any) -> ALStack | BPModel:
+    task = _task(model)
+    keys = {key: value for key, value in SIZES[size][task].items() if key in ("image_size", "width", "x_hid")} | more
     torch.manual_seed(SEED)
-    if model == "vgg":
-        return build_vision("vgg", form, **settings, **local)
-    words, width = settings.pop("words"), settings.pop("embedding_dim")
-    del settings["positions"]
-    vectors = torch.randn(words, width) * 0.4
+    if task == "vision":
+        return build_vision(model, form, n_classes=CLASSES[task], in_channels=3, **keys)
+    vectors = torch.randn(SIZES[size][task]["words"], SIZES[size][task]["embedding_dim"]) * 0.4
     vectors[0] = 0.0
-    return build_text("transformer", form, vectors=vectors, bridge="hidden", **settings, **local)
+    return build_text(model, form, n_classes=CLASSES[task], vectors=vectors, **keys)
 
 
-def al_model(model: str, quick: bool) -> ALStack:
-    """Return the AL form, in training mode."""
-    stack = _build(
-        model, "al", quick, association="contrastive", temperature=0.2, lr=LR, weight_decay=WEIGHT_DECAY
-    ).train()
+def al_model(model: str, size: str, **keys: Any) -> ALStack:
+    """Return the AL form, in training mode; `keys`: settings that are not the defaults."""
+    stack = _build(model, "al", size, lr=LR, **keys).train()
     assert isinstance(stack, ALStack)
     return stack
 
 
-def bp_layers(model: str, quick: bool) -> list[tuple[str, nn.Module]]:
+def bp_layers(model: str, size: str, **keys: Any) -> list[tuple[str, nn.Module]]:
     """Return the layers of the BP form by name, the head last, in training mode."""
-    stack = _build(model, "bp", quick).train()
+    stack = _build(model, "bp", size, **keys).train()
     assert isinstance(stack, BPModel)
     return list(stack.layers.items())
 
@@ -90,9 +88,15 @@ class Part(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return what the last of the layers makes of `x`."""
         for layer in self.layers:
-            out = layer(x if lengths is None else (x, lengths))
-            x = out[0] if isinstance(out, tuple) else out
+            x = after(layer, x, lengths)
         return x
+
+
+def after(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return what one layer makes of `x`, without the lengths that it hands on."""
+    out = layer(x if lengths is None else (x, lengths))
+    features: Tensor = out[0] if isinstance(out, tuple) else out
+    return features
 
 
 def arguments(x: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -100,21 +104,24 @@ def arguments(x: Any) -> tuple[Tensor, dict[str, Tensor]]:
     return (x[0], {"lengths": x[1]}) if isinstance(x, tuple) else (x, {})
 
 
-def make_batches(model: str, quick: bool, size: int = BATCH, part: int = 0) -> list[Batch]:
-    """Return DISTINCT batches of noise shaped as real data; of each, the `part`th share of `size` samples."""
-    settings = describe(model, quick)
+def make_batches(
+    model: str, size: str, *, share: int = 1, part: int = 0, device: str | torch.device = "cpu", count: int = DISTINCT
+) -> list[Batch]:
+    """Return `count` batches of noise shaped as real data; of each, the `part`th of `share` equal parts."""
+    task, samples = _task(model), batch_size(model, size)
+    sizes = SIZES[size][task]
     made = torch.Generator().manual_seed(SEED)
-    rows = slice(part * size, (part + 1) * size)
+    rows = slice(part * samples // share, (part + 1) * samples // share)
     batches: list[Batch] = []
-    for _ in range(DISTINCT):
-        labels = torch.randint(settings["n_classes"], (BATCH,), generator=made)[rows]
-        if model == "vgg":
-            shape = BATCH, settings["in_channels"], settings["image_size"], settings["image_size"]
-            batches.append((torch.randn(shape, generator=made)[rows].clone(), labels))
+    for _ in range(count):
+        labels = torch.randint(CLASSES[task], (samples,), generator=made)[rows].to(device)
+        if task == "vision":
+            shape = samples, 3, sizes["image_size"], sizes["image_size"]
+            batches.append((torch.randn(shape, generator=made)[rows].clone().to(device), labels))
             continue
-        positions = settings["positions"]
-        lengths = torch.randint(positions // 4, positions + 1, (BATCH,), generator=made)[rows]
-        tokens = torch.randint(1, settings["words"], (BATCH, positions), generator=made)[rows]
-        padding = torch.arange(positions) >= lengths[:, None]
-        batches.append(((tokens.masked_fill(padding, 0), lengths), labels))
+        positions = sizes["positions"]
+        lengths = torch.randint(positions // 4, positions + 1, (samples,), generator=made)
+        tokens = torch.randint(1, sizes["words"], (samples, positions), generator=made)
+        tokens = tokens.masked_fill(torch.arange(positions) >= lengths[:, None], 0)
+        batches.append(((tokens[rows].to(device), lengths[rows].to(device)), labels))
     return batches

@@ -1,39 +1,40 @@
-"""How close to its ceiling the continuous schedule comes, and what a hand-over costs (see README.md)."""
+"""How close the continuous schedule comes to what its workers can do, and what the engine costs (see README.md)."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import queue
-import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ALPackage import ALStack, make_schedule
+from benchmarks.record import Record
 from data.storage.streams import exit_code
-from training.runs.provenance import collect
 
-from .stages import BALANCE, empty_stack, sleeping_stack, stage_times
-from .table import markdown
+from .layers import BALANCE, empty_stack, layer_times, sleeping_stack
+from .table import markdown, most
 
 HERE = Path(__file__).parent
-SCHEDULES = ("sequential", "al-fm", "continuous")
-STAGES = (2, 4, 8)
-#: Batches of the schedules that join at every batch, where nothing depends on how many there are.
-JOINED_BATCHES = 60
+LAYERS = (2, 4, 8)
+#: Of the sleeping layers; those that exceed the layers have nothing to do.
+WORKERS = (2, 3, 4, 8)
+#: Of the empty layers.
+ENGINE_WORKERS = (1, 2, 4, 8)
+#: The schedules that join at every batch get this share of the continuous one's time: nothing depends on how many
+#: batches they train.
+JOINED_SHARE = 0.3
 
 
-def seconds_per_batch(schedule: str, stack: ALStack, batches: int) -> float:
+def seconds_per_batch(schedule: str, stack: ALStack, batches: int, **options: Any) -> float:
     """Train on empty batches under a schedule and return the time per batch, fill and drain included."""
     x = torch.zeros(1)
-    with make_schedule(schedule, stack, threads=1) as one:
+    with make_schedule(schedule, stack, threads=1, **options) as one:
         for _ in one.run([(x, x)] * 3):  # warm-up: threads are started, code is loaded
             pass
         start = time.perf_counter()
@@ -65,68 +66,63 @@ def bare_queue(stages: int, batches: int) -> float:
     return seconds / batches
 
 
-def efficiency(batches: int, mean: float, repeats: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Measure the three schedules side by side on sleeping stages, `repeats` times, interleaved."""
-    cases = [
-        {"stages": stages, "balance": balance, "times": stage_times(stages, mean, balance), "seconds_per_batch": []}
-        for stages in STAGES
-        for balance in BALANCE
-    ]
-    for repeat in range(repeats):
-        for case in cases:
-            stack = sleeping_stack(case["times"])
-            counts = {schedule: batches if schedule == "continuous" else JOINED_BATCHES for schedule in SCHEDULES}
-            found = {name: seconds_per_batch(name, stack, min(count, batches)) for name, count in counts.items()}
-            case["seconds_per_batch"].append(found)
-            say(f"repeat {repeat + 1}: {case['stages']} stages, {case['balance']}: " + str(found))
-    for case in cases:
-        runs = case["seconds_per_batch"]
-        case["ceiling"] = sum(case["times"]) / max(case["times"])
-        case["speedup"] = {name: statistics.median(run["sequential"] / run[name] for run in runs) for name in SCHEDULES}
-        case["efficiency"] = statistics.median(run["sequential"] / run["continuous"] for run in runs) / case["ceiling"]
-    return cases
+def overlap(layers: int, balance: str, seconds: float, milliseconds: float) -> dict[str, Any]:
+    """Measure all schedules side by side on layers that sleep, the continuous one for about `seconds` per crew."""
+    times = layer_times(layers, milliseconds / 1e3, balance)
+    stack = sleeping_stack(times)
 
+    def measured(schedule: str, share: float, speedup: float, **options: Any) -> float:
+        batches = max(4, round(share * seconds * speedup / sum(times)))
+        return seconds_per_batch(schedule, stack, batches, **options)
 
-def overhead(batches: int, repeats: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Measure the time per batch and stage that the whole engine takes on empty stages, beside a bare queue."""
-    found = []
-    for stages in STAGES:
-        runs = []
-        for _ in range(repeats):
-            engine = seconds_per_batch("continuous", empty_stack(stages), batches)
-            bare = bare_queue(stages, batches)
-            runs.append({"engine_us": engine / stages * 1e6, "bare_queue_us": bare / stages * 1e6})
-        medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-        say(f"{stages} empty stages: {medians}")
-        found.append({"stages": stages, "runs": runs, **medians})
+    found: dict[str, Any] = {"times": times}
+    found |= {name: measured(name, JOINED_SHARE, 1.0) for name in ("sequential", "al-fm")}
+    found["continuous"] = {
+        str(workers): measured("continuous", 1.0, most(times, workers), workers=workers)
+        for workers in WORKERS
+        if workers <= layers
+    }
     return found
 
 
+def engine(layers: int, workers: int, batches: int) -> dict[str, Any]:
+    """Measure the time per batch and layer that the whole engine takes on layers that do nothing."""
+    seconds = seconds_per_batch("continuous", empty_stack(layers), batches, workers=workers)
+    return {"engine_us": seconds / layers * 1e6}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write the JSON and print the table."""
+    """Measure, write the JSON and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.schedule", description=__doc__)
-    parser.add_argument("--batches", type=int, default=600, help="of the continuous schedule (default: 600)")
-    parser.add_argument("--milliseconds", type=float, default=10.0, help="mean time of a stage (default: 10)")
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved repetitions of the sleeping stages")
+    parser.add_argument("--seconds", type=float, default=3.5, help="of a run of the continuous schedule (default: 3.5)")
+    parser.add_argument("--milliseconds", type=float, default=10.0, help="mean time of a layer (default: 10)")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repetitions of the sleeping layers")
+    parser.add_argument("--batches", type=int, default=1000, help="of empty layers (default: 1000)")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
-    given = parser.parse_args(argv)
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
+    words = sys.argv[1:] if argv is None else list(argv)
+    given = parser.parse_args(words)
+    settings = {key: getattr(given, key) for key in ("seconds", "milliseconds", "repeats", "batches")}
+    record = Record(given.out, "benchmarks.schedule", words, settings)
     torch.set_num_threads(1)
-    results = {
-        "command": "python -m benchmarks.schedule " + " ".join(sys.argv[1:] if argv is None else argv),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "provenance": collect([torch.device("cpu")]),
-        "batches": given.batches,
-        "milliseconds": given.milliseconds,
-        "repeats": given.repeats,
-        "overhead": overhead(2000, 15, say),
-        "efficiency": efficiency(given.batches, given.milliseconds / 1e3, given.repeats, say),
-    }
-    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(markdown(results))
+
+    def measure(what: str, repeat: int, layers: int, **case: Any) -> dict[str, Any]:
+        if what == "overlap":
+            return overlap(layers, case["balance"], given.seconds, given.milliseconds)
+        if what == "engine":
+            return engine(layers, case["workers"], given.batches)
+        return {"bare_queue_us": bare_queue(layers, given.batches) / layers * 1e6}
+
+    cases: list[dict[str, Any]] = []
+    for repeat in range(2 * given.repeats + 1):  # these are short
+        for layers in LAYERS:
+            one = {"repeat": repeat, "layers": layers}
+            cases += [{"what": "engine", **one, "workers": workers} for workers in ENGINE_WORKERS]
+            cases.append({"what": "bare queue", **one})
+    for repeat in range(given.repeats):
+        for layers in LAYERS:
+            cases += [{"what": "overlap", "repeat": repeat, "layers": layers, "balance": how} for how in BALANCE]
+    record.take(cases, measure)
+    print(markdown(record.finish()))
     return 0
 
 

@@ -6,15 +6,18 @@ import copy
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, ALStack, make_schedule
 from ALPackage.base import LearningRate
 from ALPackage.stage.batch import LocalLosses
+from ALPackage.stage.crew import Member
 
 CONCURRENT = ["al-fm", "continuous"]
 ALL = ["sequential", *CONCURRENT]
@@ -58,6 +61,19 @@ def train(schedule: str, stack: ALStack, data: Batches, **options: Any) -> list[
     """Train `stack` on `data` under a schedule, one intra-op thread per worker, and return the losses."""
     with make_schedule(schedule, stack, threads=1, seed=SEED, **options) as one:
         return losses_of(list(one.run(data, lr=rate)))
+
+
+@contextmanager
+def crew_of(workers: int, able: Sequence[Collection[int]]) -> Iterator[None]:
+    """Give the continuous schedules that are made within the block other workers; `able`: who may run each layer."""
+    cpu = torch.device("cpu")
+    members = [
+        Member(f"cpu:{worker}", cpu, tuple(layer for layer, who in enumerate(able) if worker in who))
+        for worker in range(workers)
+    ]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ALPackage.schedules.continuous.crew", lambda *_, **__: members)
+        yield
 
 
 class Watched(torch.autograd.Function):

@@ -40,14 +40,32 @@ def test_the_transformer_sees_the_order_of_words() -> None:
 def test_attention_equals_a_slow_reference_per_sample_and_head() -> None:
     layer = EncoderLayer(8, 2, 6, 0.0).eval()
     features = torch.randn(4, 7, 8)
-    found = layer._attend(features, LENGTHS)
-    query, key, value = layer.project_in(features).split(8, dim=-1)
+    projected = layer.project_in(features)
+    found = layer._attend(projected, LENGTHS)
+    query, key, value = projected.split(8, dim=-1)
     for row, length in enumerate(LENGTHS.tolist()):
         heads = []
         for head in (slice(0, 4), slice(4, 8)):
             scores = query[row, :length, head] @ key[row, :length, head].T / 2.0
             heads.append(scores.softmax(-1) @ value[row, :length, head])
         torch.testing.assert_close(found[row, :length], layer.project_out(torch.cat(heads, -1)))
+
+
+def test_an_input_without_a_gradient_changes_nothing_but_rounding() -> None:
+    """Such an input takes a shorter way to the same projection and to the same gradients of the weights."""
+    layer = EncoderLayer(8, 2, 6, 0.0)
+    torch.nn.init.normal_(layer.attention_norm.weight)
+    torch.nn.init.normal_(layer.attention_norm.bias)
+    features, wanted, found = torch.randn(4, 7, 8), torch.randn(4, 7, 8), []
+    for x in (features, features.clone().requires_grad_()):
+        layer.zero_grad()
+        out, _ = layer((x, LENGTHS))
+        (out * wanted).sum().backward()
+        found.append([out.detach(), *(p.grad for p in layer.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        assert torch.equal(layer._projected(features), layer.project_in(layer.attention_norm(features)))
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:

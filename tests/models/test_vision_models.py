@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ALPackage import ALStack
 from ALPackage.objectives.association import ASSOCIATIONS
@@ -116,7 +116,7 @@ def test_either_shortcut_trains_every_weight(shortcut: str) -> None:
 
 
 @pytest.mark.parametrize("model", VISION_MODELS)
-@pytest.mark.parametrize("bridge", ["pool", "conv", "deep"])
+@pytest.mark.parametrize("bridge", ["pool", "conv", "pool-conv", "deep"])
 @pytest.mark.parametrize("size", [16, 32, 48, 64, 80, 96, 112])
 def test_every_multiple_of_16_is_an_image_size(model: str, bridge: str, size: int) -> None:
     stack, twin = al(model, image_size=size, bridge=bridge), bp(model, image_size=size)
@@ -151,7 +151,7 @@ def test_an_unknown_choice_lists_the_right_ones(model: str, option: str, value: 
 
 
 @pytest.mark.parametrize("image_size", [32, 64])
-@pytest.mark.parametrize("bridge", ["pool", "conv", "deep"])
+@pytest.mark.parametrize("bridge", ["pool", "conv", "pool-conv", "deep"])
 @pytest.mark.parametrize("model", VISION_MODELS)
 def test_the_bridges_are_much_smaller_than_the_network(model: str, bridge: str, image_size: int) -> None:
     """Guards a bug: bridges of 109M weights on a 7M VGG and of 188M on an 11M ResNet."""
@@ -227,6 +227,21 @@ def test_each_model_has_its_best_bridge_by_default(model: str, convolutions: int
     torch.manual_seed(0)
     named = al(model, bridge={"vgg": VGGSettings, "resnet": ResNetSettings}[model].best_bridge)
     assert all(torch.equal(a, b) for a, b in zip(stack.parameters(), named.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("size", "pooled"), [(32, (2, 5, 4, 4)), (4, (2, 5, 4, 4)), (2, (2, 5, 2, 2))])
+def test_a_pooled_convolution_works_on_maps_of_4x4(size: int, pooled: tuple[int, ...]) -> None:
+    bridge = bridge_of_maps(5, size, 8, settings=VisionSettings(enc_dim=10, bridge="pool-conv"))
+    seen: list[Tensor] = []
+    convolutions = [m for m in bridge if isinstance(m, nn.Conv2d)]
+    convolutions[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    x = torch.randn(2, 5, size, size)
+    assert bridge(x).shape == (2, 8)
+    assert [one.shape for one in seen] == [pooled]
+    torch.testing.assert_close(seen[0].mean((2, 3)), x.mean((2, 3)))
+    # But for the pooling it is "conv", with the same weights under other names.
+    other = bridge_of_maps(5, size, 8, settings=VisionSettings(enc_dim=10, bridge="conv"))
+    assert [p.shape for p in other.parameters()] == [p.shape for p in bridge.parameters()]
 
 
 def test_a_deep_bridge_shrinks_the_map_by_convolutions() -> None:

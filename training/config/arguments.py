@@ -76,6 +76,8 @@ class Arguments:
     """The names of `--tracker`, in order, each once."""
     tensorboard: Path | None
     resume: bool
+    plan: bool
+    """Whether to say what would be done, instead of doing it."""
     plugins: tuple[str, ...]
     """The files and modules of `--plugin`, in order."""
 
@@ -137,6 +139,7 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
         trackers=tuple(dict.fromkeys(given.tracker)),
         tensorboard=given.tensorboard,
         resume=given.resume,
+        plan=given.plan,
         plugins=tuple(given.plugin),
     )
     for tracker in arguments.trackers:
@@ -233,7 +236,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         "--workers",
         type=_number(1, 4096),
         metavar="N",
-        help="share AL's layers among N CPU workers by measured cost (default: the config's)",
+        help="let N CPU workers share AL's layers (default: the config's)",
     )
     config = parser.add_argument_group("configuration")
     config.add_argument(
@@ -301,6 +304,11 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         help="as --tracker tensorboard, with the scalars in DIR",
     )
     shown = parser.add_argument_group("show and exit")
+    shown.add_argument(
+        *("--plan", "--dry-run"),
+        action="store_true",
+        help="layer costs, ceilings, memory, and the seconds per epoch to expect; trains nothing, writes no results",
+    )
     shown.add_argument("--list", action="store_true", help="the data sets, models and methods")
     shown.add_argument("--print-config", action="store_true", help="the config as it would be used, in JSON")
     shown.add_argument("-h", "--help", action="help", help="this text")

@@ -97,16 +97,21 @@ def _has_layers(model: str, method: Method, layers: int) -> str:
 
 
 def check_workers(config: CommonConfig, model: str, method: Method = "al") -> None:
-    """Raise `ConfigError` where a number of workers makes no sense for the layers of a local method."""
-    if config.workers is None:
+    """Raise `ConfigError` where a number of CPU workers does not go with the devices of a local method's layers."""
+    devices = device_list(config, model, method)
+    if config.workers is None or devices == "auto":
         return
-    if device_list(config, model, method) != "auto":
+    on_cpu = [name for name in devices if name.startswith("cpu")]
+    if not on_cpu:
         raise ConfigError(
-            'workers: al_gpu_list says where every layer goes; leave workers out, or set al_gpu_list to "auto"'
+            'workers: al_gpu_list has no layer on the CPU; leave workers out, or set al_gpu_list to "auto"'
         )
-    layers = layer_count(model, method, config)
-    if config.workers > layers:
-        raise ConfigError(f"workers: got {config.workers}, but {_has_layers(model, method, layers)}: give at most that")
+    tied = list(dict.fromkeys(name for name in on_cpu if name.startswith("cpu:")))
+    if len(tied) > config.workers:
+        raise ConfigError(
+            f"workers: got {config.workers}, but al_gpu_list ties layers to {len(tied)} of them ({', '.join(tied)}): "
+            f'give at least {len(tied)}, or "cpu" for a layer that any worker may run'
+        )
 
 
 def length_limit(config: TextConfig, dataset: str) -> int:

@@ -80,12 +80,13 @@ RESUME_MAY_CHANGE = frozenset(
         "on_nan",
         "outputpath",
         "schedule",
+        "streams_per_device",
         "test_batch_size",
         "threads",
         "workers",
     }
 )
-"""Keys that may differ on --resume: they say where and how fast (`threads` and `workers` can change the last bits)."""
+"""Keys that may differ on --resume: they say where and how fast (`threads` can change the last bits)."""
 
 
 class TrainingKeys(Settings):
@@ -147,15 +148,18 @@ class DeviceKeys(Settings):
     """How AL layers share the work; the numbers are the same with each. `al-fm`: a thread per layer and batch."""
 
     workers: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """AL on the CPU: how many workers share the layers where `al_gpu_list` is "auto"; null: one per core, or the GPUs
-    where there are any."""
+    """How many CPU workers share AL's layers; null: one per `threads` cores, but not more than layers. Where there are
+    GPUs and `al_gpu_list` is "auto", null takes the GPUs, and a number the CPU."""
+
+    streams_per_device: Annotated[int, Field(ge=1, le=64)] = 1
+    """AL on GPUs with the continuous schedule: how many workers, each with a CUDA stream, share the layers of a GPU."""
 
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Intra-op threads of an AL worker; null: cores / workers, at least 1. OMP_NUM_THREADS overrides both and, unlike
-    `threads`, limits BP too, which uses all cores otherwise."""
+    """Intra-op threads of an AL worker; null: 1. OMP_NUM_THREADS overrides both and, unlike `threads`, limits BP too,
+    which uses all cores otherwise."""
 
     cuda_graph: Literal["auto", "on", "off"] = "auto"
-    """AL on GPUs with the continuous schedule: run a stage's step as a CUDA graph; `auto`: where it is faster."""
+    """AL on GPUs with the continuous schedule: run a layer's step as a CUDA graph; `auto`: where it is faster."""
 
 
 class CommonConfig(DeviceKeys, TrainingKeys):

@@ -31,7 +31,7 @@ class RunInfo:
     loss_titles: dict[str, str] = field(default_factory=dict)
     """How pictures call a loss, where that is not its name."""
     plan: dict[str, Any] | None = None
-    """The measured cost of each layer and the cut that follows, from `ALPackage.placement.Plan.to_json`."""
+    """The measured cost of each layer and what follows from it, from `ALPackage.placement.Plan.to_json`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Versions, platform and commit, from `training.runs.provenance.collect`."""
     notes: list[str] = field(default_factory=list)

@@ -53,8 +53,10 @@ def make_trainer(
             seed=seed,
         )
     assert placement is not None  # local layers are always placed first
-    # Only the pipeline has workers; the other schedules go layer by layer.
-    options: dict[str, Any] = {"workers": config.workers} if config.schedule == "continuous" else {}
+    # Only the pipeline has workers to choose; the other schedules go layer by layer.
+    options: dict[str, Any] = {}
+    if config.schedule == "continuous":
+        options = {"workers": config.workers, "streams_per_device": config.streams_per_device}
     options |= {"threads": spec.threads, "seed": seed, "trace": trace, "cuda_graph": config.cuda_graph}
     return ALTrainer(model, config.schedule, precision=config.precision, on_nan=config.on_nan, **options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -128,12 +128,7 @@ def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None
         trainer.train_epoch(batches, lambda step: task.lr, lambda losses: None)
 
     names = placement.names if placement else [str(device) for device in trainer.devices]
-    threads = "1 thread" if spec.threads == 1 else f"{spec.threads} threads"
-    how = threads
-    if placement:
-        how = f"{config.schedule}, {threads} per worker"
-    where = ", ".join(dict.fromkeys(names))
-    print(f"{method_title(spec.method)}: {layers} layers on {where}; {how}; {trained:,} parameters", flush=True)
+    print(headline(spec, names, layers, trained), flush=True)
     plan = placement.plan if placement else None
     if plan:
         print("\n".join(f"  {line}" for line in plan.text().splitlines()), flush=True)
@@ -153,6 +148,15 @@ def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None
         notes=task.notes,
     )
     return info, placement
+
+
+def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int) -> str:
+    """Return the line that says what a method will run on."""
+    how = "1 thread" if spec.threads == 1 else f"{spec.threads} threads"
+    if spec.method != "bp":
+        how = f"{spec.config.schedule}, {how} per worker"
+    where = ", ".join(dict.fromkeys(devices))
+    return f"{method_title(spec.method)}: {layers} layers on {where}; {how}; {parameters:,} parameters"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where the layers of a run go: the config's list, or a cut that follows what the layers cost on this machine."""
+"""Where the layers of a run go and which workers run them, and what their measured costs allow."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ import torch
 from torch import nn
 
 from ALPackage import ALStack
-from ALPackage.devices import candidates, capacities, resolve, stage_sizes
+from ALPackage.devices import capacities, resolve
 from ALPackage.errors import PlacementError
-from ALPackage.placement import plan
+from ALPackage.placement import assign
 from ALPackage.placement.cost import LayerCost, measure
 from ALPackage.placement.plan import Plan
+from ALPackage.stage.crew import Member, crew
 from ALPackage.stage.threads import available_cores
 
 from ..config.spec import RunSpec
 from ..errors import ConfigError
 from ..trainers.trainer import mixed_precision
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Placement:
-    """The device of every layer, the number of layers of every stage, and what was measured to decide it."""
+    """The device of every layer, and what its cost lets us expect; one worker that does everything needs no plan."""
 
     devices: list[torch.device]
-    stages: list[int]
     plan: Plan | None
 
     @property
@@ -36,34 +38,71 @@ class Placement:
         return [str(device) for device in self.devices]
 
 
-def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec) -> Placement:
+def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, *, always: bool = False) -> Placement:
     """Return where the layers of a stack go; their costs are measured with `batch`, in the precision of the run.
 
-    A list in the config is obeyed, every layer is measured on its own device, and the plan only says what to expect.
-    The sequential schedule has one worker and needs no plan: with "auto" it gets one device. Raises ConfigError where
-    the layers do not fit the devices.
+    A list in the config is obeyed, and every layer is measured on its own device. With "auto" all workers of the CPU
+    share all layers; over GPUs the layers are spread so that the busiest one does least. The sequential schedule has
+    one worker and nothing to expect of others, so it is only measured with `always`. Raises ConfigError where the
+    layers do not fit the devices.
     """
-    config, given = spec.config, spec.devices
-    # One worker does everything, so there is nothing to balance.
+    config = spec.config
+    devices = None if spec.devices is None else resolve(list(spec.devices), len(stack))
+    gpus = _gpus(len(stack)) if devices is None and config.workers is None else []
     if config.schedule == "sequential":
-        one = candidates(config.workers, 1)[:1] * len(stack)
-        devices = one if given is None else resolve(list(given), len(stack))
-        return Placement(devices, stage_sizes(devices), None)
-    if given is None:
-        # CPU workers are alike, and so are the GPUs of a machine as far as "auto" goes: one measures for all.
-        choice = candidates(config.workers, len(stack))
-        try:
-            costs = _measure(stack, batch, spec, choice[:1] * len(stack))
-            made = plan(costs, choice, capacities(choice), _at_once(choice, spec.threads))
-        except PlacementError as error:
-            raise ConfigError(f"al_gpu_list: {error}") from None
-        return Placement(made.per_layer_devices, list(made.sizes), made)
-    # Neighbors on one device are a stage; the costs decide nothing here, they only say what to expect.
-    devices = resolve(list(given), len(stack))
-    sizes = stage_sizes(devices)
-    firsts = [devices[sum(sizes[:stage])] for stage in range(len(sizes))]
-    costs = _measure(stack, batch, spec, devices)
-    return Placement(devices, sizes, Plan(tuple(costs), tuple(sizes), tuple(firsts), _at_once(firsts, spec.threads)))
+        devices = devices or [*gpus[:1], CPU][:1] * len(stack)
+        if not always:
+            return Placement(devices, None)
+    if devices is None and gpus:
+        costs, devices = _spread(stack, batch, spec, gpus)
+    else:
+        devices = devices or [CPU] * len(stack)
+        # The last layer hands nothing on.
+        costs = _measure(stack, batch, spec, devices, [*devices[1:], devices[-1]])
+    at_once = max(1.0, available_cores() / spec.threads)
+    return Placement(devices, Plan(tuple(costs), tuple(devices), tuple(workers_of(spec, devices)), at_once))
+
+
+def workers_of(spec: RunSpec, devices: Sequence[torch.device]) -> list[Member]:
+    """Return who runs layers that are placed so; al-fm has a thread for every layer, and sequential the caller's."""
+    config = spec.config
+    if config.schedule == "sequential":
+        return [Member("the main thread", CPU, tuple(range(len(devices))))]
+    if config.schedule == "al-fm":
+        return [
+            Member(f"thread {layer + 1}", CPU if device.type == "cpu" else device, (layer,))
+            for layer, device in enumerate(devices)
+        ]
+    try:
+        return crew(devices, workers=config.workers, threads=spec.threads, streams_per_device=config.streams_per_device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _gpus(layers: int) -> list[torch.device]:
+    """Return the GPUs of this machine that so many layers can use."""
+    return [torch.device("cuda", index) for index in range(min(torch.cuda.device_count(), layers))]
+
+
+def _spread(
+    stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, gpus: list[torch.device]
+) -> tuple[list[LayerCost], list[torch.device]]:
+    """Return the layers' costs, and the GPU of each.
+
+    The GPUs of a machine are alike as far as "auto" goes: one measures for all, and two for every hand-over.
+    """
+    costs = _measure(stack, batch, spec, gpus[:1] * len(stack), (gpus[1:2] or gpus) * len(stack))
+    try:
+        where = assign(
+            [cost.total for cost in costs],
+            len(gpus),
+            hand_over=[cost.hand_over for cost in costs],
+            memory=[cost.bytes for cost in costs],
+            capacity=capacities(gpus),
+        )
+    except PlacementError as error:
+        raise ConfigError(f"al_gpu_list: {error}") from None
+    return costs, [gpus[number] for number in where]
 
 
 def set_layout(model: nn.Module, devices: Sequence[torch.device] = ()) -> None:
@@ -73,14 +112,14 @@ def set_layout(model: nn.Module, devices: Sequence[torch.device] = ()) -> None:
         model.to(memory_format=torch.channels_last)  # on the CPU it is slower: benchmarks/NOTES.md
 
 
-def _measure(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, devices: list[torch.device]) -> list[LayerCost]:
+def _measure(
+    stack: ALStack,
+    batch: tuple[Any, Any],
+    spec: RunSpec,
+    devices: list[torch.device],
+    receivers: list[torch.device],
+) -> list[LayerCost]:
     """Measure each layer on its device, as the run will compute: in the same precision and memory layout."""
     set_layout(stack, devices)
     with mixed_precision(devices, spec.config.precision):
-        return measure(stack, batch, threads=spec.threads, devices=devices)
-
-
-def _at_once(devices: list[torch.device], threads: int) -> float:
-    """Return how many of these devices can work at the same time: CPU workers share the cores."""
-    on_cpu = sum(device.type == "cpu" for device in devices)
-    return len(devices) - on_cpu + min(on_cpu, available_cores() / threads)
+        return measure(stack, batch, threads=spec.threads, devices=devices, receivers=receivers)

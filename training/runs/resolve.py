@@ -44,9 +44,7 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     devices = device_list(config, model, method)
     if devices != "auto":
         _check_devices("bp_gpu_list" if method == "bp" else "al_gpu_list", devices)
-    # From the number of workers that the config allows, not from the cut, which follows measured times: the number of
-    # threads may change the last bit of a sum.
-    threads = count_threads(config, model, method)
+    threads = count_threads(config, method)
     return Machine(layers, None if devices == "auto" else tuple(devices), threads)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ALPackage.objectives.association import ASSOCIATIONS, Association, Reconstruction
-from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm
+from ALPackage.objectives.association import ASSOCIATIONS, Association, Reconstruction, similarity
+from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm, to_unit
 
 LABELS = torch.tensor([3, 0, 0, 4, 2, 3])
 
@@ -173,6 +174,26 @@ def test_one_hot_gives_the_identity_and_the_labels() -> None:
     assert labels is LABELS
     assert target.state_dict() == {}
     assert target(LABELS.to("meta"))[0].device.type == "meta"
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 3, 4)])
+def test_unit_length_has_the_values_and_the_gradient_of_torch_s(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, requires_grad=True)
+    wanted = torch.randn(shape)
+    found, expected = to_unit(x), F.normalize(x, dim=-1)
+    torch.testing.assert_close(found, expected)
+    (one,) = torch.autograd.grad((found * wanted).sum(), x)
+    (other,) = torch.autograd.grad((expected * wanted).sum(), x)
+    torch.testing.assert_close(one, other)
+    assert torch.autograd.gradgradcheck(to_unit, torch.randn(3, 4, dtype=torch.float64, requires_grad=True))
+
+
+def test_codes_of_unit_length_need_no_scaling() -> None:
+    bridged, table = map(to_unit, codes())
+    for loss in (partial(Association, "contrastive"), partial(Reconstruction, "contrastive")):
+        rows = (bridged, (table, LABELS)) if loss.func is Association else ((table, LABELS), (table, LABELS))
+        torch.testing.assert_close(loss(unit=True)(*rows), loss()(*rows))
+    torch.testing.assert_close(similarity(bridged, table, unit=True), similarity(bridged, table))
 
 
 def test_unit_norm_scales_to_length_one_and_survives_zero() -> None:

@@ -15,7 +15,7 @@ from ALPackage import AE, AL, ENC, ALStack
 from ALPackage.devices import capacities
 from ALPackage.objectives.codes import OneHot
 from ALPackage.placement import cost as module
-from ALPackage.placement.cost import HELD, measure
+from ALPackage.placement.cost import HELD, copy_time, measure
 from ALPackage.randomness import Dropout
 from ALPackage.stage.transfer import SLOTS
 
@@ -169,6 +169,26 @@ def test_every_layer_is_measured_on_its_own_device(monkeypatch: pytest.MonkeyPat
 def test_a_list_of_devices_has_one_for_every_layer() -> None:
     with pytest.raises(ValueError, match="got 1 devices for 3 layers"):
         measure(hooked(nothing), pairs(1)[0], threads=1, devices=[torch.device("cpu")])
+
+
+def test_a_hand_over_is_measured_where_the_device_changes() -> None:
+    asked: list[tuple[int, str]] = []
+
+    def copying(out: Any, device: torch.device) -> float:
+        asked.append((out[0].shape[1], str(device)))
+        return 0.25
+
+    receivers = [torch.device("meta"), torch.device("cpu", 1), torch.device("meta")]
+    costs = measure(hooked(nothing), pairs(1)[0], threads=1, budget=0.0, receivers=receivers, copy_time=copying)
+    assert asked == [(4, "meta"), (4, "cpu")]
+    assert [cost.hand_over for cost in costs] == [0.25, 0.25, 0.0], "nobody receives what the last layer hands on"
+    assert [cost.hand_over for cost in measure(hooked(nothing), pairs(1)[0], threads=1, budget=0.0)] == [0.0] * 3
+
+
+def test_a_copy_takes_time_between_devices_alone() -> None:
+    value = (torch.zeros(3), torch.zeros(3))
+    assert copy_time(value, torch.device("cpu")) == 0.0
+    assert copy_time(value, torch.device("meta")) > 0.0
 
 
 def test_only_the_generators_of_devices_in_use_are_saved(monkeypatch: pytest.MonkeyPatch) -> None:

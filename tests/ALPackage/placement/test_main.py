@@ -9,29 +9,34 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from ALPackage.devices import candidates
-from ALPackage.placement import plan
+from ALPackage.placement import Plan
 from ALPackage.placement.__main__ import main
 from ALPackage.placement.cost import LayerCost
+from ALPackage.stage.crew import crew
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_a_table_of_device_counts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_numbers_of_workers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--costs", "a=150,b=120,c=30,d=10"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("  ")[0] == "devices"
-    assert [line.split()[:2] for line in lines[1:5]] == [["1", "1.00x"], ["2", "1.94x"], ["3", "2.07x"], ["4", "2.07x"]]
-    assert lines[2].endswith("160.0 ms       a | b c d")
-    assert lines[5] == "3 devices: 2.07x, the most of these; to gain more, divide or lighten a"
-    assert main(["--costs", "10,10", "--devices", "2", "--batches", "1"]) == 0
+    assert lines[0].split("  ")[0] == "workers"
+    assert [line.split()[:2] for line in lines[1:5]] == [["1", "1.00x"], ["2", "2.00x"], ["3", "2.07x"], ["4", "2.07x"]]
+    assert lines[2].endswith("1.94x     a | b c d"), "what a cut would give stands beside it"
+    assert lines[5] == (
+        "3 workers sharing all layers: 2.07x, the most of these; a is 48 % of the work: no number of workers brings "
+        "more than 2.07x"
+    )
+    assert main(["--costs", "10,10", "--workers", "2", "--batches", "1"]) == 0
     # One batch fills and drains: 3.3 forward, then all of the second layer.
     assert "1.50x" in capsys.readouterr().out.splitlines()[1]
 
 
 def test_the_plan_of_a_run_s_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = plan([LayerCost("x", 0.002, 0.004, 5), LayerCost("y", 0.002, 0.002, 5)], candidates(2, 2))
+    devices = (torch.device("cpu"),) * 2
+    made = Plan((LayerCost("x", 0.002, 0.004, 5), LayerCost("y", 0.002, 0.002, 5)), devices, tuple(crew(devices)))
     path = tmp_path / "digits_vgg.json"
     path.write_text(json.dumps({"methods": {"al": {"layers": 2, "plan": made.to_json()}}}))
     assert main(["--costs", str(path), "--devices", "2"]) == 0
@@ -40,7 +45,7 @@ def test_the_plan_of_a_run_s_json(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_list_that_is_longer_than_any_file_name(capsys: pytest.CaptureFixture[str]) -> None:
     """Guards a bug: the system was asked for a file of that name, and refused."""
-    assert main(["--costs", ",".join(["1"] * 300), "--devices", "2"]) == 0
+    assert main(["--costs", ",".join(["1"] * 300), "--devices", "2", "--batches", "5"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["2", "2.00x"]
 
 
@@ -112,4 +117,4 @@ def test_as_a_command_without_a_warning() -> None:
         check=True,
     )
     assert done.stderr == ""
-    assert done.stdout.startswith("devices")
+    assert done.stdout.startswith("workers")

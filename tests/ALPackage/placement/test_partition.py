@@ -68,6 +68,12 @@ def test_by_hand() -> None:
     assert partition([9, 1, 1], 2, memory=[gib, gib, gib], capacity=[2 * gib, gib]) == [2, 1]
 
 
+def test_receiving_is_work_of_the_stage_that_receives() -> None:
+    assert partition([4, 4, 4, 4], 2, hand_over=[0, 0, 0, 0]) == [2, 2]
+    assert partition([4, 4, 4, 4], 2, hand_over=[1, 9, 1, 1]) == [3, 1]
+    assert partition([4, 4], 2, hand_over=[9, 0]) == [2]
+
+
 def test_what_does_not_fit_is_told_in_gib() -> None:
     with pytest.raises(PlacementError) as caught:
         partition([1, 1], 2, memory=[2**31, 2**30], capacity=[2**30, 2**30])

@@ -1,117 +1,136 @@
-"""A plan says what its cut promises, by hand."""
+"""A plan says who may run what, and what bounds it, by hand."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ALPackage import ALStack, PlacementError
-from ALPackage.devices import candidates, resolve, stage_sizes
-from ALPackage.placement import plan
+from ALPackage.placement import Plan
 from ALPackage.placement.cost import LayerCost
-from ALPackage.placement.plan import Plan
+from ALPackage.placement.limits import limits
+from ALPackage.stage.crew import bound, crew
 
-from ..hooked import hooked, nothing
-
-CPUS = [torch.device("cpu", index) for index in range(4)]
 VGG = [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**20) for name, ms in zip("abcd", (150, 120, 30, 10), strict=True)]
 
 
-def test_numbers_by_hand() -> None:
-    made = plan(VGG, CPUS[:2])
-    assert made.sizes == (1, 3)
-    assert made.stage_times == pytest.approx([0.150, 0.160])
-    assert made.ceiling == pytest.approx(310 / 160)
-    assert made.bottleneck == ["b", "c", "d"]
-    assert [str(device) for device in made.per_layer_devices] == ["cpu:0", "cpu:1", "cpu:1", "cpu:1"]
+def plan(*names: str, at_once: float = 64.0, costs: list[LayerCost] = VGG, **options: Any) -> Plan:
+    """Return the plan of layers that are placed so."""
+    devices = tuple(torch.device(name) for name in names)
+    return Plan(tuple(costs), devices, tuple(crew(devices, **options)), at_once)
 
 
-def test_devices_that_do_not_help_are_not_used() -> None:
-    made = plan(VGG, CPUS)
-    assert len(made.devices) == len(made.sizes) == 3
-    assert made.ceiling == pytest.approx(310 / 150)
-    assert plan([LayerCost("a", 0.0, 0.0)], CPUS).ceiling == 1.0
+def test_workers_that_share_all_layers() -> None:
+    made = plan(*["cpu"] * 4, workers=2)
+    assert made.ceiling == pytest.approx(2.0)
+    assert (made.bound_by.kind, made.bound_by.workers) == ("workers", ("cpu:0", "cpu:1"))
+    more = plan(*["cpu"] * 4, workers=7)
+    assert more.ceiling == pytest.approx(310 / 150)
+    assert (more.bound_by.kind, more.bound_by.layers) == ("layer", (0,))
 
 
-def test_the_text_says_cost_cut_ceiling_and_what_one_more_device_would_bring() -> None:
-    lines = plan(VGG, CPUS[:2]).text().splitlines()
-    assert len(lines) == 1 + 4 + 2
-    assert lines[1].split() == ["a", "50.0", "ms", "100.0", "ms", "1", "MiB", "cpu:0"]
-    assert lines[-2] == "estimated ceiling 1.94x over one device; the busiest stage is b, c, d"
-    assert lines[-1] == "one more device would bring 2.07x"
-    assert plan(VGG, CPUS).text().splitlines()[-1] == "one more device would bring nothing: a alone sets the pace"
-    alone = plan(VGG[:1], CPUS).text().splitlines()[-1]
-    assert alone == "one more device would bring nothing: every layer has one"
+def test_the_text_is_a_table_with_shares_and_two_sentences() -> None:
+    lines = plan(*["cpu"] * 4, workers=2).text().splitlines()
+    assert lines[0].split() == ["layer", "forward", "backward", "share", "memory"]
+    assert lines[1].split() == ["a", "50.0", "ms", "100.0", "ms", "48", "%", "1", "MiB"]
+    assert lines[5:] == [
+        "2 workers share all layers: estimated ceiling 2.00x over one",
+        "a is 48 % of the work: no number of workers brings more than 2.07x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "ceiling", "sentences"),
+    [
+        (
+            plan(*["cpu"] * 4, workers=1),
+            1.0,
+            ["1 worker, cpu:0, runs all layers: nothing is done at the same time"],
+        ),
+        (
+            plan(*["cpu"] * 4, workers=4, at_once=1.5),
+            1.5,
+            [
+                "4 workers share all layers: estimated ceiling 1.50x over one",
+                "the cores are enough for 1.5 of the CPU workers at a time",
+            ],
+        ),
+        (
+            plan("cpu:0", "cpu:1", "cpu:1", "cpu:1"),
+            310 / 160,
+            [
+                "2 workers (cpu:0: a; cpu:1: b, c, d): estimated ceiling 1.94x over one",
+                "cpu:1 sets the pace: it alone may run b, c, d, 52 % of the work",
+            ],
+        ),
+        (
+            plan("cpu:0", "cpu:0", "cpu", "cpu", workers=3),
+            310 / 270,
+            [
+                "3 workers (cpu:0: a, b, c, d; cpu:1 and cpu:2: c, d): estimated ceiling 1.15x over one",
+                "cpu:0 sets the pace: it alone may run a, b, 87 % of the work",
+            ],
+        ),
+        (
+            plan("cuda:0", "cuda:0", "cuda:1", "cuda:1", streams_per_device=2),
+            310 / 150,
+            [
+                "4 workers (cuda:0 stream 0 and cuda:0 stream 1: a, b; cuda:1 stream 0 and cuda:1 stream 1: c, d): "
+                "estimated ceiling 2.07x over one"
+            ],
+        ),
+    ],
+)
+def test_what_bounds_a_crew_is_named(made: Plan, ceiling: float, sentences: list[str]) -> None:
+    assert made.ceiling == pytest.approx(ceiling)
+    assert made.text().splitlines()[5:-1] == sentences
+    assert made.text().splitlines()[-1] == "a is 48 % of the work: no number of workers brings more than 2.07x"
+
+
+def test_one_layer_is_all_of_the_work() -> None:
+    made = plan("cpu", costs=VGG[:1], workers=2)
+    assert made.ceiling == 1.0
+    assert made.text().splitlines()[-1] == "a is all of the work: more workers bring nothing"
+    assert plan("cpu", costs=[LayerCost("a", 0.0, 0.0)]).ceiling == 1.0
+
+
+def test_a_hand_over_is_the_receivers_work() -> None:
+    costs = [LayerCost("a", 1.0, 2.0, hand_over=0.5), LayerCost("b", 1.0, 2.0, hand_over=9.0)]
+    apart = plan("cuda:0", "cuda:1", costs=costs)
+    assert apart.seconds == [3.0, 3.5]
+    assert apart.ceiling == pytest.approx(6.0 / 3.5)
+    assert plan("cuda:0", "cuda:0", costs=costs).seconds == [3.0, 3.0]
 
 
 def test_json_holds_what_the_text_says() -> None:
-    found = plan(VGG, CPUS[:2]).to_json()
-    assert found["stages"] == [1, 3]
+    found = plan("cpu:0", "cpu:1", "cpu:1", "cpu:1").to_json()
     assert found["ceiling"] == 1.9375
+    assert found["bound_by"] == "workers cpu:1"
+    assert found["workers"] == [{"name": "cpu:0", "layers": ["a"]}, {"name": "cpu:1", "layers": ["b", "c", "d"]}]
     assert found["layers"][0] == {
         "name": "a",
         "forward_ms": 50.0,
         "backward_ms": 100.0,
+        "hand_over_ms": 0.0,
         "bytes": 2**20,
         "device": "cpu:0",
     }
+    assert plan(*["cpu"] * 4, workers=4).to_json()["bound_by"] == "layer a"
+    assert plan(*["cpu"] * 4, workers=4, at_once=1.0).to_json()["bound_by"] == "cores"
 
 
-def test_a_plan_obeys_memory() -> None:
-    made = plan(VGG, CPUS[:2], capacity=[3 * 2**20, 2**20])
-    assert made.sizes == (3, 1)
-    with pytest.raises(PlacementError, match="no cut fits"):
-        plan(VGG, CPUS[:2], capacity=[2**20, 2**20])
+DEVICES = st.sampled_from(["cpu", "cpu:0", "cpu:1", "cpu:2", "cuda:0", "cuda:1"])
 
 
-@pytest.mark.parametrize(
-    ("names", "sizes"),
-    [
-        (["cpu"] * 3, [1, 1, 1]),
-        (["cpu:0", "cpu:0", "cpu:1"], [2, 1]),
-        (["cpu:0", "cpu:1", "cpu:0"], [1, 1, 1]),
-        (["cpu:7", "cpu", "cpu"], [1, 1, 1]),
-        (["cpu:3"] * 4, [4]),
-    ],
-)
-def test_neighbors_on_one_device_are_a_stage(names: list[str], sizes: list[int]) -> None:
-    assert stage_sizes(resolve(names, len(names))) == sizes
-
-
-def test_gpus_and_cpu_in_one_list() -> None:
-    devices = [torch.device(name) for name in ("cpu", "cuda:0", "cuda:0", "cuda:1", "cpu", "cpu")]
-    assert stage_sizes(devices) == [1, 2, 1, 1, 1]
-
-
-def test_layers_on_cpu_workers_are_on_the_cpu() -> None:
-    stack = hooked(nothing)
-    assert isinstance(stack, ALStack)
-    placed = stack.set_device(["cpu:0", "cpu:1", "cpu:1"])
-    assert [str(device) for device in placed] == ["cpu:0", "cpu:1", "cpu:1"]
-    assert {str(parameter.device) for parameter in stack.parameters()} == {"cpu"}
-
-
-@pytest.mark.parametrize(
-    ("gpus", "workers", "layers", "expected"),
-    [
-        (0, 2, 4, ["cpu:0", "cpu:1"]),
-        (0, 9, 3, ["cpu:0", "cpu:1", "cpu:2"]),
-        (0, None, 4, ["cpu:0", "cpu:1", "cpu:2"]),
-        (0, None, 2, ["cpu:0", "cpu:1"]),
-        (2, None, 4, ["cuda:0", "cuda:1"]),
-        (8, None, 4, ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]),
-        (2, 1, 4, ["cpu:0"]),
-    ],
-)
-def test_candidates(
-    gpus: int, workers: int | None, layers: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr("ALPackage.devices.available_cores", lambda: 3)
-    assert [str(device) for device in candidates(workers, layers)] == expected
-
-
-def test_an_explicit_cut_is_reported_as_it_is() -> None:
-    made = Plan(tuple(VGG), (2, 2), tuple(CPUS[:2]))
-    assert made.ceiling == pytest.approx(310 / 270)
-    assert made.text().splitlines()[-1] == "one more device would bring 2.07x"
+@given(st.lists(st.tuples(st.integers(0, 9), DEVICES), min_size=1, max_size=6), st.integers(3, 5), st.integers(1, 3))
+def test_the_strongest_limit_is_the_bound(layers: list[tuple[int, str]], workers: int, at_once: int) -> None:
+    costs = [float(cost) for cost, _ in layers]
+    members = crew([torch.device(name) for _, name in layers], workers=workers, streams_per_device=2)
+    strongest, *others = limits(costs, members, at_once)
+    assert strongest.seconds == pytest.approx(bound(costs, members, at_once))
+    assert all(other.seconds <= strongest.seconds + 1e-9 for other in others)
+    names = {member.name for member in members}
+    assert set(strongest.workers) <= names

@@ -1,4 +1,4 @@
-"""Bit-equality however the stack is cut, delayed and shares its tensors; or an error, and nothing in between."""
+"""Bit-equality whoever runs the layers, with any delays and shared tensors; or an error, and nothing in between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ALPackage import AE, AL, ENC, ALStack, StageError, make_schedule
+from ALPackage import AE, AL, ENC, ALStack, StageError, make_schedule, set_device
 from ALPackage.randomness import Dropout
 from tests.ALPackage.schedules.test_schedules import MODELS, batches, build, reference
 
@@ -22,6 +22,7 @@ from ..hooked import (
     SEED,
     Batches,
     assert_equal,
+    crew_of,
     hooked,
     losses_of,
     nothing,
@@ -35,42 +36,46 @@ from ..hooked import (
 
 
 @pytest.mark.parametrize("depth", [1, 4])
-@pytest.mark.parametrize("cut", ["one", "front", "back"])
+@pytest.mark.parametrize("way", ["one worker", "two workers", "a worker too many", "tied", "partly tied"])
 @pytest.mark.parametrize("model", MODELS)
-def test_every_cut_is_equal_bit_for_bit(model: str, cut: str, depth: int) -> None:
-    """A stage per layer, the default on the CPU, is in test_pipeline."""
+def test_any_number_of_workers_is_equal_bit_for_bit(model: str, way: str, depth: int) -> None:
+    """As many workers as layers is in test_schedules."""
     stack = build(model)
     count = len(stack)
-    stages = {"one": [count], "front": [1, count - 1], "back": [count - 1, 1]}[cut]
-    losses = train("continuous", stack, batches(model), stages=stages, depth=depth)
+    workers = {"one worker": 1, "two workers": 2, "a worker too many": count + 1, "tied": None, "partly tied": 2}[way]
+    if way == "tied":
+        set_device(stack, ["cpu:0"] * (count - 1) + ["cpu:3"])
+    if way == "partly tied":
+        set_device(stack, ["cpu:1"] + ["cpu"] * (count - 1))
+    losses = train("continuous", stack, batches(model), workers=workers, depth=depth)
     state, expected = reference(model)
     assert losses == expected
     assert_equal(snapshot(stack), state)
 
 
-@pytest.mark.parametrize("stages", [[1, 1, 1], [1, 2], [2, 1]])
-def test_the_next_stage_begins_before_the_last_layers_backward(stages: list[int]) -> None:
+@pytest.mark.parametrize("workers", [3, 4])
+def test_the_next_layer_begins_before_the_backward_pass_of_this_one(workers: int) -> None:
     """Neither ends before the other has begun: without early hand-over the backward pass would wait in vain."""
-    count, ends = 6, [sum(stages[: number + 1]) - 1 for number in range(len(stages) - 1)]
+    count = 6
     begun = {(layer, batch): threading.Event() for layer in range(3) for batch in range(count)}
     met: list[bool] = []
 
     def hook(layer: int, batch: int, phase: str) -> None:
         if phase == "forward":
             begun[layer, batch].set()
-        elif layer in ends:
+        elif layer < 2:
             met.append(begun[layer + 1, batch].wait(3.0))
 
     stack = hooked(hook)
-    train("continuous", stack, pairs(count), stages=stages)
-    assert met == [True] * count * len(ends)
+    train("continuous", stack, pairs(count), workers=workers)
+    assert met == [True] * count * 2
     assert_equal(snapshot(stack), plain(count))
 
 
 @pytest.mark.parametrize("end", ["end", "break", "loader"])
 @pytest.mark.parametrize("slow", [0, 1, 2])
-def test_when_a_run_has_ended_every_stage_has_made_its_last_update(slow: int, end: str) -> None:
-    """The last batch has left the pipeline long before an early stage has updated on it."""
+def test_when_a_run_has_ended_every_layer_has_made_its_last_update(slow: int, end: str) -> None:
+    """The last batch has left the pipeline long before an early layer has updated on it."""
 
     def hook(layer: int, batch: int, phase: str) -> None:
         if (layer, phase) == (slow, "backward"):
@@ -86,7 +91,7 @@ def test_when_a_run_has_ended_every_stage_has_made_its_last_update(slow: int, en
         if end == "loader":
             raise ValueError
 
-    with make_schedule("continuous", stack, threads=1, seed=SEED) as one:
+    with make_schedule("continuous", stack, threads=1, seed=SEED, workers=3) as one:
         try:
             for number, _ in enumerate(one.run(loader(), lr=rate)):
                 if end == "break" and number == 3:
@@ -153,16 +158,16 @@ class Own(nn.Module):
         return self.code
 
 
-@pytest.mark.parametrize("stages", [None, [1, 2], [2, 1], [3]])
+@pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("schedule", ALL)
-def test_a_parameter_that_is_handed_on_is_an_error_in_every_schedule(schedule: str, stages: Any) -> None:
-    if stages is not None and schedule != "continuous":
+def test_a_parameter_that_is_handed_on_is_an_error_in_every_schedule(schedule: str, workers: int) -> None:
+    if workers > 1 and schedule != "continuous":
         return
     for at in range(2):
         stack = hooked(nothing)
         layers = list(stack)
         layers[at] = AL(layers[at].enc, AE(Own(), nn.Linear(3, 3)), 0.01)
-        options = {} if stages is None else {"stages": stages}
+        options = {"workers": workers} if schedule == "continuous" else {}
         with (
             make_schedule(schedule, ALStack(layers), threads=1, **options) as one,
             # The next layer's seal or its backward pass: with threads, either may be the first to meet the change.
@@ -172,7 +177,7 @@ def test_a_parameter_that_is_handed_on_is_an_error_in_every_schedule(schedule: s
 
 
 def test_a_loader_that_fills_one_buffer_again_is_an_error() -> None:
-    """Batches wait before the first stage, where the loader would change them."""
+    """Batches wait before the first layer, where the loader would change them."""
     held = threading.Event()
     x, y = (part.clone() for part in pairs(1)[0])
 
@@ -290,18 +295,18 @@ def drawn(widths: list[int], extras: list[tuple[bool, bool]], pauses: list[tuple
 
 @st.composite
 def runs(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a stack, how it is cut and delayed, and how many batches it gets."""
+    """Draw a stack, its workers and the layers that each may run, its delays, and how many batches it gets."""
     count = draw(st.integers(1, 5))
-    stages, left = [], count
-    while left:
-        stages.append(draw(st.integers(1, left)))
-        left -= stages[-1]
+    workers = draw(st.integers(1, count + 1))
+    # Who may run a layer: at least one of the workers.
+    able = draw(st.lists(st.sets(st.integers(0, workers - 1), min_size=1), min_size=count, max_size=count))
     each = {"min_size": count, "max_size": count}
     return {
         "widths": draw(st.lists(st.integers(1, 6), **each)),
         "extras": draw(st.lists(st.tuples(st.booleans(), st.booleans()), **each)),
         "pauses": draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), **each)),
-        "stages": stages,
+        "workers": workers,
+        "able": able,
         "depth": draw(st.integers(1, 4)),
         "schedule": draw(st.sampled_from(["continuous", "continuous", "continuous", "al-fm"])),
         "batches": draw(st.integers(0, 8)),
@@ -311,10 +316,11 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def outcome(schedule: str, stack: ALStack, data: Batches, run: dict[str, Any], options: dict[str, Any]) -> Any:
+def outcome(schedule: str, stack: ALStack, data: Batches, run: dict[str, Any]) -> Any:
     """Train, predict and train on; return all losses, predictions and the state."""
     lr = rate if run["lr"] else None
-    with make_schedule(schedule, stack, threads=1, seed=SEED, **options) as one:
+    options = {"depth": run["depth"]} if schedule == "continuous" else {}
+    with crew_of(run["workers"], run["able"]), make_schedule(schedule, stack, threads=1, seed=SEED, **options) as one:
         losses = losses_of(list(one.run(data, lr=lr, first=run["first"])))
         stack.eval()
         predictions = list(one.predict(x for x, _ in data))
@@ -325,14 +331,13 @@ def outcome(schedule: str, stack: ALStack, data: Batches, run: dict[str, Any], o
 
 @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(runs())
-def test_any_stack_cut_anyhow_with_any_delays_is_equal(run: dict[str, Any]) -> None:
+def test_any_stack_on_any_workers_with_any_delays_is_equal(run: dict[str, Any]) -> None:
     data = pairs(run["batches"])
     if data:
         data[-1] = (data[-1][0][: run["last"]], data[-1][1][: run["last"]])
     shape = run["widths"], run["extras"]
-    losses, predictions, state = outcome("sequential", drawn(*shape, None), data, run, {})
-    options = {"stages": run["stages"], "depth": run["depth"]} if run["schedule"] == "continuous" else {}
-    found = outcome(run["schedule"], drawn(*shape, run["pauses"]), data, run, options)
+    losses, predictions, state = outcome("sequential", drawn(*shape, None), data, run)
+    found = outcome(run["schedule"], drawn(*shape, run["pauses"]), data, run)
     assert found[0] == losses
     assert_equal(found[2], state)
     assert len(found[1]) == len(predictions) == len(data)

@@ -320,7 +320,7 @@ def test_closing_an_open_iterator_after_its_schedule_is_quiet() -> None:
 
 
 def test_a_schedule_that_never_ran_ends_its_threads() -> None:
-    one = make_schedule("continuous", hooked(nothing), threads=1)
+    one = make_schedule("continuous", hooked(nothing), threads=1, workers=3)
     assert len(workers()) == 3
     one.close()
     assert not workers()

@@ -27,9 +27,10 @@ LAYERS, BATCHES = 3, 5
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "sequential": ("sequential", {}),
     "al-fm": ("al-fm", {}),
-    "one stage": ("continuous", {"stages": [3]}),
-    "two stages": ("continuous", {"stages": [1, 2]}),
-    "a stage per layer": ("continuous", {"depth": 1}),
+    "one worker": ("continuous", {"workers": 1}),
+    "two workers": ("continuous", {"workers": 2}),
+    "a worker per layer": ("continuous", {"workers": 3, "depth": 1}),
+    "a worker too many": ("continuous", {"workers": 4}),
 }
 pytestmark = pytest.mark.usefixtures("unchecked")
 PHASES = ["f", "b", "g", "h", "loss", "backward", "gradient", "optimizer", "update", "forward hook", "step hook"]
@@ -128,7 +129,7 @@ def trains_on(stack: ALStack, name: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("run", ["al-fm", "two stages", "a stage per layer"])
+@pytest.mark.parametrize("run", ["al-fm", "two workers", "a worker too many"])
 def test_a_fault_at_every_layer_and_batch_is_told_with_its_place(run: str, phase: str) -> None:
     name, options = RUNS[run]
     for layer, batch in itertools.product(range(LAYERS), range(BATCHES)):
@@ -302,7 +303,7 @@ class Stuck(Numbered):
 
 
 @pytest.mark.parametrize("end", [0, 5])
-@pytest.mark.parametrize("run", ["sequential", "al-fm", "a stage per layer"])
+@pytest.mark.parametrize("run", ["sequential", "al-fm", "a worker per layer"])
 def test_a_loader_whose_process_vanishes_is_told(run: str, end: int) -> None:
     """The signal that a child is gone comes while the main thread is anywhere, in the midst of a layer's step too."""
     name, options = RUNS[run]
@@ -337,7 +338,7 @@ def test_a_loader_whose_process_vanishes_is_told(run: str, end: int) -> None:
     trains_on(stack, name, options)
 
 
-@pytest.mark.parametrize("run", ["sequential", "a stage per layer"])
+@pytest.mark.parametrize("run", ["sequential", "a worker per layer"])
 def test_a_data_set_that_cannot_be_sent_to_a_process_is_told(run: str) -> None:
     name, options = RUNS[run]
     loader = DataLoader(Stuck(None), batch_size=None, num_workers=1, multiprocessing_context="spawn")

@@ -16,6 +16,7 @@ import pytest
 
 from ALPackage import Schedule, make_schedule
 from ALPackage.schedules.continuous import Continuous
+from ALPackage.stage.board import Board
 from ALPackage.stage.channel import LocalChannel
 
 from ..hooked import SEED, ALStack, assert_equal, hooked, nothing, pairs, plain, rate, snapshot, workers
@@ -38,10 +39,15 @@ def pause(layer: int, batch: int, phase: str) -> None:
     time.sleep(0.0005)
 
 
+def options(name: str) -> dict[str, int]:
+    """Return the options of a schedule in these tests."""
+    return {"threads": 1, "workers": 3} if name == "continuous" else {"threads": 1}
+
+
 def whole(name: str, stack: ALStack, started: Callable[[], None]) -> None:
     """Make a schedule, train, leave a loop early, predict, and close."""
     started()
-    with make_schedule(name, stack, threads=1) as one:
+    with make_schedule(name, stack, **options(name)) as one:
         list(one.run(pairs(6)))
         list(one.predict(x for x, _ in pairs(4)))
         list(one.run(pairs(3)))
@@ -121,6 +127,11 @@ PLACES: list[tuple[Any, str, int]] = [
     (LocalChannel, "close", 3),
     (LocalChannel, "_take", 3),
     (LocalChannel, "_append", 3),
+    (Board, "put", 3),
+    (Board, "_append", 3),
+    (Board, "_wake_for", 3),
+    (Board, "_ring", 2),
+    (Board, "close", 1),
     (Continuous, "_join", 1),
     (Continuous, "_drain", 3),
     (Continuous, "close", 1),
@@ -146,7 +157,7 @@ def test_inside_every_call_that_the_engine_makes(
     assert came
     assert time.monotonic() - start < 2.0
     assert no_threads()
-    with make_schedule("continuous", stack, threads=1) as again:
+    with make_schedule("continuous", stack, threads=1, workers=3) as again:
         assert len(list(again.run(pairs(2)))) == 2
 
 
@@ -165,7 +176,7 @@ def test_while_a_loop_that_was_left_is_drained_comes_when_the_schedule_ends() ->
             time.sleep(0.05)
 
     def leave() -> None:
-        with make_schedule("continuous", hooked(hook), threads=1) as one:
+        with make_schedule("continuous", hooked(hook), threads=1, workers=3) as one:
             for _ in one.run(pairs(20)):
                 left.set()
                 break
@@ -204,7 +215,7 @@ def test_while_another_layer_is_in_a_long_step(name: str, strike: Callable[[], N
             strike()
             release.wait(10.0)
 
-    one: Schedule = make_schedule(name, hooked(hook), threads=1)
+    one: Schedule = make_schedule(name, hooked(hook), **options(name))
     try:
         with pytest.raises(KeyboardInterrupt), one:
             list(one.run(pairs(10)))
@@ -217,7 +228,7 @@ def test_while_another_layer_is_in_a_long_step(name: str, strike: Callable[[], N
 def test_after_a_loop_that_ctrl_c_left_outside_the_schedule_it_goes_on() -> None:
     """Ctrl-C in the caller's own code between two batches is like a break."""
     stack = hooked(nothing)
-    with make_schedule("continuous", stack, threads=1, seed=SEED) as one:
+    with make_schedule("continuous", stack, threads=1, workers=3, seed=SEED) as one:
         data = iter(pairs(12))
         taken = []
 

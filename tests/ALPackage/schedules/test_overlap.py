@@ -45,7 +45,7 @@ def meet(one: Span, other: Span) -> bool:
 def test_with_delays_the_numbers_are_equal_and_the_work_overlaps_as_it_should(schedule: str) -> None:
     count = 12
     stack, trace = hooked(delay), Trace()
-    train(schedule, stack, pairs(count), trace=trace)
+    train(schedule, stack, pairs(count), trace=trace, **({"workers": 3} if schedule == "continuous" else {}))
     assert_equal(snapshot(stack), plain(count))
     trace.spans = [span for span in trace.spans if span.work]
     assert len(trace.spans) == 2 * 3 * count
@@ -95,7 +95,7 @@ def test_continuous_has_no_barrier() -> None:
             assert waited[-1], "the first layer waited for the last one"
 
     stack = hooked(hook)
-    train("continuous", stack, pairs(count))
+    train("continuous", stack, pairs(count), workers=3)
     assert waited == [True] * (count - 1)
     assert_equal(snapshot(stack), plain(count))
 
@@ -121,17 +121,69 @@ def test_al_fm_runs_backward_while_the_next_layer_runs_forward_and_joins_per_bat
     assert_equal(snapshot(stack), plain(count))
 
 
-def test_in_continuous_one_thread_per_layer_does_all_its_work() -> None:
+def test_in_continuous_one_thread_does_all_of_a_layers_work_on_a_batch() -> None:
     """Guards a bug: a new thread per layer and batch, and all forward passes on the main thread."""
-    seen: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
+    seen: dict[tuple[int, int], set[int]] = {}
 
     def hook(layer: int, batch: int, phase: str) -> None:
-        seen[layer].add(threading.get_ident())
+        seen.setdefault((layer, batch), set()).add(threading.get_ident())
+        time.sleep(0.001)
 
-    train("continuous", hooked(hook), pairs())
+    train("continuous", hooked(hook), pairs(), workers=2)
     assert all(len(threads) == 1 for threads in seen.values())
-    assert len(set.union(*seen.values())) == 3
+    assert len(set.union(*seen.values())) == 2
     assert threading.get_ident() not in set.union(*seen.values())
+
+
+def test_a_layer_stays_where_it_was_while_it_can() -> None:
+    """Its weights are in that core's cache. Ten of the twelve batches of two equal layers, or more."""
+    seen: dict[int, list[int]] = {0: [], 1: []}
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        if phase == "forward":
+            seen[layer].append(threading.get_ident())
+        time.sleep(0.004)
+
+    train("continuous", hooked(hook, layers=2), pairs(), workers=2)
+    moves = sum(one != other for threads in seen.values() for one, other in pairwise(threads))
+    assert moves <= 2
+
+
+@pytest.mark.parametrize(("layers", "workers_"), [(4, 2), (4, 3), (3, 3), (5, 2)])
+def test_no_worker_is_idle_while_a_layer_is_ready(layers: int, workers_: int) -> None:
+    """From the trace: at how many moments was a worker idle although a layer had its batch, its turn and its room?"""
+    count, trace = 12, Trace()
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        time.sleep(0.002 * (1 + (layer + batch) % 3))
+
+    stack = hooked(hook, layers=layers)
+    train("continuous", stack, pairs(count), workers=workers_, trace=trace)
+    at = {(span.layer, span.batch, span.phase): span for span in trace.spans if span.work}
+    begins = [[at[name, t, "forward"].start for t in range(count)] for name in stack.names]
+    handed_on = [[at[name, t, "forward"].stop for t in range(count)] for name in stack.names]
+    ends = [[at[name, t, "backward"].stop for t in range(count)] for name in stack.names]
+
+    def before(times: list[float], moment: float) -> int:
+        return sum(time <= moment for time in times)
+
+    def ready(layer: int, moment: float) -> bool:
+        begun = before(begins[layer], moment)
+        # The caller is quick: the first layer has its next batch at once.
+        there = count if layer == 0 else before(handed_on[layer - 1], moment)
+        waiting = 0 if layer + 1 == layers else before(handed_on[layer], moment) - before(begins[layer + 1], moment)
+        return begun < there and begun == before(ends[layer], moment) and waiting < QUEUE_DEPTH
+
+    first, last = min(map(min, begins)), max(map(max, ends))
+    moments = [first + (last - first) * part / 1000 for part in range(1001)]
+    lazy = [
+        moment
+        for moment in moments
+        if sum(before(begins[one], moment) - before(ends[one], moment) for one in range(layers)) < workers_
+        and any(ready(one, moment) for one in range(layers))
+    ]
+    # What it takes to wake a thread, and to be woken on a busy machine.
+    assert len(lazy) < 0.2 * len(moments), f"{len(lazy) / 10:.0f} % of the time"
 
 
 def test_the_loader_is_read_only_a_bounded_number_of_batches_ahead() -> None:
@@ -150,9 +202,9 @@ def test_the_loader_is_read_only_a_bounded_number_of_batches_ahead() -> None:
             seen.append(drawn)
 
     stack = hooked(hook)
-    with make_schedule("continuous", stack, threads=1, seed=SEED) as one:
+    with make_schedule("continuous", stack, threads=1, seed=SEED, workers=4) as one:
         list(one.run(loader(), lr=rate))
-    # Each of three workers holds one batch and has QUEUE_DEPTH waiting; the caller holds one more.
+    # Each of three layers is at work on a batch and has QUEUE_DEPTH waiting; the caller holds one more.
     assert 3 < seen[0] <= 3 * (1 + QUEUE_DEPTH) + 1
     assert_equal(snapshot(stack), plain(30))
 
@@ -161,28 +213,36 @@ def test_the_loader_is_read_only_a_bounded_number_of_batches_ahead() -> None:
     ("devices", "expected"),
     [
         (["cpu:0", "cpu:0", "cpu:1"], [["layer_1", "layer_2"], ["layer_3"]]),
-        (["cpu:0", "cpu:1", "cpu:0"], [["layer_1"], ["layer_2"], ["layer_3"]]),
+        (["cpu:0", "cpu:1", "cpu:0"], [["layer_1", "layer_3"], ["layer_2"]]),
         (["cpu:2"] * 3, [["layer_1", "layer_2", "layer_3"]]),
-        (["cpu"] * 3, [["layer_1"], ["layer_2"], ["layer_3"]]),
+        (["cpu"] * 3, [["layer_1", "layer_2", "layer_3"]] * 2),
+        (["cpu", "cpu:1", "cpu"], [["layer_1", "layer_3"], ["layer_1", "layer_2", "layer_3"]]),
     ],
 )
-def test_neighbors_that_were_placed_on_one_cpu_worker_share_it(devices: list[str], expected: list[list[str]]) -> None:
+def test_a_layer_runs_only_where_it_was_placed(devices: list[str], expected: list[list[str]]) -> None:
     """Guards a bug: "cpu:K" meant nothing after `set_device`; every layer got a worker of its own."""
-    stack = hooked(nothing)
+    ran: dict[str, set[str]] = {}
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        ran.setdefault(threading.current_thread().name, set()).add(f"layer_{layer + 1}")
+
+    stack = hooked(hook)
     set_device(stack, devices)
-    with make_schedule("continuous", stack, threads=1, seed=SEED) as one:
+    count = len(expected) if "cpu" in devices else None
+    with make_schedule("continuous", stack, threads=1, seed=SEED, workers=count) as one:
         assert [usage.layers for usage in one.usage()] == expected
         assert len(workers()) == len(expected)
         list(one.run(pairs(4), lr=rate))
+        assert all(one <= set(expected[int(name.removeprefix("al-worker-"))]) for name, one in ran.items())
     assert_equal(snapshot(stack), plain(4))
 
 
-def test_cpu_layers_are_stages_of_their_own_and_neighbors_on_one_device_share_one() -> None:
+def test_every_other_device_has_workers_of_its_own() -> None:
     stack = hooked(nothing, layers=5)
     for layer, device in zip(stack, ("cpu", "cpu", "meta", "meta", "meta"), strict=True):
         layer.to(device)
-    with make_schedule("continuous", stack, threads=1):
-        assert len(workers()) == 3
+    with make_schedule("continuous", stack, threads=1, workers=1, streams_per_device=2):
+        assert len(workers()) == 1 + 2
     assert not workers()
 
 

@@ -15,20 +15,14 @@ from tests.ALPackage.schedules.test_schedules import MODELS, batches, build, ref
 
 from ..hooked import ALL, SEED, Broken, assert_equal, hooked, nothing, pairs, plain, rate, snapshot, workers
 
-#: Schedules and stages of stacks of three layers.
-CUTS: list[tuple[str, dict[str, Any]]] = [
+#: Schedules and their workers.
+WAYS: list[tuple[str, dict[str, Any]]] = [
     ("sequential", {}),
     ("al-fm", {}),
-    ("continuous", {"stages": [3]}),
-    ("continuous", {"stages": [2, 1]}),
-    ("continuous", {"stages": [1, 1, 1], "depth": 1}),
+    ("continuous", {"workers": 1}),
+    ("continuous", {"workers": 2}),
+    ("continuous", {"workers": 4, "depth": 1}),
 ]
-
-
-def cut_for(stack: ALStack, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options for a stack of another length: the first stage takes what is over."""
-    stages = options.get("stages")
-    return options if stages is None else {**options, "stages": [stages[0] + len(stack) - 3, *stages[1:]]}
 
 
 def same(found: list[list[Tensor]], expected: list[list[Tensor]]) -> bool:
@@ -39,13 +33,13 @@ def same(found: list[list[Tensor]], expected: list[list[Tensor]]) -> bool:
     )
 
 
-@pytest.mark.parametrize(("schedule", "options"), CUTS)
+@pytest.mark.parametrize(("schedule", "options"), WAYS)
 @pytest.mark.parametrize("model", MODELS)
 def test_predictions_of_every_depth_are_those_of_the_stack(model: str, schedule: str, options: dict[str, Any]) -> None:
     """Before training, between two epochs and after: the last batch is smaller."""
     stack, data = build(model), batches(model)
     inputs = [x for x, _ in data]
-    with make_schedule(schedule, stack, threads=1, seed=SEED, **cut_for(stack, options)) as one:
+    with make_schedule(schedule, stack, threads=1, seed=SEED, **options) as one:
         for part, first in ((data[:9], 0), (data[9:], 9)):
             stack.eval()
             found = list(one.predict(iter(inputs[-4:])))
@@ -61,7 +55,7 @@ def test_predictions_of_every_depth_are_those_of_the_stack(model: str, schedule:
     assert_equal(snapshot(stack), reference(model)[0])
 
 
-@pytest.mark.parametrize(("schedule", "options"), CUTS)
+@pytest.mark.parametrize(("schedule", "options"), WAYS)
 def test_the_layers_stay_in_the_mode_that_the_caller_set(schedule: str, options: dict[str, Any]) -> None:
     """In training mode the running means of a batch normalization move, as they do in the stack's own inference."""
 
@@ -98,7 +92,7 @@ def test_prediction_is_pipelined() -> None:
         if layer == 2 and batch + 1 < count:
             met.append(begun[batch + 1].wait(3.0))
 
-    with make_schedule("continuous", hooked(hook), threads=1) as one:
+    with make_schedule("continuous", hooked(hook), threads=1, workers=3) as one:
         assert len(list(one.predict(x for x, _ in pairs(count)))) == count
     assert met == [True] * (count - 1)
 
@@ -111,7 +105,7 @@ def test_the_inputs_are_read_only_a_bounded_number_of_batches_ahead() -> None:
         nonlocal drawn
         for x, _ in pairs(40):
             drawn += 1
-            if drawn == 3 * 2 + 1:
+            if drawn == 1 + 3 + 1:
                 full.set()
             yield x
 
@@ -121,15 +115,15 @@ def test_the_inputs_are_read_only_a_bounded_number_of_batches_ahead() -> None:
             threading.Event().wait(0.1)
             seen.append(drawn)
 
-    with make_schedule("continuous", hooked(hook), threads=1, depth=1) as one:
+    with make_schedule("continuous", hooked(hook), threads=1, workers=3, depth=1) as one:
         assert len(list(one.predict(loader()))) == 40
-    # Each of three workers holds one batch and one waits before it; the caller holds one more.
-    assert seen == [7]
+    # The last layer is at work on one batch, one waits before each of three layers, and the caller holds one more.
+    assert seen == [5]
 
 
 @pytest.mark.parametrize("function", ["f", "b", "h"])
 @pytest.mark.parametrize("layer", [0, 1, 2])
-@pytest.mark.parametrize(("schedule", "options"), CUTS)
+@pytest.mark.parametrize(("schedule", "options"), WAYS)
 def test_a_failure_names_layer_and_batch(schedule: str, options: dict[str, Any], layer: int, function: str) -> None:
     stack, calls = hooked(nothing), 0
 
@@ -153,7 +147,7 @@ def test_a_failure_names_layer_and_batch(schedule: str, options: dict[str, Any],
     assert_equal(snapshot(stack), plain(4))
 
 
-@pytest.mark.parametrize(("schedule", "options"), CUTS)
+@pytest.mark.parametrize(("schedule", "options"), WAYS)
 def test_a_failure_of_the_inputs_is_the_loaders(schedule: str, options: dict[str, Any]) -> None:
     def loader() -> Iterator[Tensor]:
         yield from (x for x, _ in pairs(3))
@@ -164,7 +158,7 @@ def test_a_failure_of_the_inputs_is_the_loaders(schedule: str, options: dict[str
     assert (caught.value.layer, caught.value.batch) == ("loader", 3)
 
 
-@pytest.mark.parametrize(("schedule", "options"), CUTS)
+@pytest.mark.parametrize(("schedule", "options"), WAYS)
 def test_leaving_early_and_predicting_nothing_leave_the_schedule_usable(schedule: str, options: dict[str, Any]) -> None:
     stack = hooked(nothing)
     with make_schedule(schedule, stack, threads=1, seed=SEED, **options) as one:
@@ -199,7 +193,7 @@ class Again(nn.Linear):
         return self.out.copy_(out)
 
 
-@pytest.mark.parametrize(("schedule", "options"), CUTS)
+@pytest.mark.parametrize(("schedule", "options"), WAYS)
 def test_a_bridge_that_uses_its_output_again_spoils_no_prediction(schedule: str, options: dict[str, Any]) -> None:
     """A code is decoded when its bridge may be batches ahead."""
     stack = hooked(nothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -129,11 +130,16 @@ def test_the_busy_time_of_every_layer_is_known(schedule: str) -> None:
             time.sleep(0.005)
 
     stack = hooked(hook)
-    with make_schedule(schedule, stack, threads=1, **({"stages": [1, 2]} if schedule == "continuous" else {})) as one:
+    with make_schedule(schedule, stack, threads=1) as one:
         list(one.run(pairs(5)))
         usages = one.usage()
-    busy = {name: seconds for usage in usages for name, seconds in usage.layer_busy.items()}
+    busy, batches = Counter[str](), Counter[str]()
+    for usage in usages:
+        busy.update(usage.layer_busy)
+        batches.update(usage.layer_batches)
     assert list(busy) == stack.names
+    assert batches == dict.fromkeys(stack.names, 5)
+    assert sum(usage.batches for usage in usages) == 3 * 5
     assert busy["layer_2"] > 10 * 0.005
     assert min(busy.values()) > 0
     for usage in usages:

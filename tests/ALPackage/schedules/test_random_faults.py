@@ -17,7 +17,20 @@ from torch import Tensor
 
 from ALPackage import ALStack, Schedule, StageError, make_schedule
 
-from ..hooked import SEED, Broken, assert_equal, hooked, losses_of, nothing, pairs, rate, snapshot, steps, workers
+from ..hooked import (
+    SEED,
+    Broken,
+    assert_equal,
+    crew_of,
+    hooked,
+    losses_of,
+    nothing,
+    pairs,
+    rate,
+    snapshot,
+    steps,
+    workers,
+)
 
 RUNS = 500
 #: Seconds after which one small run counts as hung.
@@ -40,9 +53,10 @@ class Plan:
         self.layers, self.count = draw.randint(2, 4), draw.randint(1, 8)
         self.options: dict[str, Any] = {}
         if schedule == "continuous":
-            cut = sorted(draw.sample(range(1, self.layers), draw.randint(0, self.layers - 1)))
-            stages = [b - a for a, b in zip([0, *cut], [*cut, self.layers], strict=True)]
-            self.options = {"stages": stages, "depth": draw.randint(1, 3)}
+            self.options = {"depth": draw.randint(1, 3)}
+        self.workers = draw.randint(1, self.layers + 1)
+        #: Who may run each layer.
+        self.able = [draw.sample(range(self.workers), draw.randint(1, self.workers)) for _ in range(self.layers)]
         self.fault = draw.choice(["none", "forward", "backward", "update", "hook", "loader", "leave"])
         self.at = draw.randrange(self.layers), draw.randrange(self.count)
         self.pauses = {
@@ -109,7 +123,10 @@ def test_random_delays_and_faults(part: int) -> None:
         stack, found = plan.stack(), []
         start, failure = time.monotonic(), None
         try:
-            with make_schedule(plan.schedule, stack, threads=1, seed=SEED, **plan.options) as one:
+            with (
+                crew_of(plan.workers, plan.able),
+                make_schedule(plan.schedule, stack, threads=1, seed=SEED, **plan.options) as one,
+            ):
                 for done, reported in enumerate(one.run(plan.loader(), lr=rate)):
                     found += losses_of([reported])
                     if plan.fault == "leave" and done == plan.at[1]:

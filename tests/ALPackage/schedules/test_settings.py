@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, SCHEDULES, ALStack, StageError, make_schedule
-from ALPackage.stage.threads import default_threads
+from ALPackage.stage.threads import process_threads, worker_threads
 
 from ..hooked import (
     ALL,
@@ -161,30 +161,19 @@ def test_shared_randomness_is_refused_where_layers_train_at_once(make: Callable[
 
 
 @pytest.mark.parametrize(
-    ("asked", "cores", "layers", "threads"),
-    [
-        (None, 8, 4, 2),
-        (None, 8, 5, 1),
-        (None, 2, 4, 1),
-        (None, 64, 5, 12),
-        ("3", 2, 4, 3),
-        (" 6 ", 2, 4, 6),
-        ("4,2", 8, 8, 4),
-        ("", 8, 4, 2),
-        ("0", 8, 4, 2),
-        ("many", 8, 4, 2),
-        ("-1", 8, 4, 2),
-    ],
+    ("asked", "threads"),
+    [(None, None), ("3", 3), (" 6 ", 6), ("4,2", 4), ("", None), ("0", None), ("many", None), ("-1", None)],
 )
-def test_default_threads(
-    asked: str | None, cores: int, layers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+def test_threads_are_those_that_were_asked_for_or_one_per_worker_and_all_for_a_process(
+    asked: str | None, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if asked is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     else:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert default_threads(layers) == threads
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert worker_threads() == (threads or 1)
+    assert process_threads() == (threads or 8)
 
 
 def test_a_schedule_takes_the_default_threads(monkeypatch: pytest.MonkeyPatch) -> None:

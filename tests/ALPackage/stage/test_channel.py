@@ -149,3 +149,11 @@ def test_take_goes_on_over_many_beats(seconds: float | None) -> None:
     putter = in_thread(put)
     assert take(queue, seconds) == 1
     putter.join(5.0)
+
+
+def test_a_local_channel_keeps_the_contract() -> None:
+    """Whatever else implements it, such as a connection to another process, is interchangeable for a worker."""
+    channel: Channel[int] = LocalChannel(2)
+    names = {name for name, value in vars(Channel).items() if callable(value) and not name.startswith("_")}
+    assert names == {"put", "get", "offer", "ready", "close"}
+    assert names <= {name for name in dir(channel) if not name.startswith("_")}

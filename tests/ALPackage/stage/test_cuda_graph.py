@@ -20,7 +20,7 @@ from ALPackage.stage.batch import TrainBatch
 from ALPackage.stage.cuda_graph import StepGraph, make_capturable, make_graph, preview
 from ALPackage.stage.step import Step
 from ALPackage.stage.threads import Autocast
-from ALPackage.stage.transfer import StageInput
+from ALPackage.stage.transfer import WorkerInput
 from models import adamw
 from models.lstm import BiLSTM
 
@@ -343,7 +343,7 @@ def test_a_preview_changes_nothing() -> None:
     assert [tuple(seen.x.shape), tuple(seen.y.shape)] == [tuple(part.shape) for part in twin(x, y)]
 
 
-class Streamed(StageInput):
+class Streamed(WorkerInput):
     """An input side on the CPU that claims to be on a GPU, so that the engine tries to capture."""
 
     copies = True
@@ -355,27 +355,27 @@ class Streamed(StageInput):
         yield
 
 
-@pytest.mark.parametrize("stages", [[3], [1, 2], [1, 1, 1]])
-def test_the_engine_trains_the_same_with_graphs(stages: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_engine_trains_the_same_with_graphs(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
-    monkeypatch.setattr("ALPackage.stage.worker.make_graph", lambda *a, **k: make_graph(*a, **k, record=recorder))
+    monkeypatch.setattr("ALPackage.schedules.continuous.input_for", Streamed)
+    monkeypatch.setattr("ALPackage.stage.runner.make_graph", lambda *a, **k: make_graph(*a, **k, record=recorder))
     expected, one = prepared(), prepared()
     losses = eager(expected, data())
-    with make_schedule("continuous", one, stages=stages, threads=1, seed=SEED, cuda_graph="on") as schedule:
+    with make_schedule("continuous", one, workers=workers, threads=1, seed=SEED, cuda_graph="on") as schedule:
         schedule._captured = False  # type: ignore[attr-defined]
         found = losses_of(list(schedule.run(data()[:4], lr=rate)))
         found += losses_of(list(schedule.run(data()[4:], lr=rate, first=4)))
-    assert recorder.replays > len(stages) * 6
+    assert recorder.replays > len(one) * 6
     assert found == losses
     assert_equal(snapshot(one), snapshot(expected))
 
 
 def test_a_failure_while_a_graph_is_made_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
+    monkeypatch.setattr("ALPackage.schedules.continuous.input_for", Streamed)
     one = prepared()
     monkeypatch.setattr(one[1].enc, "forward", lambda x, code: 1 / 0)
-    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED) as schedule:
+    with make_schedule("continuous", one, workers=1, threads=1, seed=SEED) as schedule:
         schedule._captured = False  # type: ignore[attr-defined]
         with pytest.raises(StageError, match="layer 'layer_2' failed on batch 0: ZeroDivisionError"):
             list(schedule.run(data(), lr=rate))
@@ -390,21 +390,22 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
         recorders.append(Recorder())
         return make_graph(*arguments, **options, record=recorders[-1])
 
-    monkeypatch.setattr("ALPackage.schedules.continuous.stage_input_for", Streamed)
-    monkeypatch.setattr("ALPackage.stage.worker.make_graph", made)
+    monkeypatch.setattr("ALPackage.schedules.continuous.input_for", Streamed)
+    monkeypatch.setattr("ALPackage.stage.runner.make_graph", made)
     return recorders
 
 
 def test_between_runs_a_stale_graph_is_made_anew(recorders: list[Recorder]) -> None:
     expected, one = prepared(), prepared()
     losses = eager(expected, data())
-    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED, cuda_graph="on") as schedule:
+    with make_schedule("continuous", one, workers=1, threads=1, seed=SEED, cuda_graph="on") as schedule:
         schedule._captured = False  # type: ignore[attr-defined]
         found = losses_of(list(schedule.run(data()[:3], lr=rate)))
         for layer in one:
             layer.optimizer.load_state_dict(layer.optimizer.state_dict())
+            break
         found += losses_of(list(schedule.run(data()[3:], lr=rate, first=3)))
-    assert len(recorders) == 2
+    assert len(recorders) == 3 + 1, "each layer has one, and only the first was stale"
     assert found == losses
     assert_equal(snapshot(one), snapshot(expected))
 
@@ -412,7 +413,7 @@ def test_between_runs_a_stale_graph_is_made_anew(recorders: list[Recorder]) -> N
 def test_predictions_between_two_runs_cost_no_capture(recorders: list[Recorder]) -> None:
     """Guards a bug: in evaluation mode the step looked changed, so every epoch after the first captured it anew."""
     one = prepared()
-    with make_schedule("continuous", one, stages=[3], threads=1, seed=SEED, cuda_graph="on") as schedule:
+    with make_schedule("continuous", one, workers=1, threads=1, seed=SEED, cuda_graph="on") as schedule:
         schedule._captured = False  # type: ignore[attr-defined]
         list(schedule.run(data()[:3], lr=rate))
         one.eval()
@@ -420,22 +421,22 @@ def test_predictions_between_two_runs_cost_no_capture(recorders: list[Recorder])
         one.train()
         list(schedule.run(data()[3:], lr=rate, first=3))
     assert len(predictions) == len(data())
-    assert len(recorders) == 1
+    assert len(recorders) == 3
 
 
 def test_preparing_captures_before_the_run(recorders: list[Recorder]) -> None:
     """Guards a bug: the capture with its trial steps was part of the first run, and of its training time."""
     expected, one = prepared(), prepared()
     losses = eager(expected, data())
-    with make_schedule("continuous", one, stages=[1, 2], threads=1, seed=SEED, cuda_graph="on") as schedule:
+    with make_schedule("continuous", one, workers=2, threads=1, seed=SEED, cuda_graph="on") as schedule:
         schedule._captured = False  # type: ignore[attr-defined]
         start = snapshot(one)
         schedule.prepare(data()[0])
-        assert len(recorders) == 2
+        assert len(recorders) == 3
         assert all(torch.equal(snapshot(one)[name], value) for name, value in start.items())
         schedule.prepare(data()[0])
         found = losses_of(list(schedule.run(data(), lr=rate)))
-        assert len(recorders) == 2, "the run captured again"
+        assert len(recorders) == 3, "the run captured again"
         assert all(recorder.replays > 6 for recorder in recorders)
     assert found == losses
     assert_equal(snapshot(one), snapshot(expected))
@@ -448,17 +449,17 @@ def test_an_unknown_choice_is_refused() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("stages", [[3], [1, 2]])
-def test_on_a_gpu_graphs_equal_the_sequential_schedule(stages: list[int]) -> None:
+@pytest.mark.parametrize("streams", [1, 2, 4])
+def test_on_a_gpu_graphs_equal_the_sequential_schedule(streams: int) -> None:
     runs = []
-    for schedule, options in (("sequential", {}), ("continuous", {"stages": stages, "cuda_graph": "on"})):
+    for schedule, options in (("sequential", {}), ("continuous", {"streams_per_device": streams, "cuda_graph": "on"})):
         one = stack()
         one.set_device(["cuda:0"] * 3)
         with make_schedule(schedule, one, threads=1, seed=SEED, **options) as trainer:  # type: ignore[arg-type]
             losses = losses_of(list(trainer.run(data(), lr=rate)))
             if schedule == "continuous":
-                assert all(worker._graph is not None for worker in trainer._workers)  # type: ignore[attr-defined]
-                assert all(min(usage.layer_busy.values()) > 0 for usage in trainer.usage())
+                assert all(runner._graph is not None for runner in trainer._runners)  # type: ignore[attr-defined]
+                assert sum(usage.batches for usage in trainer.usage()) == 3 * len(data())
         runs.append((losses, snapshot(one)))
     assert runs[0][0] == runs[1][0]
     assert_equal(runs[1][1], runs[0][1])
@@ -473,14 +474,14 @@ def test_on_a_gpu_nothing_is_captured_after_preparing(monkeypatch: pytest.Monkey
         captures.append("one")
         return make_graph(*arguments, **options)
 
-    monkeypatch.setattr("ALPackage.stage.worker.make_graph", counted)
+    monkeypatch.setattr("ALPackage.stage.runner.make_graph", counted)
     one = stack()
     one.set_device(["cuda:0"] * 3)
-    with make_schedule("continuous", one, stages=[1, 2], threads=1, seed=SEED, cuda_graph="on") as trainer:
+    with make_schedule("continuous", one, threads=1, seed=SEED, cuda_graph="on") as trainer:
         trainer.prepare(data()[0])
-        assert len(captures) == 2
+        assert len(captures) == 3
         list(trainer.run(data(), lr=rate))
-        assert len(captures) == 2
+        assert len(captures) == 3
         one[0].guard = Guard()
         list(trainer.run(data(), lr=rate, first=7))
-        assert len(captures) == 4, "a guard came, and the old graph was replayed"
+        assert len(captures) == 3 + 1, "a guard came, and the old graph was replayed"

@@ -29,7 +29,7 @@ def with_snapshot(batches: list[Any], one: Snapshot, after: int = TAKEN) -> Iter
 
 @pytest.mark.parametrize(
     ("schedule", "options"),
-    [("sequential", {}), ("al-fm", {}), *(("continuous", {"stages": cut}) for cut in ([3], [1, 2], [1, 1, 1]))],
+    [("sequential", {}), ("al-fm", {}), *(("continuous", {"workers": n}) for n in range(1, 5))],
 )
 def test_it_holds_the_state_between_two_batches_and_a_run_can_go_on_from_it(
     schedule: str, options: dict[str, Any]
@@ -84,7 +84,7 @@ def test_no_layer_waits_for_another_to_take_it(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("ALPackage.schedules.schedule.check_layers", lambda *_, **__: None)
     monkeypatch.setattr(first, "update", counted)
     monkeypatch.setattr(last, "forward", held_back)
-    with make_schedule("continuous", one, stages=[1, 1], threads=1, seed=SEED) as trainer:
+    with make_schedule("continuous", one, workers=2, threads=1, seed=SEED) as trainer:
         list(trainer.run(with_snapshot(batches, taken), lr=rate))
     assert set(taken.state) == {"layer_1", "layer_2"}
 

@@ -1,4 +1,4 @@
-"""The input side of a stage on a GPU, on every machine: its streams and events are a fake's that checks the protocol.
+"""The input side of a worker on a GPU, on every machine: its streams and events are a fake's that checks the protocol.
 
 The fake's device is the CPU's memory. It notes which stream knows of which other stream's work, and what is not ordered
 after what it depends on fails the test, as it would be a race on a GPU.
@@ -7,6 +7,7 @@ after what it depends on fails the test, as it would be a race on a GPU.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,17 +16,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ALPackage import AE, AL, ENC, ALStack, make_schedule
+from ALPackage import AE, AL, ENC, ALStack, make_schedule, set_device
 from ALPackage.schedules import continuous
 from ALPackage.stage import transfer as handover
 from ALPackage.stage.batch import InPlaceGuard, PredictBatch, TrainBatch
-from ALPackage.stage.transfer import SLOTS, CudaStageInput, StageInput
+from ALPackage.stage.transfer import SLOTS, CudaWorkerInput, WorkerInput
 from tests.ALPackage.schedules.test_predict import same
 from tests.ALPackage.schedules.test_schedules import MODELS, batches, build, reference
 
 from ..hooked import SEED, assert_equal, delay, hooked, losses_of, nothing, pairs, plain, rate, snapshot, train
 
 CPU = torch.device("cpu")
+#: The same memory under a name that tensors do not have, so that all of them seem to be elsewhere.
+FAR = torch.device("cpu", 0)
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -84,20 +87,20 @@ class Fake:
         return getattr(self.here, "stream", self.default)
 
 
-@pytest.fixture
-def rings(monkeypatch: pytest.MonkeyPatch) -> list[CudaStageInput]:
-    """Give every stage of the pipeline an input side as on a GPU; the list fills as schedules are made."""
-    made: list[CudaStageInput] = []
+@pytest.fixture(params=[FAR, CPU], ids=["copied", "on the device already"])
+def rings(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[CudaWorkerInput]:
+    """Give every worker of the pipeline an input side as on a GPU; the list fills as schedules are made."""
+    made: list[CudaWorkerInput] = []
 
-    def stage_input_for(device: torch.device) -> CudaStageInput:
-        made.append(CudaStageInput(device, Fake()))
+    def input_for(device: torch.device) -> CudaWorkerInput:
+        made.append(CudaWorkerInput(request.param, Fake()))
         return made[-1]
 
-    monkeypatch.setattr(continuous, "stage_input_for", stage_input_for)
+    monkeypatch.setattr(continuous, "input_for", input_for)
     return made
 
 
-def run_through(ring: CudaStageInput, x: Any, y: Any = None, event: Any = None) -> TrainBatch:
+def run_through(ring: CudaWorkerInput, x: Any, y: Any = None, event: Any = None) -> TrainBatch:
     """Take one batch through the ring, as a worker whose layer hands on what it got, and return it."""
     batch = TrainBatch(0, x, y)
     batch.events = [event] if event is not None else []
@@ -109,7 +112,7 @@ def run_through(ring: CudaStageInput, x: Any, y: Any = None, event: Any = None) 
 
 def test_the_order_of_the_hand_over() -> None:
     fake = Fake()
-    ring, source, entered = CudaStageInput(CPU, fake), fake.Stream(), fake.Event()
+    ring, source, entered = CudaWorkerInput(FAR, fake), fake.Stream(), fake.Event()
     entered.record(source)
     for turn in range(2 * SLOTS + 1):
         del fake.calls[:]
@@ -118,24 +121,26 @@ def test_the_order_of_the_hand_over() -> None:
         ring.receive(batch)
         slot = ring._slots[ring._current]
         done, wait, filled, compute = fake.calls
-        assert done == ("synchronize", slot.done), "the slot was filled before the stage had done with it"
+        assert done == ("synchronize", slot.done), "the slot was filled before the worker had done with it"
         assert wait == ("wait", (ring._copy, entered)), "the copy did not wait for the tensors"
         assert filled == ("record", (slot.filled, ring._copy))
-        assert compute == ("wait", (ring.stream, slot.filled)), "the stage did not wait for the copy"
+        assert compute == ("wait", (ring.stream, slot.filled)), "the worker did not wait for the copy"
         assert source in ring.stream.knows
         del fake.calls[:]
         ring.record_output(batch)
-        ring.record_done()
-        made, freed = fake.calls
+        updated = ring.record_done()
+        made, freed, of_layer = fake.calls
         assert made == ("record", (batch.events[0], ring.stream))
         assert freed == ("record", (slot.done, ring.stream))
+        assert of_layer == ("record", (updated, ring.stream))
         assert entered not in batch.events
         assert len(batch.events) == 1
         assert len({id(one.done) for one in ring._slots}) == SLOTS
 
 
-def test_the_copy_is_made_on_its_own_stream_and_the_work_on_another(rings: list[CudaStageInput]) -> None:
+def test_the_copy_is_made_on_its_own_stream_and_the_work_on_another(rings: list[CudaWorkerInput]) -> None:
     stack, where = hooked(nothing, layers=2), set()
+    set_device(stack, ["cpu:0", "cpu:1"])
 
     def note(*_: Any) -> None:
         where.add((rings[0].cuda.current_stream(), rings[1].cuda.current_stream()))
@@ -147,7 +152,7 @@ def test_the_copy_is_made_on_its_own_stream_and_the_work_on_another(rings: list[
 
 
 def test_sources_live_until_the_slot_is_free_again() -> None:
-    ring = CudaStageInput(CPU, Fake())
+    ring = CudaWorkerInput(FAR, Fake())
     taken = [torch.full((2,), float(number)) for number in range(SLOTS + 1)]
     for number, source in enumerate(taken):
         run_through(ring, source)
@@ -157,7 +162,7 @@ def test_sources_live_until_the_slot_is_free_again() -> None:
 
 
 def test_buffers_are_reused_and_memory_grows_only_with_the_largest_batch() -> None:
-    ring, places, sizes = CudaStageInput(CPU, Fake()), [], []
+    ring, places, sizes = CudaWorkerInput(FAR, Fake()), [], []
     for count in (4, 2, 8, 8, 1, 0, 8, 3, 3, 8):
         batch = TrainBatch(0, torch.randn(count, 5), torch.arange(count))
         expected = batch.x.clone(), batch.y.clone()
@@ -192,7 +197,7 @@ def test_buffers_are_reused_and_memory_grows_only_with_the_largest_batch() -> No
 )
 def test_values_dtypes_and_memory_formats_arrive_as_with_a_plain_move(tree: Any) -> None:
     """The strides are those of `.to(device)`, as the order of a sum may depend on them."""
-    ring = CudaStageInput(CPU, Fake())
+    ring = CudaWorkerInput(FAR, Fake())
     for _ in range(SLOTS + 1):
         batch = TrainBatch(0, tree, tree)
         ring.receive(batch)
@@ -212,7 +217,7 @@ def test_values_dtypes_and_memory_formats_arrive_as_with_a_plain_move(tree: Any)
 
 
 def test_what_still_lies_in_the_slot_is_copied_out_and_nothing_else() -> None:
-    ring = CudaStageInput(CPU, Fake())
+    ring = CudaWorkerInput(FAR, Fake())
     own = torch.randn(3)
     batch = TrainBatch(0, (torch.randn(4, 3), torch.randn(4)), torch.randn(2, 2))
     ring.receive(batch)
@@ -230,7 +235,7 @@ def test_what_still_lies_in_the_slot_is_copied_out_and_nothing_else() -> None:
 
 def test_a_source_that_changes_while_it_may_still_be_copied_is_an_error() -> None:
     """On a GPU the copy comes when it comes; a change that the host does not see before it is seen after it."""
-    ring, source = CudaStageInput(CPU, Fake()), torch.randn(3)
+    ring, source = CudaWorkerInput(FAR, Fake()), torch.randn(3)
     batch = TrainBatch(0, source, None)
     batch.guard = InPlaceGuard("layer_1", source)
     ring.receive(batch)
@@ -241,34 +246,54 @@ def test_a_source_that_changes_while_it_may_still_be_copied_is_an_error() -> Non
         run_through(ring, torch.randn(3))
 
 
-@pytest.mark.parametrize("stages", [1, 2, None])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("model", MODELS)
 def test_through_rings_training_and_prediction_are_bit_equal(
-    model: str, stages: int | None, rings: list[CudaStageInput]
+    model: str, workers: int, rings: list[CudaWorkerInput]
 ) -> None:
     """A text's lengths go straight through a layer: they lie in the slot's memory when they are handed on."""
     stack = build(model)
-    cut = {1: [len(stack)], 2: [1, len(stack) - 1], None: [1] * len(stack)}[stages]
-    losses = train("continuous", stack, batches(model), stages=cut)
+    losses = train("continuous", stack, batches(model), workers=workers)
     state, expected = reference(model)
     assert losses == expected
     assert_equal(snapshot(stack), state)
     stack.eval()
     inputs = [x for x, _ in batches(model)]
-    with make_schedule("continuous", stack, threads=1, stages=cut) as one:
+    with make_schedule("continuous", stack, threads=1, workers=workers) as one:
         assert same(list(one.predict(inputs)), [stack.inference_by_depth(x) for x in inputs])
-    assert len(rings) == 2 * len(cut)
+    assert len(rings) == 2 * workers
 
 
-def test_through_rings_with_delays_everything_is_equal(rings: list[CudaStageInput]) -> None:
+def test_through_rings_with_delays_everything_is_equal(rings: list[CudaWorkerInput]) -> None:
     stack = hooked(delay)
-    train("continuous", stack, pairs(12), depth=3)
+    train("continuous", stack, pairs(12), depth=3, workers=3)
     assert_equal(snapshot(stack), plain(12))
     held = [flat.untyped_storage().nbytes() for ring in rings for slot in ring._slots for flat in slot._flat]
-    assert len(held) == 3 * SLOTS * 2, "a slot has a buffer for x and one for y"
+    copied = rings[0].device == FAR
+    assert len(held) == (3 * SLOTS * 2 if copied else 0), "a slot has a buffer for x and one for y"
 
 
-def test_layers_that_hand_on_their_inputs_are_equal_through_rings(rings: list[CudaStageInput]) -> None:
+def test_a_worker_waits_for_the_update_that_another_one_made_of_the_layer(rings: list[CudaWorkerInput]) -> None:
+    """On another stream the weights may still change when the host is long done."""
+    last: list[Any] = [None, None, None]
+    missed = []
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        number = int(threading.current_thread().name.removeprefix("al-worker-"))
+        stream, before = rings[number].stream, last[layer]
+        if phase == "forward" and before is not None and before[0] is not stream:
+            missed.append(stream.knows.get(before[0], 0) <= before[1])
+        if phase == "backward":
+            last[layer] = stream, stream.work
+        time.sleep(0.001)
+
+    stack = hooked(hook)
+    train("continuous", stack, pairs(20), workers=2)
+    assert missed, "no layer has changed its worker"
+    assert not any(missed)
+
+
+def test_layers_that_hand_on_their_inputs_are_equal_through_rings(rings: list[CudaWorkerInput]) -> None:
     """The worst case of aliasing: f and g are the identity, views, or choose a part."""
 
     class Part(nn.Module):
@@ -291,15 +316,15 @@ def test_layers_that_hand_on_their_inputs_are_equal_through_rings(rings: list[Cu
     assert rings
 
 
-def test_the_streams_of_the_stages_are_ordered_with_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_streams_of_the_workers_are_ordered_with_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a run after what the caller has made; after it, however it ends, before what the caller does next."""
     fake, made = Fake(), []
 
-    def stage_input_for(device: torch.device) -> CudaStageInput:
-        made.append(CudaStageInput(device, fake))
+    def input_for(device: torch.device) -> CudaWorkerInput:
+        made.append(CudaWorkerInput(FAR, fake))
         return made[-1]
 
-    monkeypatch.setattr(continuous, "stage_input_for", stage_input_for)
+    monkeypatch.setattr(continuous, "input_for", input_for)
     with make_schedule("continuous", hooked(nothing), threads=1) as one:
         for end in ("end", "break", "predict"):
             fake.default.work += 1
@@ -310,19 +335,19 @@ def test_the_streams_of_the_stages_are_ordered_with_the_callers(monkeypatch: pyt
                     break
             del run
             for ring in made:
-                assert ring.stream.knows[fake.default] >= before, f"{end}: the stage did not wait for the caller"
+                assert ring.stream.knows[fake.default] >= before, f"{end}: the worker did not wait for the caller"
                 assert fake.default.knows[ring.stream] == ring.stream.work, f"{end}: the caller did not wait"
 
 
 def test_on_the_cpu_a_reference_is_handed_on() -> None:
     x = torch.randn(3)
     batch = PredictBatch(0, x)
-    stage_input = StageInput(CPU)
-    stage_input.receive(batch)
-    stage_input.record_output(batch)
+    source = WorkerInput(CPU)
+    source.receive(batch)
+    source.record_output(batch)
     assert batch.x is x
-    assert not stage_input.copies
-    assert type(handover.stage_input_for(CPU)) is StageInput
+    assert not source.copies
+    assert type(handover.input_for(CPU)) is WorkerInput
 
 
 class OnGpu(Tensor):
@@ -384,7 +409,11 @@ def test_a_batch_on_two_gpus_is_waited_for_on_both() -> None:
     assert handover.entry_events((torch.zeros(1), None), fake) == []
 
     cuda = Fake()
-    ring, sources, batch = CudaStageInput(CPU, cuda), [cuda.Stream(), cuda.Stream()], TrainBatch(0, torch.ones(1), None)
+    ring, sources, batch = (
+        CudaWorkerInput(FAR, cuda),
+        [cuda.Stream(), cuda.Stream()],
+        TrainBatch(0, torch.ones(1), None),
+    )
     for source in sources:
         event = cuda.Event()
         event.record(source)
@@ -393,7 +422,7 @@ def test_a_batch_on_two_gpus_is_waited_for_on_both() -> None:
     assert all(source in ring.stream.knows for source in sources)
 
 
-def test_a_stage_on_the_cpu_waits_for_all_events() -> None:
+def test_a_worker_on_the_cpu_waits_for_all_events() -> None:
     waited: list[Any] = []
 
     class Event:
@@ -402,12 +431,12 @@ def test_a_stage_on_the_cpu_waits_for_all_events() -> None:
 
     batch = TrainBatch(0, torch.ones(1), torch.ones(1))
     batch.events = events = [Event(), Event()]
-    StageInput(CPU).receive(batch)
+    WorkerInput(CPU).receive(batch)
     assert waited == events
     assert not batch.events
 
 
-def test_what_the_caller_gets_is_ordered_after_the_last_stage_on_every_gpu() -> None:
+def test_what_the_caller_gets_is_ordered_after_the_last_layer_on_every_gpu() -> None:
     fake, batch = PerDevice(), TrainBatch(0, None, None)
     batch.losses = [{"a": on_gpu(0), "b": on_gpu(0)}, {"a": on_gpu(1)}, {"a": torch.zeros(())}]
     batch.events = ["done"]
@@ -432,10 +461,10 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("model", MODELS)
 def test_on_a_gpu_every_list_of_devices_is_equal_to_sequential(model: str, pattern: list[str]) -> None:
     results = []
-    for schedule, one_each in (("sequential", False), ("al-fm", False), ("continuous", False), ("continuous", True)):
+    for schedule, streams in (("sequential", None), ("al-fm", None), ("continuous", 1), ("continuous", 3)):
         stack = build(model)
         stack.set_device([pattern[number % len(pattern)] for number in range(len(stack))])
-        options = {"stages": [1] * len(stack)} if one_each else {}
+        options = {} if streams is None else {"streams_per_device": streams}
         losses = train(schedule, stack, batches(model), **options)
         state = {name: value.cpu() for name, value in snapshot(stack).items()}
         stack.eval()
@@ -463,9 +492,9 @@ def test_on_a_gpu_batches_that_are_there_already_are_equal_too() -> None:
 
 
 def test_a_worker_that_ends_waits_for_its_stream_and_lets_go_of_its_batches() -> None:
-    """Guards a bug: after a failure the weights could be read while the stage's stream still wrote them."""
+    """Guards a bug: after a failure the weights could be read while the worker's stream still wrote them."""
     fake = Fake()
-    ring = CudaStageInput(CPU, fake)
+    ring = CudaWorkerInput(FAR, fake)
 
     def work() -> None:
         with ring.computing():
@@ -482,7 +511,7 @@ def test_sources_of_which_only_some_need_staging(monkeypatch: pytest.MonkeyPatch
     """Guards a bug: with pinned inputs, as from a DataLoader, the first batch was an IndexError."""
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: len(self) == 3)
     monkeypatch.setattr(handover, "_room", unpinned(handover._room))
-    ring = CudaStageInput(CPU, Fake())
+    ring = CudaWorkerInput(FAR, Fake())
     for slot in ring._slots:
         slot._pin = True
     given = torch.arange(3.0), torch.arange(4.0), torch.arange(3.0), torch.arange(5.0)

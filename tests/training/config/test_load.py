@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.config.load import device_list, layer_count, layer_names, length_limit, load_config, resolve_model
+from training.config.load import (
+    check_workers,
+    device_list,
+    layer_count,
+    layer_names,
+    length_limit,
+    load_config,
+    resolve_model,
+)
 from training.config.recipes import RECIPES
 from training.config.schema import RESUME_MAY_CHANGE, CommonConfig, Task, TextConfig, VisionConfig, schema, sections
 from training.errors import ConfigError, UsageError
@@ -285,6 +293,37 @@ def test_a_device_list_of_another_length_says_both_numbers_and_the_model() -> No
         device_list(VisionConfig(al_gpu_list=[]), "vgg", "al")
 
 
+@pytest.mark.parametrize(
+    ("devices", "workers", "message"),
+    [
+        ("auto", 9, ""),
+        (["cpu"] * 4, 9, ""),
+        (["cpu:0", "cpu:0", "cpu:7", "cpu"], 2, ""),
+        (["cuda:0", "cpu", "cpu:3", "cuda:1"], 1, ""),
+        (
+            ["cpu:0", "cpu:0", "cpu:7", "cpu"],
+            1,
+            "workers: got 1, but al_gpu_list ties layers to 2 of them (cpu:0, cpu:7): give at least 2, or "
+            '"cpu" for a layer that any worker may run',
+        ),
+        (
+            ["cuda:0"] * 4,
+            2,
+            'workers: al_gpu_list has no layer on the CPU; leave workers out, or set al_gpu_list to "auto"',
+        ),
+    ],
+)
+def test_a_number_of_workers_goes_with_the_devices(devices: Any, workers: int, message: str) -> None:
+    config = VisionConfig(al_gpu_list=devices, workers=workers)
+    if not message:
+        check_workers(config, "vgg")
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_workers(config, "vgg")
+    assert str(caught.value) == message
+    check_workers(VisionConfig(al_gpu_list=devices), "vgg")
+
+
 def test_a_list_fits_the_layers_that_the_settings_give() -> None:
     """Guards a bug: with cut=joined a right list was refused, and a wrong one ended in a traceback."""
     lists = {"al_gpu_list": ["cpu"] * 3, "bp_gpu_list": ["cpu"] * 4}
@@ -317,7 +356,7 @@ def test_heads() -> None:
 def test_auto_bridges_are_those_that_each_model_is_best_with() -> None:
     whole = schema("vision")
     assert resolve_model(whole(), "vgg")[0] == {"bridge": "pool"}
-    assert resolve_model(whole(), "resnet")[0] == {"bridge": "conv"}
+    assert resolve_model(whole(), "resnet")[0] == {"bridge": "pool-conv"}
     assert resolve_model(whole(bridge="deep"), "resnet")[0] == {"bridge": "deep"}
 
 

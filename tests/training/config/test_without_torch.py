@@ -32,7 +32,10 @@ REFUSED = [
     ),
     ("cvmain.py digits vgg --method adam", 'argument --method: got "adam"'),
     ("nlpmain.py agnews transformer --set n_heads=7", "n_heads: got 7; expected a divisor"),
-    ("cvmain.py digits vgg --workers 9", "workers: got 9, but VGG with AL has 4 layers"),
+    (
+        "cvmain.py digits vgg --workers 1 --set al_gpu_list=cpu:0,cpu:1,cpu,cpu",
+        "workers: got 1, but al_gpu_list ties layers to 2 of them (cpu:0, cpu:1): give at least 2",
+    ),
     ("cvmain.py digits vgg --plugin none.py", "--plugin none.py: there is no such file"),
     (
         "cvmain.py digits vgg --tracker wandbb",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from ...ALPackage.hooked import assert_equal, hooked, nothing, pairs, snapshot
 
 MS = (4.0, 3.0, 2.0, 1.0)
 BATCH = pairs(1)[0]
-Asked = list[tuple[Any, int, list[str]]]
+#: Seconds per hand-over between two devices.
+HAND_OVER = {0: 0.0}
+Asked = list[tuple[Any, int, list[str], list[str]]]
 
 
 @pytest.fixture
@@ -33,38 +36,51 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Let the layers cost 4, 3, 2 and 1 ms, on a machine of 3 cores; return the (batch, threads, devices) asked for."""
     calls: Asked = []
 
-    def measure(stack: ALStack, batch: Any, *, threads: int, devices: list[torch.device]) -> list[LayerCost]:
-        calls.append((batch, threads, [str(device) for device in devices]))
-        return [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**30) for name, ms in zip(stack.names, MS, strict=True)]
+    def measure(
+        stack: ALStack, batch: Any, *, threads: int, devices: list[torch.device], receivers: list[torch.device]
+    ) -> list[LayerCost]:
+        calls.append((batch, threads, [str(device) for device in devices], [str(device) for device in receivers]))
+        costs = [LayerCost(name, ms / 3e3, ms / 1.5e3, 2**30) for name, ms in zip(stack.names, MS, strict=True)]
+        apart = [there != here for there, here in zip(receivers, devices, strict=True)]
+        return [replace(cost, hand_over=HAND_OVER[0] * gone) for cost, gone in zip(costs, apart, strict=True)]
 
     monkeypatch.setattr(placing, "measure", measure)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    for module in ("ALPackage.devices", "training.runs.placement"):
+    for module in ("ALPackage.stage.crew", "training.runs.placement"):
         monkeypatch.setattr(f"{module}.available_cores", lambda: 3)
     return calls
 
 
-@pytest.mark.parametrize("schedule", ["continuous", "al-fm"])
 @pytest.mark.parametrize(
-    ("workers", "threads", "stages", "ceiling"),
+    ("workers", "threads", "count", "ceiling"),
     [
-        (1, 1, [4], 1.0),
-        (2, 1, [1, 3], 10 / 6),
-        (2, 2, [1, 3], 3 / 2),  # two workers of two threads each have three cores
-        (2, 7, [1, 3], 1.0),
-        (None, 1, [1, 1, 2], 10 / 4),
-        (4, 1, [1, 1, 2], 10 / 4),  # a fourth worker would not help: the first layer sets the pace
+        (1, 1, 1, 1.0),
+        (2, 1, 2, 2.0),
+        (2, 2, 2, 3 / 2),  # two workers of two threads each have three cores
+        (2, 7, 2, 1.0),
+        (None, 1, 3, 10 / 4),  # the first layer sets the pace
+        (None, 2, 1, 1.0),
+        (7, 1, 7, 10 / 4),
     ],
 )
-def test_auto_follows_the_costs(
-    schedule: Any, workers: int | None, threads: int, stages: list[int], ceiling: float, stack: ALStack, asked: Asked
+def test_auto_on_the_cpu_lets_all_workers_share_all_layers(
+    workers: int | None, threads: int, count: int, ceiling: float, stack: ALStack, asked: Asked
 ) -> None:
-    placed = place(stack, BATCH, make_spec(schedule=schedule, workers=workers, threads=threads))
-    assert placed.stages == stages
-    assert placed.names == [f"cpu:{stage}" for stage, size in enumerate(stages) for _ in range(size)]
+    placed = place(stack, BATCH, make_spec(workers=workers, threads=threads))
+    assert placed.names == ["cpu"] * 4
     assert placed.plan is not None
+    assert [(worker.name, worker.layers) for worker in placed.plan.workers] == [
+        (f"cpu:{number}", (0, 1, 2, 3)) for number in range(count)
+    ]
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, threads, ["cpu:0"] * 4)]
+    assert asked == [(BATCH, threads, ["cpu"] * 4, ["cpu"] * 4)]
+
+
+def test_al_fm_has_a_thread_for_every_layer(stack: ALStack, asked: Asked) -> None:
+    placed = place(stack, BATCH, make_spec(schedule="al-fm", workers=2))
+    assert placed.plan is not None
+    assert [worker.layers for worker in placed.plan.workers] == [(0,), (1,), (2,), (3,)]
+    assert placed.plan.ceiling == pytest.approx(10 / 4)
 
 
 def test_the_sequential_schedule_needs_one_device_and_no_measuring(
@@ -72,35 +88,55 @@ def test_the_sequential_schedule_needs_one_device_and_no_measuring(
 ) -> None:
     for workers in (None, 3):
         placed = place(stack, BATCH, make_spec(schedule="sequential", workers=workers))
-        assert (placed.names, placed.stages, placed.plan) == (["cpu:0"] * 4, [4], None)
+        assert (placed.names, placed.plan) == (["cpu"] * 4, None)
     given = make_spec(schedule="sequential", devices=("cpu:0", "cpu:0", "cpu:1", "cpu"))
     placed = place(stack, BATCH, given)
-    assert (placed.names, placed.stages, placed.plan) == (["cpu:0", "cpu:0", "cpu:1", "cpu"], [2, 1, 1], None)
+    assert (placed.names, placed.plan) == (["cpu:0", "cpu:0", "cpu:1", "cpu"], None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert place(stack, BATCH, make_spec(schedule="sequential")).names == ["cuda:0"] * 4
     assert asked == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    plan = place(stack, BATCH, make_spec(schedule="sequential"), always=True).plan
+    assert plan is not None
+    assert plan.ceiling == 1.0
 
 
 @pytest.mark.parametrize(
-    ("devices", "stages", "ceiling"),
+    ("devices", "workers", "ceiling", "crew"),
     [
-        (["cpu:0", "cpu:0", "cpu:1", "cpu:1"], [2, 2], 10 / 7),
-        (["cpu"] * 4, [1, 1, 1, 1], 10 / 4),
-        (["cpu:3"] * 4, [4], 1.0),
-        (["cpu:1", "cpu:0", "cpu:1", "cpu:1"], [1, 1, 2], 10 / 4),
+        (["cpu:0", "cpu:0", "cpu:1", "cpu:1"], None, 10 / 7, {"cpu:0": (0, 1), "cpu:1": (2, 3)}),
+        (["cpu"] * 4, 1, 1.0, {"cpu:0": (0, 1, 2, 3)}),
+        (["cpu:3"] * 4, 2, 1.0, {"cpu:3": (0, 1, 2, 3)}),
+        (["cpu:1", "cpu", "cpu:1", "cpu:1"], 2, 10 / 7, {"cpu:0": (1,), "cpu:1": (0, 1, 2, 3)}),
     ],
 )
 def test_a_list_is_obeyed_and_its_plan_says_what_to_expect(
-    devices: list[str], stages: list[int], ceiling: float, stack: ALStack, asked: Asked
+    devices: list[str], workers: int | None, ceiling: float, crew: Any, stack: ALStack, asked: Asked
 ) -> None:
-    placed = place(stack, BATCH, make_spec(devices=tuple(devices)))
+    placed = place(stack, BATCH, make_spec(devices=tuple(devices), workers=workers))
     assert placed.names == devices
-    assert placed.stages == stages
     assert placed.plan is not None
-    assert placed.plan.sizes == tuple(stages)
-    assert [str(device) for device in placed.plan.per_layer_devices] == devices
+    assert [str(device) for device in placed.plan.devices] == devices
+    assert {worker.name: worker.layers for worker in placed.plan.workers} == crew
     assert placed.plan.ceiling == pytest.approx(ceiling)
-    assert asked == [(BATCH, 1, devices)], "each layer where it will be"
+    assert asked == [(BATCH, 1, devices, [*devices[1:], devices[-1]])], "each layer where it will be"
+
+
+def test_auto_on_gpus_is_the_best_assignment_and_streams_share_a_gpu(
+    stack: ALStack, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(placing, "capacities", lambda devices: [2**40] * len(devices))
+    placed = place(stack, BATCH, make_spec(streams_per_device=2))
+    assert placed.names == ["cuda:0", "cuda:1", "cuda:1", "cuda:0"], "4 + 1 and 3 + 2"
+    assert asked == [(BATCH, 1, ["cuda:0"] * 4, ["cuda:1"] * 4)]
+    assert placed.plan is not None
+    assert [worker.name for worker in placed.plan.workers][:2] == ["cuda:0 stream 0", "cuda:0 stream 1"]
+    monkeypatch.setitem(HAND_OVER, 0, 0.002)
+    assert place(stack, BATCH, make_spec()).names == ["cuda:0"] * 2 + ["cuda:1"] * 2, "a mix would have two hand-overs"
+    assert place(stack, BATCH, make_spec(workers=2)).names == ["cpu"] * 4, "a number of workers asks for the CPU"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert place(stack, BATCH, make_spec()).names == ["cuda:0"] * 4
 
 
 def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
@@ -110,7 +146,7 @@ def test_layers_that_do_not_fit_the_gpus_are_one_line_with_the_key(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(placing, "capacities", lambda devices: free[: len(devices)])
     placed = place(stack, BATCH, make_spec())
-    assert placed.names == ["cuda:0"] * 3 + ["cuda:1"]  # by the costs alone it would be 1 and 3
+    assert placed.names == ["cuda:1"] + ["cuda:0"] * 3  # by the costs alone it would be two and two
     free[0] = 2**30
     with pytest.raises(
         ConfigError, match=r"^al_gpu_list: the layers need 4\.00 GiB.* no cut fits devices with 1\.00, 1\.00 GiB"
@@ -126,8 +162,7 @@ def test_real_costs_leave_the_stack_and_the_random_numbers_as_they_were(stack: A
     assert placed.plan is not None
     assert [cost.name for cost in placed.plan.costs] == stack.names
     assert all(cost.forward > 0 and cost.backward > 0 and cost.bytes > 0 for cost in placed.plan.costs)
-    assert sum(placed.stages) == 4
-    assert 1.0 <= placed.plan.ceiling <= len(placed.stages) <= 2
+    assert 1.0 <= placed.plan.ceiling <= len(placed.plan.workers) == 2
 
 
 @pytest.mark.parametrize(

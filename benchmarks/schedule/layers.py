@@ -1,4 +1,4 @@
-"""Stages that take a known time, or none: the schedules themselves are what remains to be measured."""
+"""Layers that take a known time, or none: the schedules themselves are what remains to be measured."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, ALStack
 
-__all__ = ["BALANCE", "empty_stack", "sleeping_stack", "stage_times"]
-
-#: Share of a stage's time that its forward pass takes.
+#: Share of a layer's time that its forward pass takes.
 FORWARD = 0.4
-#: How the stage times are spread around their mean.
+#: How the times are spread around their mean.
 BALANCE = ("balanced", "ramp", "one slow")
 
 
-def stage_times(stages: int, mean: float, balance: str) -> list[float]:
-    """Return the seconds of each stage: all equal, rising from half to one and a half, or the middle one double."""
+def layer_times(layers: int, mean: float, balance: str) -> list[float]:
+    """Return the seconds of each layer: all equal, rising from half to one and a half, or the middle one double."""
     if balance == "balanced":
-        return [mean] * stages
+        return [mean] * layers
     if balance == "ramp":
-        return [mean * (0.5 + stage / (stages - 1)) for stage in range(stages)]
-    return [2 * mean if stage == stages // 2 else mean for stage in range(stages)]
+        return [mean * (0.5 + layer / (layers - 1)) for layer in range(layers)]
+    return [2 * mean if layer == layers // 2 else mean for layer in range(layers)]
 
 
 class _Simulated(AL):
@@ -32,11 +30,16 @@ class _Simulated(AL):
 
     def __init__(self) -> None:
         super().__init__(ENC(nn.Linear(1, 1), nn.Identity()), AE(nn.Identity(), nn.Identity()))
+        self.requires_grad_(False)  # nothing trains
         self._losses = {"assoc": torch.zeros(()), "ae": torch.zeros(())}
 
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the inputs."""
         return x, y
+
+    def hidden(self, x: Any) -> Any:
+        """Return the input, as `forward` does."""
+        return x
 
     def losses(self) -> dict[str, Tensor]:
         """Return the same losses every time."""
@@ -68,6 +71,6 @@ def sleeping_stack(times: list[float]) -> ALStack:
     return ALStack(_Sleeper(seconds) for seconds in times)
 
 
-def empty_stack(stages: int) -> ALStack:
+def empty_stack(layers: int) -> ALStack:
     """Return a stack of layers that take no time."""
-    return ALStack(_Simulated() for _ in range(stages))
+    return ALStack(_Simulated() for _ in range(layers))

@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "WorkerError", "run_jobs"]
-
-ROOT = Path(__file__).resolve().parents[2]
-#: One intra-op thread whatever library an operation ends in; gloo stays on this machine.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
+ROOT = Path(__file__).resolve().parents[1]
+#: gloo stays on this machine.
+ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
 
 
 class WorkerError(RuntimeError):
@@ -25,12 +23,13 @@ class WorkerError(RuntimeError):
 
 
 def run_jobs(
-    jobs: Sequence[Mapping[str, Any]], *, timeout: float, environment: Mapping[str, str] | None = None
+    module: str, jobs: Sequence[Mapping[str, Any]], *, timeout: float, environment: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Run every job in a process of its own, all at once, and return their results in order.
+    """Run `python -m module <job as JSON>` for every job, all at once, and return the JSON that each prints, in order.
 
-    Every job is told its rank, the number of ranks and a file to meet at. Raises WorkerError, with the end of what the
-    process said, if one fails or if `timeout` seconds have passed; no process outlives this call.
+    Every job is told its rank, the number of ranks and a file to meet at; its "threads" (default 1) are those of every
+    library that an operation may end in. Raises WorkerError, with the end of what the process said, if one fails or if
+    `timeout` seconds have passed; no process outlives this call.
     """
     with tempfile.TemporaryDirectory() as folder:
         processes: list[subprocess.Popen[str]] = []
@@ -38,12 +37,14 @@ def run_jobs(
         try:
             for rank, (job, (out, err)) in enumerate(zip(jobs, outputs, strict=True)):
                 told = {**job, "rank": rank, "ranks": len(jobs), "meeting": str(Path(folder, "meeting"))}
+                threads = str(job.get("threads", 1))
+                own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
                 with out.open("w") as out_file, err.open("w") as err_file:
                     processes.append(
                         subprocess.Popen(
-                            [sys.executable, "-m", "benchmarks.pipeline.worker", json.dumps(told)],
+                            [sys.executable, "-m", module, json.dumps(told)],
                             cwd=ROOT,
-                            env={**os.environ, **ENVIRONMENT, **(environment or {})},
+                            env={**os.environ, **ENVIRONMENT, **own, **(environment or {})},
                             stdout=out_file,
                             stderr=err_file,
                             text=True,
@@ -75,3 +76,14 @@ def _wait(processes: list[subprocess.Popen[str]], outputs: list[tuple[Path, Path
 
 def _last_words(outputs: list[tuple[Path, Path]]) -> str:
     return "\n".join(err.read_text()[-2000:] for _, err in outputs)
+
+
+def memory_mib(field: str) -> float:
+    """Return a field of this process's memory status in MiB: VmRSS now, VmHWM at most so far.
+
+    VmHWM is what getrusage calls ru_maxrss, less what that inherits from the process that started this one.
+    """
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    raise RuntimeError(f"/proc/self/status has no {field}; this benchmark needs Linux")

@@ -1,0 +1,129 @@
+"""Who takes part, and the measurement of one contestant: which processes it has, on which cores, and what counts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.launch import WorkerError, run_jobs
+
+from .search import search
+from .workload import batch_size
+
+#: In the order in which they are measured, those that are compared with each other side by side; a run begins with
+#: another one in every repetition.
+CONTESTANTS = (
+    "bp",
+    "bp-model-parallel",
+    "gpipe",
+    "interleaved",
+    "1f1b",
+    "bp-two-threads",
+    "ddp",
+    "continuous",
+    "al-two-runs",
+    "al-cut",
+    "al-fm",
+    "al-sequential",
+)
+#: These fill and drain once per run, so they get more batches than those that join at every batch.
+FLOWING = ("continuous", "al-cut")
+WARMUP = 2
+#: Keep freed memory instead of returning it to the system after every operation; the same for every contestant. As
+#: glibc comes, tensors above 32 MB are mapped, and zeroed by the system page by page, each time anew.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "MALLOC_ARENA_MAX": "1",
+}
+
+
+def two_cores(wanted: list[int] | None) -> list[int]:
+    """Return the cores to measure on; ends the command if this process may not use two of them."""
+    allowed = sorted(os.sched_getaffinity(0))
+    cores = wanted or allowed[:2]
+    if len(set(cores)) != 2 or not set(cores) <= set(allowed):
+        print(f"error: cores: got {cores}; expected two of {allowed}, which this process may use", file=sys.stderr)
+        sys.exit(2)
+    return cores
+
+
+def launch(jobs: Sequence[Mapping[str, Any]], *, timeout: float, **common: Any) -> list[dict[str, Any]]:
+    """Run the jobs, which all are told what is `common`, at the same time in fresh processes."""
+    told = [{"warmup": WARMUP, **common, **job} for job in jobs]
+    return run_jobs("benchmarks.pipeline.worker", told, timeout=timeout, environment=KEEP_MEMORY)
+
+
+def prepare(model: str, size: str, cores: Sequence[int], seconds: float) -> dict[str, Any]:
+    """Measure what the layers cost, search everyone's best setting, and choose how many batches are measured.
+
+    `seconds`: how long a measurement of BP on one core lasts.
+    """
+
+    def run(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return launch(jobs, timeout=900, model=model, size=size)
+
+    costs = run([{"do": "costs", "cores": cores[:1], "batches": 3 if size == "quick" else 8}])[0]
+    costs = {form: costs[form] for form in ("bp", "al")}
+    joined = max(8, min(60, round(seconds / sum(costs["bp"].values()))))
+    batches = {"joined": joined, "flowing": max(60, 3 * joined)} if size != "quick" else {"joined": 3, "flowing": 6}
+    return {"costs": costs, "batches": batches, "choices": search(costs, run, cores)}
+
+
+def jobs_of(contestant: str, choice: Mapping[str, Any], cores: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the jobs of a contestant's processes. `choice`: its best setting, if it has settings."""
+    al = {"do": "al", "schedule": "sequential", "placement": None, "options": {}}
+    setting = {key: value for key, value in choice.items() if key != "tried"}
+    if contestant == "bp":
+        return [{"do": "bp", "cores": cores[:1]}]
+    if contestant == "bp-two-threads":
+        return [{"do": "bp", "cores": cores, "threads": len(cores)}]
+    if contestant == "ddp":
+        return [{"do": "ddp", "cores": [core]} for core in cores]
+    if contestant == "al-sequential":
+        return [{**al, "cores": cores[:1]}]
+    if contestant == "al-two-runs":
+        return [{**al, "cores": [core]} for core in cores]
+    if contestant == "al-fm":
+        return [{**al, "schedule": "al-fm", "cores": cores}]
+    if contestant == "al-cut":
+        return [{**al, **setting, "schedule": "continuous", "cores": cores}]
+    if contestant == "continuous":
+        return [{**al, "schedule": "continuous", "options": {"workers": len(cores)}, "cores": cores}]
+    return [{"do": "stages", **setting, "cores": [core]} for core in cores]
+
+
+def measure(
+    model: str, size: str, contestant: str, prepared: Mapping[str, Any], cores: Sequence[int], *, pinned: bool = True
+) -> dict[str, Any]:
+    """Measure one contestant once. `pinned`: each of several processes is tied to a core of its own.
+
+    Two runs at the same time count with the sum of their speeds. Raises WorkerError where it cannot run.
+    """
+    choice = prepared["choices"].get(contestant, {})
+    if "failed" in choice:
+        raise WorkerError(choice["failed"])
+    batches = prepared["batches"]["flowing" if contestant in FLOWING else "joined"]
+    jobs = jobs_of(contestant, choice, cores)
+    if not pinned:
+        jobs = [{**job, "cores": cores} for job in jobs]
+    expected = (batches + WARMUP) * sum(prepared["costs"]["bp"].values())
+    done = launch(jobs, timeout=60 + 5 * expected, model=model, size=size, batches=batches)
+    samples = batches * batch_size(model, size)
+    seconds = max(process["stop"] for process in done) - min(process["start"] for process in done)
+    speed = samples / seconds
+    if contestant == "al-two-runs":
+        speed = sum(samples / (process["stop"] - process["start"]) for process in done)
+    found = {
+        "samples_per_s": speed,
+        "seconds": seconds,
+        "batches": batches,
+        "peak_mib": [process["peak_mib"] for process in done],
+        "base_mib": [process["base_mib"] for process in done],
+    }
+    if "busy" in done[0] and len(done) == 1:
+        found["busy_s"] = done[0]["busy"]
+    return found
