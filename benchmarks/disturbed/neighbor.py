@@ -2,7 +2,7 @@
 
 It computes for PERIOD * SHARE seconds of its own CPU time, then sleeps until the next period begins. Where it must
 wait for the core it computes later, so it gets its share as long as the core has that much to give. It ends on SIGTERM,
-with a line that says which share of the core it had.
+with a line that says which share of the core it had, and when the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ def main() -> NoReturn:
     global _start
     _start = start, time.process_time()
     print("ready", flush=True)
-    period = 0
-    while True:
+    period, parent = 0, os.getppid()
+    while os.getppid() == parent:
         until = time.process_time() + PERIOD * SHARE
         while time.process_time() < until:
             pass
         # A period that was missed is gone: it does not make up for it.
         period = max(period + 1, int((time.perf_counter() - start) / PERIOD))
         time.sleep(max(0.0, start + period * PERIOD - time.perf_counter()))
+    os._exit(1)
 
 
 _start = 0.0, 0.0
