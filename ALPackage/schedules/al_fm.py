@@ -37,10 +37,13 @@ class ALFM(Schedule):
         return self._usages
 
     def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
+        waiting = time.perf_counter()
         for item in items:
             if isinstance(item, Snapshot):
                 yield self._take_snapshot(item)
+                waiting = time.perf_counter()
                 continue
+            waited = time.perf_counter() - waiting
             failures: list[StageError] = []
             workers = self._threads = []  # on the schedule too, so that `_abort` finds them
             # Where one of these fails, `_abort` joins the workers.
@@ -57,6 +60,8 @@ class ALFM(Schedule):
                     raise StageError(name, item.number, error) from error
                 usage.batches += 1
                 usage.layer_batches[name] += 1
+                usage.idle += waited
+                usage.no_data += waited
                 _add_busy(usage, name, time.perf_counter() - start)
                 worker = WorkerThread(
                     self._step.caller.worker(),
@@ -71,6 +76,7 @@ class ALFM(Schedule):
             if failures:
                 raise failures[0]
             yield item
+            waiting = time.perf_counter()
 
     def _abort(self) -> None:
         deadline = time.monotonic() + FAILURE_DEADLINE

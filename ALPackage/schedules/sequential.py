@@ -57,7 +57,7 @@ class Sequential(Schedule):
                 except (Exception, GeneratorExit) as error:
                     raise StageError(name, item.number, error) from error
                 stop = time.perf_counter()
-                self._usage.add(name, busy=stop - start, copy=0.0, idle=idle, starved=True)
+                self._usage.add(name, busy=stop - start, copy=0.0, idle=idle, no_data=idle)
                 start, idle = stop, 0.0
             yield item
             waiting = time.perf_counter()

@@ -12,6 +12,7 @@ when it was taken is there when it hands on: a worker never waits in the middle 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ class Board:
 
     Attributes:
         outlet: What has passed the last layer. Unbounded, so that no worker ever waits for the caller.
+        fed: When the caller gave the first item of the run.
 
     The workers change the board under a lock. The caller's thread takes none, so that Ctrl-C, which can strike there
     between any two instructions, never leaves it locked.
@@ -56,10 +58,15 @@ class Board:
             self._places.put(None)
         self._lock = threading.Lock()
         self._closed = False
+        self.fed = 0.0
+        self._all_given = True
 
     def put(self, item: Item) -> None:
         """Give the first layer its next item, waiting for room; for the caller's thread. Raises Closed."""
         self._places.get()
+        if self._all_given:
+            self.fed = time.perf_counter()
+        self._all_given = item is None
         self._append(0, item)
         # Only then: a worker that finds nothing first says that it is idle and then looks once more.
         self._wake_for(0)
@@ -82,7 +89,7 @@ class Board:
                     self._idle[worker] = True
                     layer = self._pick(worker)
                 if layer is None:
-                    starved = not self._at_work[0] and not self._waiting[0]
+                    starved = not self._at_work[0] and not self._waiting[0] and not self._all_given
                 else:
                     self._idle[worker] = False
                     item = self._start(worker, layer)

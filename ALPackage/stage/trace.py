@@ -61,13 +61,13 @@ class Usage:
             self.layer_busy.setdefault(name, 0.0)
             self.layer_batches.setdefault(name, 0)
 
-    def add(self, layer: str, *, busy: float, copy: float, idle: float, starved: bool) -> None:
-        """Add one batch of one layer, and the wait before it. `starved`: whether the wait was for the caller."""
+    def add(self, layer: str, *, busy: float, copy: float, idle: float, no_data: float) -> None:
+        """Add one batch of one layer, and the wait before it."""
         self.batches += 1
         self.busy += busy
         self.copy += copy
         self.idle += idle
-        self.no_data += idle * starved
+        self.no_data += no_data
         self.layer_busy[layer] += busy
         self.layer_batches[layer] += 1
 

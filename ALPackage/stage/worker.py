@@ -112,11 +112,20 @@ class Worker:
         moved = time.perf_counter()
         number = item.number  # by the end the batch may be in the next layer, or with the caller
         busy = runner.train(item, self.source, hand_on)
-        # The time before the run began, when there was nothing to train on, is not idle.
-        waiting = min(taken, max(waiting, self._run_began))
-        self.usage.add(runner.name, busy=busy, copy=moved - taken, idle=taken - waiting, starved=starved)
+        no_data = (taken - waiting) * starved
+        if waiting < self._run_began:
+            # The time before the run, when there was nothing to train on, is not idle. After that the worker has waited
+            # for the run's first batch, and then for the layers before its own.
+            waiting = min(taken, self._run_began)
+            no_data = min(taken, max(waiting, self._board.fed)) - waiting
+        self.usage.add(runner.name, busy=busy, copy=moved - taken, idle=taken - waiting, no_data=no_data)
         if (trace := self._step.trace) is not None:
-            trace.add(runner.name, number, "wait for data" if starved else "idle", waiting, taken)
+            for phase, start, stop in (
+                ("wait for data", waiting, waiting + no_data),
+                ("idle", waiting + no_data, taken),
+            ):
+                if start < stop:
+                    trace.add(runner.name, number, phase, start, stop)
             if self.source.copies:
                 trace.add(runner.name, number, "copy", taken, moved)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,13 +32,15 @@ class Timeline:
 
     layers: list[str]
     workers: list[str]
-    """The threads that worked: the main thread first, then in the order of their first work."""
+    """The threads that worked: the main thread first, then as the titles are, or in the order of their first work."""
+    titles: list[str]
+    """How a reader knows them."""
     excerpts: list[Excerpt]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything for a JSON file. A span: worker, layer, phase, batch, start and stop in ms."""
         return {
-            "workers": [worker_title(name) for name in self.workers],
+            "workers": self.titles,
             "layers": self.layers,
             "excerpts": [
                 {
@@ -62,8 +65,8 @@ class Timeline:
         }
 
 
-def timeline(trace: Trace) -> Timeline | None:
-    """Return what is shown of a trace; None for one without training."""
+def timeline(trace: Trace, titles: Mapping[str, str] = MappingProxyType({})) -> Timeline | None:
+    """Return what is shown of a trace; None for one without training. `titles`: of the workers, by thread."""
     work = [span for span in trace.spans if span.phase in ("forward", "backward")]
     if not work:
         return None
@@ -73,12 +76,14 @@ def timeline(trace: Trace) -> Timeline | None:
     places = [(first, "the beginning")]
     if middle > first + SHOWN:
         places.append((middle, "further on"))
-    return Timeline(layers, _workers(work), [_excerpt(name, batch, work, trace.spans) for batch, name in places])
-
-
-def worker_title(worker: str) -> str:
-    """Return how a reader knows a thread."""
-    return "main thread" if worker == MAIN else worker
+    workers = sorted(_workers(work), key=lambda name: (name != MAIN, list(titles).index(name) if name in titles else 0))
+    shown = {MAIN: "main thread", **titles}
+    return Timeline(
+        layers,
+        workers,
+        [shown.get(name, name) for name in workers],
+        [_excerpt(name, batch, work, trace.spans) for batch, name in places],
+    )
 
 
 def _excerpt(name: str, batch: int, work: Sequence[Span], spans: Sequence[Span]) -> Excerpt:
@@ -89,7 +94,7 @@ def _excerpt(name: str, batch: int, work: Sequence[Span], spans: Sequence[Span])
 
 def _workers(work: Sequence[Span]) -> list[str]:
     names = dict.fromkeys(span.worker for span in sorted(work, key=lambda span: (span.batch, span.start)))
-    return sorted(names, key=lambda name: name != MAIN)
+    return list(names)
 
 
 def _ms(seconds: float) -> float:

@@ -38,4 +38,7 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
 
 
 #: For the layers of a timeline, whose order says little; further layers start over.
-LAYERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+LAYERS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442",
+    "#882255", "#44AA99", "#999933", "#332288", "#661100",
+)  # fmt: skip

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from data.storage.clutter import is_clutter
 
@@ -32,23 +32,49 @@ class WorkerUse(BaseModel):
     device: str
     layers: list[str]
     busy: float
-    wait_input: float
-    wait_space: float
+    idle: float
+    data: float
     copy_: float
+    ran: dict[str, float] = {}
 
     model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_"))
+
+
+class LayerUse(BaseModel):
+    """What a layer cost, and which workers ran it, in percent."""
+
+    layer: str
+    share: float
+    ms_per_batch: float
+    workers: dict[str, float]
 
 
 class Use(BaseModel):
     """What `Utilization.to_json` wrote."""
 
     devices: list[WorkerUse]
+    layers: list[LayerUse] = []
     utilization: float
     at_work: float
     ceiling: float
     bottleneck: str
     speedup_estimate: float | None
     advice: str
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _from_before(cls, devices: Any) -> Any:
+        """Read what was recorded when a worker owned neighboring layers: only the first one could wait for data."""
+        if not isinstance(devices, list):
+            return devices
+        return [_worker_before(row, first=number == 0) for number, row in enumerate(devices)]
+
+
+def _worker_before(row: Any, *, first: bool) -> Any:
+    if not isinstance(row, dict) or not {"busy", "copy", "wait_input"} <= set(row):
+        return row
+    data = row["wait_input"] if first else 0.0
+    return {**row, "data": data, "idle": max(0.0, 100.0 - row["busy"] - row["copy"] - data)}
 
 
 class ExcerptSpans(BaseModel):

@@ -5,27 +5,34 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from ALPackage.stage.trace import Span, Trace
 from data.storage.files import atomic_write
 
 from ..errors import UsageError, reason
 from .drawing import Axes, Figure, Patch, plain_settings, to_rgb
-from .excerpt import timeline, worker_title
+from .excerpt import Timeline, timeline
 from .look import LAYERS
 
+#: What is no work: its color, and its name in the legend.
+THIN = {"idle": ("#cccccc", "idle"), "wait for data": ("#000000", "waits for data"), "copy": ("#888888", "copies")}
 
-def write_trace(trace: Trace, path: Path, *, title: str) -> list[Path]:
+
+def write_trace(
+    trace: Trace, path: Path, *, title: str, workers: Mapping[str, str] = MappingProxyType({})
+) -> list[Path]:
     """Write the Chrome trace to `path` and the picture beside it, and return both files.
 
-    A `path` that ends in .png names the picture. Raises UsageError where writing fails.
+    A `path` that ends in .png names the picture. `workers`: how the picture calls them, by thread. Raises UsageError
+    where writing fails.
     """
     chrome, picture = prepare_trace(path)
     try:
         trace.write_chrome(chrome)
-        draw_timeline(trace, picture, title=title)
+        draw_timeline(trace, picture, title=title, workers=workers)
     except OSError as error:
         raise UsageError(f"--trace {path}: cannot be written ({reason(error)}); name another file") from None
     return [chrome, picture]
@@ -49,21 +56,21 @@ def prepare_trace(path: Path) -> tuple[Path, Path]:
 
 
 @plain_settings()
-def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
+def draw_timeline(trace: Trace, path: Path, *, title: str, workers: Mapping[str, str] = MappingProxyType({})) -> None:
     """Draw how the pipeline fills, and an excerpt from the middle of the run, as a PNG.
 
-    A row per worker, a color per layer: light for forward, dark for backward and update, gray for waiting and copying.
+    A row per worker, a color per layer: light for forward, dark for backward and update; thin where nothing is trained.
     Raises ValueError for a trace without work.
     """
-    shown = timeline(trace)
+    shown = timeline(trace, workers)
     if shown is None:
         raise ValueError("draw_timeline: the trace holds no training; record a run first")
     color = {layer: LAYERS[number % len(LAYERS)] for number, layer in enumerate(shown.layers)}
-    workers, panels = shown.workers, shown.excerpts
-    figure = Figure(figsize=(14, 0.8 + len(panels) * (0.9 + 0.5 * len(workers))), layout="constrained")
+    panels = shown.excerpts
+    figure = Figure(figsize=(14, 0.8 + len(panels) * (0.9 + 0.5 * len(shown.workers))), layout="constrained")
     figure.suptitle(title)
     for axes, part in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        _panel(axes, part.spans, part.start, workers, color)
+        _panel(axes, part.spans, part.start, shown, color)
         axes.set_title(f"{part.name}: from batch {part.batch}", loc="left", fontsize="medium")
         axes.set_xlim(0, (part.stop - part.start) * 1e3)
     axes.set_xlabel("ms")
@@ -72,7 +79,8 @@ def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
         Patch(color=_light("#444444"), label="light: forward"),
         Patch(color="#444444", label="dark: backward, update"),
     ]
-    legend.append(Patch(color="#cccccc", label="thin: waits, copies"))
+    phases = {span.phase for part in panels for span in part.spans}
+    legend += [Patch(color=shade, label=f"thin: {told}") for phase, (shade, told) in THIN.items() if phase in phases]
     figure.legend(
         handles=legend, loc="outside lower center", ncols=min(len(legend), 8), fontsize="small", frameon=False
     )
@@ -80,20 +88,20 @@ def draw_timeline(trace: Trace, path: Path, *, title: str) -> None:
         figure.savefig(file, format="png", dpi=110)
 
 
-def _panel(axes: Axes, spans: Sequence[Span], start: float, workers: list[str], color: dict[str, str]) -> None:
+def _panel(axes: Axes, spans: Sequence[Span], start: float, shown: Timeline, color: dict[str, str]) -> None:
     """Draw the spans, a row per worker from the top down."""
-    axes.set_yticks(range(len(workers)), [worker_title(name) for name in workers])
-    axes.set_ylim(len(workers) - 0.5, -0.5)
+    axes.set_yticks(range(len(shown.workers)), shown.titles)
+    axes.set_ylim(len(shown.workers) - 0.5, -0.5)
     left, right = start, max(span.stop for span in spans)
-    for row, worker in enumerate(workers):
+    for row, worker in enumerate(shown.workers):
         mine = [span for span in spans if span.worker == worker]
         bars = [span for span in mine if span.phase in ("forward", "backward")]
-        idle = [span for span in mine if not span.work]
+        idle = [span for span in mine if span.phase in THIN]
         places = [((span.start - start) * 1e3, (span.stop - span.start) * 1e3) for span in bars]
         shades = [color[span.layer] if span.phase == "backward" else _light(color[span.layer]) for span in bars]
         axes.broken_barh(places, (row - 0.4, 0.8), facecolors=shades, edgecolors="white", linewidths=0.5)
         thin = [((span.start - start) * 1e3, (span.stop - span.start) * 1e3) for span in idle]
-        axes.broken_barh(thin, (row - 0.06, 0.12), facecolors="#cccccc")
+        axes.broken_barh(thin, (row - 0.06, 0.12), facecolors=[THIN[span.phase][0] for span in idle])
         for span, (begin, width) in zip(bars, places, strict=True):
             if width > (right - left) * 1e3 / 60:
                 text = "white" if span.phase == "backward" else "black"

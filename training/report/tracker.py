@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -56,7 +57,8 @@ class EpochFigures:
     def busy_by_tag(self) -> dict[str, float]:
         """Return the share of the time that each worker was busy, in percent; workers on one device stay apart."""
         rows = self.utilization.rows if self.utilization else ()
-        return {f"busy/{number}_{row.device.replace(':', '_')}": row.busy for number, row in enumerate(rows)}
+        names = [re.sub(r"\W", "_", row.device) for row in rows]
+        return {f"busy/{number}_{name}": row.busy for number, (name, row) in enumerate(zip(names, rows, strict=True))}
 
 
 class Tracker(Protocol):

@@ -1,8 +1,8 @@
-"""Where the time of a run went, per worker, and what would make it faster. Two figures that must not be mixed up:
+"""Where the time of a run went, per worker and per layer. Two figures that must not be mixed up:
 
 utilization  from times inside the run alone: the workers' time at work over their time. With it comes how many workers
-             were at work on average, and the ceiling of that. A layer works on one batch at a time and a worker on one
-             layer, so no run of w workers can have more at work than min(w, all layers' time / the largest layer's).
+             were at work on average, and the ceiling of that: a layer works on one batch at a time, a worker on one
+             layer, and only on layers that it may run (`ALPackage.stage.crew.bound`).
 speed-up     over a sequential run that has the machine to itself, of which only the layers' costs are known, measured
              before the run. It compares two situations (caches, clock rate, other processes), so it is an estimate,
              has no ceiling, and is not clamped.
@@ -10,29 +10,48 @@ speed-up     over a sequential run that has the machine to itself, of which only
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from ALPackage.stage.crew import Member, bound
 from ALPackage.stage.trace import Usage
 
-#: A layer that is at work for so much of the time sets the pace, in percent.
-SATURATED = 90.0
-#: A wait of so much of the time has a reason that is worth a sentence, in percent.
-NOTABLE = 15.0
+from .advice import Facts, advise
+
+#: Names that a cell of the printed tables lists at most.
+LISTED = 4
 
 
 @dataclass(frozen=True)
 class Row:
-    """How a worker spent its time, in percent of the training time; the rest is filling and draining."""
+    """How a worker spent the training time, in percent of it; together 100."""
 
     device: str
     layers: list[str]
+    """Those that it may run."""
     busy: float
-    wait_input: float
-    wait_space: float
+    data: float
+    """Waiting for the next batch of data."""
     copy: float
+    idle: float
+    """Waiting for another worker, and what is not counted: draining, and copying the state for checkpoints."""
+    ran: dict[str, float]
+    """By layer that it ran: its share of the busy time, in percent."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """What a layer cost inside the run."""
+
+    layer: str
+    share: float
+    """Of all work, in percent."""
+    ms_per_batch: float
+    workers: dict[str, float]
+    """By worker that ran it: its share of the layer's time, in percent."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +59,11 @@ class Utilization:
     """The rows of a run, and the figures that follow from them."""
 
     rows: list[Row]
+    layers: list[LayerRow]
     at_work: float
     """Workers at work, on average; never above `ceiling`."""
     ceiling: float
     """Workers that could be at work at most, by the times of the layers inside the run."""
-    bottleneck: str
-    """The layer that took the most time."""
     speedup_estimate: float | None
     """Over a sequential run alone on the machine, by the costs measured before the run; None without them."""
     advice: str
@@ -55,25 +73,25 @@ class Utilization:
         """Time at work over time, of all workers together, in percent."""
         return 100.0 * self.at_work / len(self.rows)
 
+    @property
+    def bottleneck(self) -> str:
+        """The layer that took the most time."""
+        return max(self.layers, key=lambda row: row.share).layer
+
     def text(self) -> str:
-        """Return the table and what it means."""
-        header = ("device", "busy", "waits for input", "waits for space", "copies", "layers")
-        cells = [header] + [
-            (
-                row.device,
-                *(f"{share:.0f} %" for share in (row.busy, row.wait_input, row.wait_space, row.copy)),
-                " ".join(row.layers),
-            )
-            for row in self.rows
-        ]
-        widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-        ]
+        """Return the tables and what they mean."""
+        workers: list[tuple[str, ...]] = [("worker", "busy", "idle", "waits for data", "copies", "ran")]
+        for row in self.rows:
+            shares = (f"{share:.0f} %" for share in (row.busy, row.idle, row.data, row.copy))
+            workers.append((row.device, *shares, _listed(row.ran)))
+        layers: list[tuple[str, ...]] = [("layer", "share", "ms per batch", "ran on")]
+        for one in self.layers:
+            layers.append((one.layer, f"{one.share:.0f} %", f"{one.ms_per_batch:.3g}", _listed(one.workers)))
+        lines = [*_aligned(workers), *_aligned(layers)]
         if len(self.rows) > 1:
             lines.append(
                 f"utilization {self.utilization:.0f} %: {self.at_work:.2f} of {len(self.rows)} workers at work on "
-                f"average, of a ceiling of {self.ceiling:.2f}; most time went into {self.bottleneck}"
+                f"average; the ceiling for these workers and layers is {self.ceiling:.2f}"
             )
             if self.speedup_estimate is not None:
                 lines.append(
@@ -84,11 +102,24 @@ class Utilization:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything for a JSON file, rounded."""
-        shares = ("busy", "wait_input", "wait_space", "copy")
         return {
             "devices": [
-                {"device": row.device, "layers": row.layers} | {name: round(getattr(row, name), 2) for name in shares}
+                {
+                    "device": row.device,
+                    "layers": row.layers,
+                    **{name: round(getattr(row, name), 2) for name in ("busy", "idle", "data", "copy")},
+                    "ran": _rounded(row.ran),
+                }
                 for row in self.rows
+            ],
+            "layers": [
+                {
+                    "layer": one.layer,
+                    "share": round(one.share, 2),
+                    "ms_per_batch": float(f"{one.ms_per_batch:.4g}"),
+                    "workers": _rounded(one.workers),
+                }
+                for one in self.layers
             ],
             "utilization": round(self.utilization, 2),
             "at_work": round(self.at_work, 4),
@@ -102,87 +133,99 @@ class Utilization:
 def measure_utilization(
     usages: Sequence[Usage],
     wall: float,
+    places: Mapping[str, torch.device],
     *,
-    costs: Sequence[tuple[str, float]] | None,
-    batches: int,
     schedule: str,
-    at_once: float = math.inf,
+    batches: int,
+    epochs: int = 1,
+    costs: Sequence[tuple[str, float]] | None = None,
+    threads: int = 1,
+    cores: int = 1,
+    gpus: int = 0,
+    asked: int | None = None,
+    computed: float | None = None,
 ) -> Utilization:
-    """Return the utilization of a run of `batches` batches in `wall` s.
+    """Return the utilization of a run of `batches` batches, in `epochs` epochs, that took `wall` s.
 
-    `usages`: one per worker, first stage to last. `costs`: (name, s per batch) of every layer, measured alone before
-    the run. `at_once`: how many workers the cores allow to compute at the same time.
+    `usages`: one per worker. `places`: where each layer was placed, first to last. `costs`: (name, s per batch) of
+    every layer, measured alone before the run. `threads`: per worker. `cores`, `gpus`: that the machine has. `asked`:
+    for how many CPU workers the user asked. `computed`: s that cores worked for this process meanwhile, where known.
     """
     span = max(wall, 1e-9)
-    rows = [
-        Row(
-            usage.device,
-            usage.layers,
-            *(100 * part / span for part in (usage.busy, usage.no_data, usage.idle - usage.no_data, usage.copy)),
-        )
-        for usage in usages
-    ]
-    layers = _layer_times(usages)
-    bottleneck = max(layers, key=layers.__getitem__)
-    total, largest = sum(layers.values()), layers[bottleneck]
-    ceiling = min(float(len(usages)), total / largest if largest > 0 else float(len(usages)))
+    rows = [_row(usage, span) for usage in usages]
+    seconds = {name: sum(usage.layer_busy.get(name, 0.0) for usage in usages) for name in places}
+    total = sum(seconds.values())
+    facts = Facts(
+        places=places,
+        seconds=seconds,
+        workers=[usage.device for usage in usages],
+        wall=span,
+        batches=batches,
+        epochs=epochs,
+        busy=_mean([row.busy for row in rows]),
+        data=_mean([row.data for row in rows]),
+        idle=_mean([row.idle for row in rows]),
+        copying={row.device: row.copy for row in rows},
+        threads=threads,
+        cores=cores,
+        gpus=gpus,
+        asked=asked,
+        computed=computed,
+    )
     return Utilization(
         rows,
+        [_layer_row(name, usages, seconds[name], total) for name in places],
         at_work=total / span,
-        ceiling=ceiling,
-        bottleneck=bottleneck,
+        ceiling=total / bound(list(seconds.values()), _members(usages, places)) if total else float(len(usages)),
         speedup_estimate=sum(cost for _, cost in costs) * batches / span if costs else None,
-        advice=_advice(rows, layers, bottleneck, 100 * largest / span, schedule, at_once),
+        advice=f"advice: {_advice(schedule, facts)}",
     )
 
 
-def _layer_times(usages: Sequence[Usage]) -> dict[str, float]:
-    """Return the seconds of work by layer; layers whose worker has counted them together stay together."""
-    times: dict[str, float] = {}
-    for usage in usages:
-        parts = usage.layer_busy if any(usage.layer_busy.values()) else {", ".join(usage.layers): usage.busy}
-        for layer, seconds in parts.items():
-            times[layer] = times.get(layer, 0.0) + seconds
-    return times
-
-
-def _advice(
-    rows: list[Row], layers: Mapping[str, float], bottleneck: str, share: float, schedule: str, at_once: float
-) -> str:
-    """Return one sentence: what holds the run back, and what to do about it. `share`: the bottleneck's, of the time."""
-    first = rows[0]
-    busiest = max(rows, key=lambda row: row.busy)
-    copying = max(rows, key=lambda row: row.copy)
+def _advice(schedule: str, facts: Facts) -> str:
     if schedule == "sequential":
-        return "advice: one worker does everything in turn; --schedule continuous lets the layers work at the same time"
+        if facts.cores == 1 and facts.gpus == 0:
+            return "one worker does everything in turn, on the one core that there is"
+        return "one worker does everything in turn; --schedule continuous lets the layers work at the same time"
     if schedule == "al-fm":
-        return "advice: every layer waits for the others at every batch; --schedule continuous does not"
-    if first.wait_input > NOTABLE:
-        return (
-            f"advice: the first stage waits {first.wait_input:.0f} % of its time for data; "
-            "load less per batch (augmentation, image_size), or give the loader a core of its own"
-        )
-    if len(rows) == 1:
-        return "advice: one stage does everything; more devices, or --workers, let the layers work at the same time"
-    if copying.copy > NOTABLE:
-        return (
-            f"advice: {copying.device} copies {copying.copy:.0f} % of its time; cut the layers where less is handed on"
-        )
-    if share >= SATURATED:
-        return f"advice: {bottleneck} alone sets the pace; make it cheaper or divide it into two layers"
-    if len(rows) > at_once:
-        return (
-            f"advice: {len(rows)} workers share the cores, and the system balances them; only more cores, or less work "
-            "per batch, would make it faster"
-        )
-    if busiest.busy >= SATURATED and min(row.busy for row in rows) < SATURATED - NOTABLE and len(busiest.layers) > 1:
-        return (
-            f"advice: {busiest.device} sets the pace with {', '.join(busiest.layers)}; another worker or device could "
-            "take some of them (python -m ALPackage.placement shows what it would bring)"
-        )
-    if busiest.busy < SATURATED:
-        return (
-            f"advice: the busiest worker, {busiest.device}, is busy only {busiest.busy:.0f} % of the time; "
-            "train on more batches per epoch, so that filling and draining weigh less, or on larger ones"
-        )
-    return "advice: the workers are balanced and busy; only more devices and more layers would make it faster"
+        return "every layer waits for the others at every batch; --schedule continuous does not"
+    return advise(facts)
+
+
+def _row(usage: Usage, span: float) -> Row:
+    busy, data, copy = (100 * part / span for part in (usage.busy, usage.no_data, usage.copy))
+    ran = {name: 100 * part / usage.busy for name, part in usage.layer_busy.items() if part}
+    return Row(usage.device, usage.layers, busy, data, copy, max(0.0, 100 - busy - data - copy), ran)
+
+
+def _layer_row(name: str, usages: Sequence[Usage], seconds: float, total: float) -> LayerRow:
+    count = sum(usage.layer_batches.get(name, 0) for usage in usages)
+    workers = {usage.device: 100 * usage.layer_busy[name] / seconds for usage in usages if usage.layer_busy.get(name)}
+    return LayerRow(name, 100 * seconds / total if total else 0.0, 1e3 * seconds / max(1, count), workers)
+
+
+def _members(usages: Sequence[Usage], places: Mapping[str, torch.device]) -> list[Member]:
+    number = {name: index for index, name in enumerate(places)}
+    cpu = torch.device("cpu")  # cores count for the advice alone
+    return [Member(usage.device, cpu, tuple(number[name] for name in usage.layers)) for usage in usages]
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _listed(shares: Mapping[str, float]) -> str:
+    """Return the largest shares with their names, in the order that they are in."""
+    kept = sorted(shares, key=lambda name: -shares[name])[:LISTED]
+    told = [f"{name} {share:.0f} %" for name, share in shares.items() if name in kept]
+    more = [f"{len(shares) - LISTED} more"] if len(shares) > LISTED else []
+    return ", ".join([*told, *more])
+
+
+def _rounded(shares: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(share, 2) for name, share in shares.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ALPackage import Snapshot
+from ALPackage.devices import available_cores
 from ALPackage.stage.trace import Trace
 from data import Split
 from data.batches import Batches
@@ -69,7 +70,7 @@ def train_turn(
         lr = cosine_lr(task.lr, task.end_lr, config.epochs * per_epoch, config.warmup)
         # Checks and the capture of CUDA graphs are not training: they happen before the first clock starts.
         trainer.prepare(next(iter(training_batches(task, device, seed=seed, epoch=1))))
-        first_step, before = trainer.step, train_time
+        first_step, before, computed = trainer.step, train_time, 0.0
 
         for epoch in range(first, config.epochs + 1):
             session.progress.begin_epoch()
@@ -78,11 +79,13 @@ def train_turn(
             save = partial(save_checkpoint, spec, session, log, trainer, per_epoch, train_time, time.perf_counter())
             # A signal in here lets the step at hand end; its checkpoint has to be on the disk before the process goes.
             label = f"{spec.method} turn {turn} epoch {epoch}"
+            on_cores = time.process_time()
             with session.shutdown.deferred(), ProgressBar(label, batches, session.progress) as bar:
                 losses, seconds = trainer.train_epoch(with_snapshots(spec, session, batches, turn, save), lr, bar)
                 if session.shutdown.requested:
                     session.store.wait()
             train_time += seconds
+            computed += time.process_time() - on_cores
             # Measuring comes after the clock has stopped, and never changes what is trained.
             accuracies = [
                 measure(trainer, session, split) for split in (task.data.probe, task.data.val, task.data.test)
@@ -102,12 +105,14 @@ def train_turn(
             )
             # Of this process alone: the workers of an earlier one have taken their times with them.
             if placement is not None and trainer.step > first_step:
-                used = utilization(spec, trainer, placement, train_time - before, trainer.step - first_step)
+                done_here = trainer.step - first_step, epoch - first + 1
+                used = utilization(spec, trainer, placement, train_time - before, computed, *done_here)
             report_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, train_time, used)
             session.gallery.draw_now_and_then(session.logs)
             session.progress.end_epoch(whole=batches.done == 0)
 
-    if trace is not None and (shown := timeline(trace)) is not None:
+    titles = {f"al-worker-{number}": row.device for number, row in enumerate(used.rows)} if used else {}
+    if trace is not None and (shown := timeline(trace, titles)) is not None:
         log.timeline = shown.to_json()
     # The peak is that of training and measuring, so it is known only here.
     notes = [] if memory.exact else ["peak memory: of the process since it began; this system knows no other"]
@@ -115,7 +120,7 @@ def train_turn(
     # From here on --resume goes to the next turn, or has nothing left to do.
     session.store.finish_turn(log.state())
     if trace is not None and spec.trace is not None and used is not None:
-        session.gallery.extras += write_trace(trace, spec.trace, title=f"{spec.dataset} {spec.model}")
+        session.gallery.extras += write_trace(trace, spec.trace, title=f"{spec.dataset} {spec.model}", workers=titles)
     return used
 
 
@@ -186,16 +191,23 @@ def note_skipped(session: Session, log: RunLog, trainer: Trainer, turn: int, epo
         session.progress.say(note)
 
 
-def utilization(spec: RunSpec, trainer: Trainer, placement: Placement, seconds: float, batches: int) -> Utilization:
-    """Return how the workers have spent the `seconds` in which this process trained."""
-    plan = placement.plan
+def utilization(
+    spec: RunSpec, trainer: Trainer, placement: Placement, seconds: float, computed: float, batches: int, epochs: int
+) -> Utilization:
+    """Return how the workers have spent the `seconds` in which this process trained, with `computed` s on cores."""
     return measure_utilization(
         trainer.usage(),
         seconds,
-        costs=[(cost.name, cost.total) for cost in plan.costs] if plan else None,
-        batches=batches,
+        dict(zip(trainer.losses.names, placement.devices, strict=True)),
         schedule=spec.config.schedule,
-        at_once=plan.at_once if plan else math.inf,
+        batches=batches,
+        epochs=epochs,
+        costs=[(cost.name, cost.total) for cost in placement.plan.costs] if placement.plan else None,
+        threads=spec.threads,
+        cores=available_cores(),
+        gpus=torch.cuda.device_count(),
+        asked=spec.config.workers,
+        computed=computed,
     )
 
 

@@ -26,8 +26,8 @@ def scalars(folder: Path) -> dict[str, Points]:
 
 
 def utilization(*busy: tuple[str, float]) -> Utilization:
-    rows = [Row(device, [f"layer_{number}"], share, 0.0, 0.0, 0.0) for number, (device, share) in enumerate(busy)]
-    return Utilization(rows, at_work=1.0, ceiling=1.0, bottleneck="layer_0", speedup_estimate=None, advice="")
+    rows = [Row(device, ["a"], share, data=0.0, copy=0.0, idle=100 - share, ran={"a": 100.0}) for device, share in busy]
+    return Utilization(rows, [], at_work=1.0, ceiling=1.0, speedup_estimate=None, advice="")
 
 
 def turn(method: str, number: int) -> TrackedTurn:
@@ -106,10 +106,10 @@ def test_an_epoch_goes_by_its_number(tmp_path: Path) -> None:
 def test_workers_on_one_device_stay_apart(tmp_path: Path) -> None:
     with opened(tmp_path) as board:
         board.begin(turn("al", 1))
-        board.epoch(epoch(1, 3, utilization=utilization(("cpu", 10.0), ("cpu", 20.0))))
+        board.epoch(epoch(1, 3, utilization=utilization(("cuda:1 stream 0", 10.0), ("cuda:1 stream 1", 20.0))))
     found = scalars(tmp_path)
-    assert found["al/turn_1/busy/0_cpu"] == [(1, 10.0)]
-    assert found["al/turn_1/busy/1_cpu"] == [(1, 20.0)]
+    assert found["al/turn_1/busy/0_cuda_1_stream_0"] == [(1, 10.0)]
+    assert found["al/turn_1/busy/1_cuda_1_stream_1"] == [(1, 20.0)]
 
 
 def test_a_method_without_workers_has_no_busy_time(tmp_path: Path) -> None:

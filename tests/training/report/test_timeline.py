@@ -24,7 +24,7 @@ def pipeline(batches: int, stages: int = 2) -> Trace:
     for batch in range(batches):
         for number in range(stages):
             start = 2.0 * batch + number
-            layer, worker = chr(ord("a") + number), f"al-stage-{number}"
+            layer, worker = chr(ord("a") + number), f"al-worker-{number}"
             trace.spans.append(Span(layer, batch, "forward", start, start + 1, worker))
             trace.spans.append(Span(layer, batch, "backward", start + 1, start + 2, worker))
     return trace
@@ -50,7 +50,8 @@ def bars(axes: Axes, row: int, *, thin: bool = False) -> list[tuple[float, float
 
 
 def draw(trace: Trace, figures: list[Figure]) -> list[Axes]:
-    draw_timeline(trace, Path("nowhere.png"), title="digits vgg")
+    workers = {f"al-worker-{number}": f"cpu:{number}" for number in range(4)}
+    draw_timeline(trace, Path("nowhere.png"), title="digits vgg", workers=workers)
     return figures[-1].axes
 
 
@@ -60,7 +61,7 @@ def test_a_short_run_is_one_panel_with_a_row_per_worker(figures: list[Figure]) -
     assert axes.get_title(loc="left") == "the beginning: from batch 0"
     assert axes.get_xlabel() == "ms"
     assert axes.get_xlim() == (0.0, 9000.0)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["al-stage-0", "al-stage-1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cpu:0", "cpu:1"]
     assert axes.get_ylim() == (1.5, -0.5)  # the first worker on top
     first, second = bars(axes, 0), bars(axes, 1)
     assert [(start, stop) for start, stop, _ in first] == [(1e3 * n, 1e3 * n + 1e3) for n in range(8)]
@@ -84,15 +85,36 @@ def test_a_second_panel_needs_a_middle_apart_from_the_beginning(figures: list[Fi
     assert [len(draw(pipeline(batches), figures)) for batches in (1, 26, 27)] == [1, 1, 2]
 
 
-def test_waits_and_copies_are_thin_and_gray(figures: list[Figure]) -> None:
+def test_waits_and_copies_are_thin_and_each_has_its_color(figures: list[Figure]) -> None:
     trace = pipeline(2)
-    idle = [("wait for input", 0.0, 0.75), ("copy", 0.75, 1.0), ("wait for input", 50.0, 60.0)]  # the last after all
-    trace.spans += [Span("b", 0, phase, start, stop, "al-stage-1") for phase, start, stop in idle]
+    waits = [("wait for data", 0.0, 0.5), ("idle", 0.5, 0.75), ("copy", 0.75, 1.0), ("idle", 50.0, 60.0)]  # after all
+    trace.spans += [Span("b", 0, phase, start, stop, "al-worker-1") for phase, start, stop in waits]
+    trace.spans.append(Span("b", 0, "inference", 0.0, 3.0, "al-worker-0"))
     (axes,) = draw(trace, figures)
-    assert bars(axes, 1, thin=True) == [(0.0, 750.0, "#cccccc"), (750.0, 1000.0, "#cccccc")]
+    thin = [(0.0, 500.0, "#000000"), (500.0, 750.0, "#cccccc"), (750.0, 1000.0, "#888888")]
+    assert bars(axes, 1, thin=True) == thin
     assert axes.collections[3].get_paths()[0].get_extents().height == pytest.approx(0.12)
     assert axes.collections[2].get_paths()[0].get_extents().height == pytest.approx(0.8)
     assert len(bars(axes, 1)) == 4
+    assert bars(axes, 0, thin=True) == [], "inference is no training"
+    (legend,) = figures[0].legends
+    named = {
+        text.get_text(): to_hex(patch.get_facecolor())
+        for text, patch in zip(legend.texts, legend.get_patches(), strict=True)
+    }
+    expected = {"idle": "#cccccc", "waits for data": "#000000", "copies": "#888888"}
+    assert {name: color for name, color in named.items() if "thin" in name} == {
+        f"thin: {n}": c for n, c in expected.items()
+    }
+
+
+def test_workers_come_in_their_order_and_a_layer_keeps_its_color_on_each(figures: list[Figure]) -> None:
+    trace = Trace()
+    for batch, worker in enumerate((1, 0, 1)):
+        trace.spans.append(Span("a", batch, "forward", batch, batch + 1.0, f"al-worker-{worker}"))
+    (axes,) = draw(trace, figures)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cpu:0", "cpu:1"]
+    assert {shade for row in (0, 1) for _, _, shade in bars(axes, row)} == {"#8cc0dc"}
 
 
 def test_the_main_thread_comes_first_and_a_narrow_bar_has_no_number(figures: list[Figure]) -> None:
@@ -104,19 +126,20 @@ def test_the_main_thread_comes_first_and_a_narrow_bar_has_no_number(figures: lis
     assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("0", (1250.0, 0))]
 
 
-def test_the_legend_has_every_layer_and_what_light_dark_and_thin_mean(figures: list[Figure]) -> None:
-    draw(pipeline(2, stages=8), figures)
+def test_the_legend_has_every_layer_and_what_light_and_dark_mean(figures: list[Figure]) -> None:
+    count = len(LAYERS) + 1
+    draw(pipeline(2, stages=count), figures)
     (legend,) = figures[0].legends
     shown = [text.get_text() for text in legend.get_texts()]
-    assert shown == [*"abcdefgh", "light: forward", "dark: backward, update", "thin: waits, copies"]
+    assert shown == [*"abcdefghijklm"[:count], "light: forward", "dark: backward, update"]
     colors = [to_hex(patch.get_facecolor()) for patch in legend.get_patches()]
-    assert colors[:7] == [color.lower() for color in LAYERS]
-    assert colors[7] == colors[0]  # layers beyond the colors begin anew
+    assert colors[: count - 1] == [color.lower() for color in LAYERS]
+    assert colors[count - 1] == colors[0]  # layers beyond the colors begin anew
 
 
 def test_a_trace_without_training_is_refused(tmp_path: Path) -> None:
     trace = Trace()
-    trace.spans += [Span("a", 0, phase, 0.0, 1.0) for phase in ("inference", "wait for input")]
+    trace.spans += [Span("a", 0, phase, 0.0, 1.0) for phase in ("inference", "idle")]
     with pytest.raises(ValueError, match="holds no training"):
         draw_timeline(trace, tmp_path / "a.png", title="")
     assert not list(tmp_path.iterdir())

@@ -1,178 +1,182 @@
-"""Utilization, its ceiling, the estimated speed-up and the advice, by hand."""
+"""Utilization, its ceiling, the shares of layers and workers, and the estimated speed-up, by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ALPackage.stage.trace import Usage
-from training.report.utilization import measure_utilization
+from training.report.utilization import Utilization, measure_utilization
 
 COSTS = [("a", 0.030), ("b", 0.010), ("c", 0.010)]
+PLACES = {name: torch.device("cpu") for name in "abc"}
 
 
-def used(device: str, layers: str, busy: float, **others: float) -> Usage:
-    """Return the usage, in s, of a worker with the layers that `layers` names, divided by spaces."""
-    return Usage(device, layers.split(), busy=busy, **others)
+def used(device: str, layers: Mapping[str, float], may_run: str = "abc", **others: float) -> Usage:
+    """Return the usage, in s, of a worker that ran the layers for so long, each on 100 batches."""
+    counts = dict.fromkeys(layers, 100)
+    busy = sum(layers.values())
+    return Usage(device, list(may_run), 300, busy, layer_busy=dict(layers), layer_batches=counts, **others)
 
 
-def timed(device: str, **layers: float) -> Usage:
-    """Return the usage of a worker that says how long each layer took."""
-    return Usage(device, list(layers), busy=sum(layers.values()), layer_busy=dict(layers))
+TWO = [
+    used("cpu:0", {"a": 6.0}, idle=3.0, no_data=1.0, copy=0.5),
+    used("cpu:1", {"a": 2.0, "b": 2.0, "c": 1.0}, idle=1.0),
+]
 
 
-TWO = [used("cpu:0", "a", 6.0, wait_input=1.0, wait_space=2.0, copy=0.5), timed("cpu:1", b=2.0, c=1.0)]
-TWO[1].wait_input = 0.3
+def measured(usages: list[Usage] = TWO, wall: float = 10.0, **changes: Any) -> Utilization:
+    options: dict[str, Any] = {"schedule": "continuous", "batches": 200, "cores": 2} | changes
+    return measure_utilization(usages, wall, options.pop("places", PLACES), **options)
 
 
-def test_shares_are_in_percent_of_the_training_time() -> None:
-    rows = measure_utilization(TWO, 10.0, costs=COSTS, batches=250, schedule="continuous").rows
-    assert [(row.device, row.layers) for row in rows] == [("cpu:0", ["a"]), ("cpu:1", ["b", "c"])]
-    first, second = rows
-    assert (first.busy, first.wait_input, first.wait_space, first.copy) == pytest.approx((60, 10, 20, 5))
-    assert (second.busy, second.wait_input, second.wait_space, second.copy) == pytest.approx((30, 3, 0, 0))
+def test_shares_are_in_percent_of_the_training_time_and_add_up() -> None:
+    first, second = measured().rows
+    assert (first.device, first.layers, first.ran) == ("cpu:0", ["a", "b", "c"], {"a": 100.0})
+    assert (first.busy, first.data, first.copy, first.idle) == pytest.approx((60, 10, 5, 25))
+    assert (second.busy, second.data, second.copy, second.idle) == pytest.approx((50, 0, 0, 50))
+    assert second.ran == {"a": 40.0, "b": 40.0, "c": 20.0}
+
+
+def test_a_layer_that_several_workers_run_is_one_layer() -> None:
+    a, b, c = measured().layers
+    assert (a.layer, a.workers, b.workers, c.workers) == ("a", {"cpu:0": 75.0, "cpu:1": 25.0}, *[{"cpu:1": 100.0}] * 2)
+    assert (a.share, b.share, c.share) == pytest.approx((800 / 11, 200 / 11, 100 / 11))
+    assert (a.ms_per_batch, b.ms_per_batch, c.ms_per_batch) == pytest.approx((40, 20, 10))
 
 
 def test_utilization_and_its_ceiling_follow_from_the_times_inside_the_run() -> None:
-    found = measure_utilization(TWO, 10.0, costs=None, batches=250, schedule="continuous")
-    assert found.at_work == pytest.approx(0.9)
-    assert found.utilization == pytest.approx(45.0)
-    assert found.ceiling == pytest.approx(9.0 / 6.0)
+    found = measured()
+    assert found.at_work == pytest.approx(1.1)
+    assert found.utilization == pytest.approx(55.0)
+    assert found.ceiling == pytest.approx(11.0 / 8.0)
     assert found.bottleneck == "a"
     assert found.speedup_estimate is None
     assert "estimated" not in found.text()
 
 
+def test_layers_that_are_tied_to_a_worker_lower_the_ceiling() -> None:
+    times: list[dict[str, float]] = [{"a": 3.0, "b": 3.0}, {"c": 3.0}]
+    shared = [used(f"cpu:{number}", layers) for number, layers in enumerate(times)]
+    tied = [used("cpu:0", times[0], "ab"), used("cpu:1", times[1], "c")]
+    assert measured(shared).ceiling == pytest.approx(2.0)
+    assert measured(tied).ceiling == pytest.approx(1.5)
+
+
 def test_the_speed_up_is_an_estimate_from_the_costs_before_the_run_and_is_not_clamped() -> None:
-    found = measure_utilization(TWO, 10.0, costs=COSTS, batches=250, schedule="continuous")
-    assert found.speedup_estimate == pytest.approx(250 * 0.050 / 10.0)
+    assert measured(costs=COSTS).speedup_estimate == pytest.approx(200 * 0.050 / 10.0)
     # The costs were measured on a slower machine than the run had: more than two workers can bring, and said so.
-    fast = measure_utilization(TWO, 5.0, costs=COSTS, batches=250, schedule="continuous")
+    fast = measured(wall=8.0, costs=COSTS, batches=400)
     assert fast.speedup_estimate == pytest.approx(2.5)
-    assert fast.ceiling == pytest.approx(1.5)
+    assert fast.ceiling == pytest.approx(1.375)
     assert "estimated speed-up over a sequential run: 2.50x" in fast.text()
 
 
 def test_costs_that_were_wrong_do_not_move_the_ceiling() -> None:
     """Guards a fault: what was called a ceiling came from times before the run, and was exceeded."""
-    wrong = [("a", 1.0), ("b", 1e-9), ("c", 1e-9)]
-    found = measure_utilization(TWO, 6.0, costs=wrong, batches=250, schedule="continuous")
-    assert found.ceiling == pytest.approx(1.5)
-    assert found.at_work == pytest.approx(1.5)
-
-
-def test_a_layer_that_several_workers_run_is_one_layer() -> None:
-    found = measure_utilization(
-        [timed("cpu:0", a=3.0, b=1.0), timed("cpu:1", a=3.0, b=2.0)], 6.0, costs=None, batches=9, schedule="continuous"
-    )
-    assert found.bottleneck == "a"
-    assert found.ceiling == pytest.approx(9.0 / 6.0)
-    assert found.at_work == pytest.approx(1.5)
+    found = measured(wall=8.0, costs=[("a", 1.0), ("b", 1e-9), ("c", 1e-9)])
+    assert found.ceiling == pytest.approx(1.375)
+    assert found.at_work == pytest.approx(1.375)
 
 
 def test_there_cannot_be_more_at_work_than_there_are_workers() -> None:
-    alone = measure_utilization(
-        [timed("cpu:0", a=3.0, b=3.0, c=3.0)], 9.0, costs=COSTS, batches=9, schedule="continuous"
-    )
+    alone = measured([used("cpu:0", {"a": 3.0, "b": 3.0, "c": 3.0})], 9.0, costs=COSTS)
     assert (alone.ceiling, alone.utilization) == (1.0, 100.0)
-    assert len(alone.text().splitlines()) == 1 + 1 + 1, "one worker has no speed-up to speak of"
+    assert len(alone.text().splitlines()) == 2 + 4 + 1, "one worker has no speed-up to speak of"
 
 
-def test_the_text_is_an_aligned_table_and_three_sentences() -> None:
-    found = measure_utilization(TWO, 10.0, costs=COSTS, batches=250, schedule="continuous")
-    assert found.text().splitlines() == [
-        "device  busy  waits for input  waits for space  copies  layers",
-        "cpu:0   60 %  10 %             20 %             5 %     a",
-        "cpu:1   30 %  3 %              0 %              0 %     b c",
-        "utilization 45 %: 0.90 of 2 workers at work on average, of a ceiling of 1.50; most time went into a",
-        "estimated speed-up over a sequential run: 1.25x, by the layers' costs that were measured before the run",
-        "advice: the busiest worker, cpu:0, is busy only 60 % of the time; "
-        "train on more batches per epoch, so that filling and draining weigh less, or on larger ones",
+def test_the_text_is_two_aligned_tables_and_three_sentences() -> None:
+    assert measured(costs=COSTS).text().splitlines() == [
+        "worker  busy  idle  waits for data  copies  ran",
+        "cpu:0   60 %  25 %  10 %            5 %     a 100 %",
+        "cpu:1   50 %  50 %  0 %             0 %     a 40 %, b 40 %, c 20 %",
+        "layer  share  ms per batch  ran on",
+        "a      73 %   40            cpu:0 75 %, cpu:1 25 %",
+        "b      18 %   20            cpu:1 100 %",
+        "c      9 %    10            cpu:1 100 %",
+        "utilization 55 %: 1.10 of 2 workers at work on average; the ceiling for these workers and layers is 1.38",
+        "estimated speed-up over a sequential run: 1.00x, by the layers' costs that were measured before the run",
+        "advice: a is 73 % of the work: more than two workers cannot help; make it smaller or divide it",
     ]
 
 
+def test_of_many_layers_the_text_names_those_that_took_the_most() -> None:
+    places = {name: torch.device("cpu") for name in "abcdef"}
+    row = used("cpu:0", {"a": 3.0, "b": 1.0, "c": 2.0, "d": 1.5, "e": 0.5, "f": 2.0}, "abcdef")
+    assert "a 30 %, c 20 %, d 15 %, f 20 %, 2 more" in measured([row], places=places).text()
+
+
 def test_json_holds_rounded_figures() -> None:
-    found = measure_utilization(TWO, 9.0, costs=COSTS, batches=250, schedule="al-fm").to_json()
-    assert found["devices"][0] == {
-        "device": "cpu:0",
-        "layers": ["a"],
-        "busy": 66.67,
-        "wait_input": 11.11,
-        "wait_space": 22.22,
-        "copy": 5.56,
+    found = measured(wall=9.0, costs=COSTS, schedule="al-fm").to_json()
+    assert found["devices"][1] == {
+        "device": "cpu:1",
+        "layers": ["a", "b", "c"],
+        "busy": 55.56,
+        "idle": 44.44,
+        "data": 0.0,
+        "copy": 0.0,
+        "ran": {"a": 40.0, "b": 40.0, "c": 20.0},
     }
-    assert (found["utilization"], found["at_work"], found["ceiling"]) == (50.0, 1.0, 1.5)
-    assert (found["speedup_estimate"], found["bottleneck"]) == (1.3889, "a")
+    assert found["layers"][0] == {
+        "layer": "a",
+        "share": 72.73,
+        "ms_per_batch": 40.0,
+        "workers": {"cpu:0": 75.0, "cpu:1": 25.0},
+    }
+    assert (found["utilization"], found["at_work"], found["ceiling"]) == (61.11, 1.2222, 1.375)
+    assert (found["speedup_estimate"], found["bottleneck"]) == (1.1111, "a")
     assert found["advice"].startswith("advice: every layer waits for the others")
-    bare = measure_utilization(TWO, 9.0, costs=None, batches=250, schedule="al-fm").to_json()
-    assert bare["speedup_estimate"] is None
+    assert measured().to_json()["speedup_estimate"] is None
 
 
 def test_a_run_in_which_nothing_happened_divides_by_nothing() -> None:
-    idle = [used("cpu:0", "a", 0.0), used("cpu:1", "b c", 0.0)]
-    found = measure_utilization(idle, 0.0, costs=None, batches=0, schedule="continuous")
+    found = measured([used("cpu:0", {}), used("cpu:1", {})], 0.0, batches=0)
     assert [row.busy for row in found.rows] == [0.0, 0.0]
     assert (found.at_work, found.ceiling) == (0.0, 2.0)
+    assert found.text().splitlines()[-1] == "advice: nothing was trained, so nothing is known of the layers"
 
 
 @pytest.mark.parametrize(
-    ("schedule", "usages", "at_once", "words"),
+    ("schedule", "cores", "words"),
     [
-        ("sequential", TWO, 9, "one worker does everything in turn; --schedule continuous"),
-        ("al-fm", TWO, 9, "every layer waits for the others at every batch"),
-        (
-            "continuous",
-            [used("cpu:0", "a", 5.0, wait_input=1.6), TWO[1]],
-            9,
-            "the first stage waits 16 % of its time for data",
-        ),
-        ("continuous", [timed("cpu:0", a=3.0, b=3.0)], 9, "one stage does everything; more devices, or --workers"),
-        (
-            "continuous",
-            [used("cuda:0", "a", 5.0, wait_input=1.5, copy=2.0), TWO[1]],
-            9,
-            "cuda:0 copies 20 % of its time; cut the layers where less is handed on",
-        ),
-        ("continuous", [timed("cpu:0", a=9.1), TWO[1]], 9, "a alone sets the pace; make it cheaper or divide it"),
-        ("continuous", [timed("cpu:0", a=4.0), timed("cpu:1", b=5.0)], 1, "2 workers share the cores"),
-        (
-            "continuous",
-            [timed("cuda:0", a=3.0), timed("cuda:1", b=5.0, c=4.5)],
-            9,
-            "cuda:1 sets the pace with b, c; another worker or device could take some of them",
-        ),
-        ("continuous", [timed("cpu:0", a=8.0), TWO[1]], 9, "worker, cpu:0, is busy only 80 % of the time"),
-        (
-            "continuous",
-            [timed("cpu:0", a=5.0, b=4.5), timed("cpu:1", c=5.0, d=4.0)],
-            9,
-            "the workers are balanced and busy",
-        ),
+        ("sequential", 2, "one worker does everything in turn; --schedule continuous lets the layers work at the same"),
+        ("sequential", 1, "one worker does everything in turn, on the one core that there is"),
+        ("al-fm", 2, "every layer waits for the others at every batch; --schedule continuous does not"),
     ],
 )
-def test_advice_names_what_holds_the_run_back(schedule: str, usages: list[Usage], at_once: float, words: str) -> None:
-    found = measure_utilization(usages, 10.0, costs=COSTS, batches=100, schedule=schedule, at_once=at_once)
-    assert found.advice.startswith("advice: ")
-    assert words in found.advice
+def test_the_other_schedules_have_a_sentence_of_their_own(schedule: str, cores: int, words: str) -> None:
+    found = measured([used("cpu", {"a": 6.0, "b": 2.0, "c": 1.0})], schedule=schedule, cores=cores)
+    assert found.advice.startswith(f"advice: {words}")
     assert found.text().splitlines()[-1] == found.advice
 
 
 @given(
+    st.lists(st.sampled_from([{0, 1, 2}, {0, 1, 2}, {0}, {1}]), min_size=4, max_size=4),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.floats(1e-3, 1.0)), min_size=1, max_size=60),
     st.floats(0.0, 5.0),
 )
-def test_no_run_that_can_happen_exceeds_its_ceiling(tasks: list[tuple[int, int, float]], drain: float) -> None:
-    """Any worker takes any layer, as long as a worker has one task and a layer one batch at a time."""
+def test_no_run_that_can_happen_exceeds_its_ceiling(
+    able: list[set[int]], tasks: list[tuple[int, int, float]], drain: float
+) -> None:
+    """Any worker takes any layer that it may run, as long as a worker has one task and a layer one batch at a time.
+
+    A layer is tied to a worker, or all may run it.
+    """
     layer_free, worker_free = [0.0] * 4, [0.0] * 3
-    usages = [Usage(f"cpu:{number}", list("abcd")) for number in range(3)]
-    for layer, worker, seconds in tasks:
+    names = "abcd"
+    usages = [Usage(f"cpu:{n}", [name for name, who in zip(names, able, strict=True) if n in who]) for n in range(3)]
+    for layer, number, seconds in tasks:
+        worker = sorted(able[layer])[number % len(able[layer])]
         end = max(layer_free[layer], worker_free[worker]) + seconds
         layer_free[layer] = worker_free[worker] = end
-        usages[worker].busy += seconds
-        times = usages[worker].layer_busy
-        times["abcd"[layer]] = times.get("abcd"[layer], 0.0) + seconds
-    found = measure_utilization(usages, max(worker_free) + drain, costs=None, batches=1, schedule="continuous")
+        usages[worker].add(names[layer], busy=seconds, copy=0.0, idle=0.0, no_data=0.0)
+    places = {name: torch.device("cpu") for name in names}
+    found = measured(usages, max(worker_free) + drain, places=places, batches=1)
     assert 0.0 < found.at_work <= found.ceiling * (1 + 1e-9)
     assert 1.0 - 1e-9 <= found.ceiling <= 3.0 + 1e-9
     assert found.utilization <= 100.0 + 1e-9

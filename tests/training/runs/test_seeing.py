@@ -95,17 +95,24 @@ def test_every_schedule_shows_what_its_workers_did(
 
     printed = capsys.readouterr().out.splitlines()
     assert {f"  {tmp_path / 'new' / name}" for name in ("t.json", "t.png")} <= set(printed)
-    (head,) = (number for number, line in enumerate(printed) if line.startswith("device ") and "busy" in line)
+    (head,) = (number for number, line in enumerate(printed) if line.startswith("worker ") and "busy" in line)
     table = printed[head + 1 : head + 1 + len(devices)]
     assert [line.split()[0] for line in table] == devices
     assert [name for line in table for name in line.split() if name.startswith("conv_")] == LAYERS
+    by_layer = [line.split() for line in printed[head + len(devices) + 2 :][: len(LAYERS)]]
+    assert [(name, *who[:1]) for name, _, _, _, *who in by_layer] == [
+        (name, devices[number % len(devices)]) for number, name in enumerate(LAYERS)
+    ]
     last = next(line for line in printed[head:] if line.startswith("advice: "))
     assert last.startswith(f"advice: {advice}")
 
     used = json.loads((tmp_path / "tinyImageNet_vgg_al.json").read_text())["utilization"]
     assert used["advice"] == last
     for row in used["devices"]:
-        assert 0 < row["busy"] <= sum(row[share] for share in ("busy", "wait_input", "wait_space", "copy")) < 100.1
+        assert row["busy"] > 0
+        assert sum(row[share] for share in ("busy", "idle", "data", "copy")) == pytest.approx(100, abs=0.1)
+    assert [layer["layer"] for layer in used["layers"]] == LAYERS
+    assert used["at_work"] <= used["ceiling"] <= len(devices)
 
 
 def test_scalars_can_be_read_back(datasets: Path, tmp_path: Path) -> None:

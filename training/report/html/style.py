@@ -5,7 +5,10 @@ from __future__ import annotations
 from ..look import AL, BP, LAYERS, OTHERS, Style
 
 #: What is too dark, or too light, to be seen on the other background.
-DARK = {"#0072B2": "#4BA3DC", "#D55E00": "#F0843C", "#009E73": "#2FBF95", "#000000": "#D5D9DE", "#CC79A7": "#DB93BA"}
+DARK = {
+    "#0072B2": "#4BA3DC", "#D55E00": "#F0843C", "#009E73": "#2FBF95", "#000000": "#D5D9DE", "#CC79A7": "#DB93BA",
+    "#882255": "#D0609A", "#332288": "#8A80E8", "#661100": "#C4694F",
+}  # fmt: skip
 LIGHT = {"#E69F00": "#B87F00", "#56B4E9": "#2E93CE", "#F0E442": "#B3A800", "#999999": "#7A7A7A"}
 #: From matplotlib's viridis, whose order is that of brightness: the first layer is the darkest on paper.
 VIRIDIS = ("#440154", "#46327E", "#365C8D", "#277F8E", "#1FA187", "#4AC16D", "#A0DA39", "#FDE725")
@@ -129,9 +132,10 @@ svg.long { min-width: 44rem; width: 100%; }
 .point:hover .dot { stroke: var(--text); stroke-width: 2; }
 .box { fill: var(--c); }
 .pale { fill: var(--c); fill-opacity: .5; }
-.busy { fill: #0072b2; } .input { fill: #e69f00; } .space { fill: #cc79a7; } .copies { fill: #009e73; }
+.busy { fill: #0072b2; } .data { fill: #e69f00; } .copies { fill: #009e73; }
 .rest { fill: var(--line); }
-.idle { fill: var(--soft); fill-opacity: .45; }
+.idle { --c: color-mix(in srgb, var(--soft) 45%, var(--bg)); }
+.starved { --c: var(--text); } .copying { --c: var(--soft); }
 
 .facts { columns: 17rem 3; column-gap: 2.5rem; margin: .75rem 0; }
 .facts.one { columns: 1; }

@@ -14,7 +14,19 @@ from training.report.run_log import RunLog
 NASTY = """<script>alert(1)</script> "quoted" 'single' & &amp; --> </style> ü±日本 \x07"""
 USE = {
     "devices": [
-        {"device": f"cpu:{n}", "layers": [f"l{n}"], "busy": 70.0, "wait_input": 20.0, "wait_space": 5.0, "copy": 1.0}
+        {
+            "device": f"cpu:{n}",
+            "layers": ["l0", "l1"],
+            "busy": 70.0,
+            "idle": 9.0,
+            "data": 20.0,
+            "copy": 1.0,
+            "ran": {f"l{n}": 61.0, f"l{1 - n}": 39.0},
+        }
+        for n in range(2)
+    ],
+    "layers": [
+        {"layer": f"l{n}", "share": 50.0, "ms_per_batch": 12.34, "workers": {"cpu:0": 61.0, "cpu:1": 39.0}}
         for n in range(2)
     ],
     "utilization": 70.0,
@@ -25,7 +37,7 @@ USE = {
     "advice": "advice: the workers are balanced",
 }
 TIMELINE = {
-    "workers": ["main thread", "al-stage-1"],
+    "workers": ["cpu:0", "cpu:1"],
     "layers": ["l0", "l1"],
     "excerpts": [
         {
@@ -35,7 +47,42 @@ TIMELINE = {
             "spans": [
                 [n % 2, f"l{n % 2}", phase, n, n + shift, n + shift + 0.5]
                 for n in range(4)
-                for phase, shift in (("forward", 0.0), ("backward", 0.5), ("wait for input", 1.0))
+                for phase, shift in (
+                    ("forward", 0.0),
+                    ("backward", 0.5),
+                    ("wait for data", 1.0),
+                    ("idle", 1.5),
+                    ("inference", 2.0),
+                )
+            ],
+        }
+    ],
+}
+
+#: The same as they were recorded when a worker owned neighboring layers.
+EARLIER_USE = {
+    "devices": [
+        {"device": f"cpu:{n}", "layers": [f"l{n}"], "busy": 70.0, "wait_input": 20.0, "wait_space": 5.0, "copy": 1.0}
+        for n in range(2)
+    ],
+    "utilization": 70.0,
+    "at_work": 1.4,
+    "ceiling": 1.8,
+    "bottleneck": "l0",
+    "speedup_estimate": 1.5,
+    "advice": "advice: the workers are balanced",
+}
+EARLIER_TIMELINE = {
+    "workers": ["al-stage-0"],
+    "layers": ["l0"],
+    "excerpts": [
+        {
+            "name": "the beginning",
+            "batch": 0,
+            "milliseconds": 4.0,
+            "spans": [
+                [0, "l0", phase, 0, start, start + 1.0]
+                for start, phase in enumerate(("wait for input", "forward", "backward", "wait for space"))
             ],
         }
     ],

@@ -13,7 +13,7 @@ from training.errors import UsageError
 from training.report.html.page import report
 from training.report.results import read_folder
 
-from .made import NASTY, TIMELINE, USE, make
+from .made import EARLIER_TIMELINE, EARLIER_USE, NASTY, TIMELINE, USE, make
 from .reader import Reader, check
 
 
@@ -36,11 +36,29 @@ def test_the_table_has_the_figures_of_the_json(tmp_path: Path) -> None:
     assert page.row("state") == ["finished", "finished"]
     assert page.row("AL, turn 2") == ["2", "3", "92.00", "92.00", "6.0"]
     assert page.row("2")[:2] == ["83.33", "84.33"]  # the mean of epoch 2, validation and test
-    assert page.row("cpu:1")[1:5] == ["70 %", "20 %", "5 %", "1 %"]
+    assert page.row("cpu:1")[1:6] == ["70 %", "20 %", "1 %", "9 %", "l1 61 %, l0 39 %"]
+    assert page.row("l0") == ["50 %", "12.3", "cpu:0 61 %, cpu:1 39 %"]
     assert "epoch 3\nAL: 91.00 (90.00 to 92.00) %\nBP: 90.50 (89.00 to 92.50) %" in page.tips
     assert any("l1, backward, batch 1" in tip for tip in page.tips)
     for told in ("a note about the data", "2026-11-28 10:00 UTC", "python cvmain.py", "base_lr", "epochs"):
         assert told in page.text
+
+
+def test_a_timeline_names_what_is_in_it(tmp_path: Path) -> None:
+    make(tmp_path, "al", use=USE, timeline=TIMELINE)
+    page = shown(tmp_path)
+    assert any(tip.startswith("wait for data: 0.50 ms") for tip in page.tips)
+    assert not any(tip.startswith("inference") for tip in page.tips)
+    assert "idle" in page.text
+    assert "waits for data" in page.text
+
+
+def test_what_was_recorded_when_workers_owned_layers_is_still_shown(tmp_path: Path) -> None:
+    make(tmp_path, "al", use=EARLIER_USE, timeline=EARLIER_TIMELINE)
+    page = shown(tmp_path)
+    assert page.row("cpu:0")[1:6] == ["70 %", "20 %", "1 %", "9 %", "l0"]
+    assert page.row("cpu:1")[1:6] == ["70 %", "0 %", "1 %", "29 %", "l1"], "it waited for the first one, not for data"
+    assert sum(tip.startswith("idle: 1.00 ms") for tip in page.tips) == 2
 
 
 TURNS: dict[str, tuple[list[float], list[float], list[str]]] = {
@@ -140,7 +158,8 @@ def test_texts_of_the_user_stay_texts(tmp_path: Path) -> None:
             **USE,
             "bottleneck": wild,
             "advice": wild,
-            "devices": [{**USE["devices"][0], "device": wild, "layers": [wild]}],
+            "devices": [{**USE["devices"][0], "device": wild, "layers": [wild], "ran": {wild: 100.0}}],
+            "layers": [{"layer": wild, "share": 100.0, "ms_per_batch": 1.0, "workers": {wild: 100.0}}],
         },
         timeline={**TIMELINE, "workers": [wild, wild], "layers": [wild]},
         plan={"layers": [{"name": wild, "device": wild, "forward_ms": 1, "backward_ms": 2, "bytes": 3}]},
