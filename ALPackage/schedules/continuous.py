@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -116,6 +117,10 @@ class Continuous(Schedule):
                         if not training:
                             training = True
                             self._drop_stale_graphs()
+                            # A capture takes steps that it undoes: no snapshot may take the layers' state meanwhile.
+                            while under_way and not self._captured:
+                                under_way -= 1
+                                yield self._next_done()
                         self._prepare(item)
                     item.events = entry_events(item.inputs)
                 board.put(item)  # waits while the first layer is behind, which bounds what is under way
@@ -139,6 +144,14 @@ class Continuous(Schedule):
             # The loader failed, or the caller left its loop: every layer still gets every batch that was sent.
             # Python drops what an abandoned iterator raises, so a failure, or Ctrl-C, is kept for `close` then.
             left = isinstance(end, GeneratorExit)
+            if left and threading.current_thread() in [worker.thread for worker in self._workers]:
+                # The garbage collector ends an abandoned iterator on any thread; a worker cannot wait for itself.
+                self._board.close()
+                self._unreported = RuntimeError(
+                    "a run was abandoned, and the garbage collector ended it in the middle of a layer's step, so its "
+                    "last batches are lost; close the iterator of a run that you leave early"
+                )
+                raise
             try:
                 with suppress(Closed):
                     self._drain()

@@ -337,8 +337,8 @@ class Schedule(ABC):
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._aborted = True
             self._abort()
+            self._aborted = True  # only now: if Ctrl-C strikes before, the end of the `with` block does it again
             cause = error.__cause__ if isinstance(error, StageError) else error
             if isinstance(cause, RuntimeError) and _of_a_lost_process(cause):
                 raise StageError("loader", self._number, cause) from cause

@@ -131,6 +131,7 @@ class WorkerThread(threading.Thread):
                 take(self._signal, timeout)
             except Empty:
                 return self._over
+            self._signal.put(None)  # for another thread that waits here
         self.join(MOMENT)
         return True
 

@@ -319,6 +319,30 @@ def test_closing_an_open_iterator_after_its_schedule_is_quiet() -> None:
     run.close()  # type: ignore[attr-defined]
 
 
+def test_an_abandoned_run_that_ends_on_a_worker_does_not_wait_for_itself() -> None:
+    """Guards a bug: its end waited for every layer's last step, and so for the very step that it came in.
+
+    As by the garbage collector, which may run on any thread.
+    """
+    runs: list[Any] = []
+    abandoned, ended = threading.Event(), threading.Event()
+
+    def hook(layer: int, batch: int, phase: str) -> None:
+        if (layer, batch, phase) == (1, 0, "backward"):
+            abandoned.wait(5.0)
+            runs.clear()
+            ended.set()
+
+    one = make_schedule("continuous", hooked(hook), threads=1, workers=3)
+    runs.append(one.run(pairs(3)))
+    next(runs[0])
+    abandoned.set()
+    assert ended.wait(5.0)
+    with pytest.raises(RuntimeError, match="abandoned"):
+        one.close()
+    assert not workers()
+
+
 def test_a_schedule_that_never_ran_ends_its_threads() -> None:
     one = make_schedule("continuous", hooked(nothing), threads=1, workers=3)
     assert len(workers()) == 3

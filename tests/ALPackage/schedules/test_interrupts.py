@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
 from ALPackage import Schedule, make_schedule
+from ALPackage.busy import busy, refuse_if_busy
 from ALPackage.schedules.continuous import Continuous
 from ALPackage.stage.board import Board
 from ALPackage.stage.channel import LocalChannel
@@ -159,6 +161,32 @@ def test_inside_every_call_that_the_engine_makes(
     assert no_threads()
     with make_schedule("continuous", stack, threads=1, workers=3) as again:
         assert len(list(again.run(pairs(2)))) == 2
+
+
+def test_as_a_failure_begins_to_end_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: the end of the `with` block took them for ended, and they waited as long as the schedule lived."""
+    abort, came = once(Continuous._abort, 1, True)
+    monkeypatch.setattr(Continuous, "_abort", abort)
+    one = make_schedule("continuous", hooked(nothing), threads=1, workers=3)
+    with pytest.raises(KeyboardInterrupt), one:
+        list(one.run([*pairs(2), None]))  # type: ignore[list-item]
+    assert came
+    assert no_threads()
+    one.close()
+
+
+def test_as_layers_are_marked_as_busy_leaves_none_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: no schedule could train the stack afterwards."""
+    stack, update = hooked(nothing), WeakSet.update
+
+    def interrupted(self: Any, other: Any) -> None:
+        update(self, other)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WeakSet, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt), busy([stack]):
+        pass
+    refuse_if_busy(stack, "test")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -6,6 +6,8 @@ what is copied out, and when the graph is refused. The same on a GPU is marked s
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from ALPackage import AE, AL, ENC, ALStack, Guard, StageError, make_schedule
+from ALPackage import AE, AL, ENC, ALStack, Guard, LocalLayer, Snapshot, StageError, make_schedule
 from ALPackage.randomness import Dropout
 from ALPackage.stage.batch import TrainBatch
 from ALPackage.stage.cuda_graph import StepGraph, make_capturable, make_graph, preview
@@ -440,6 +442,27 @@ def test_preparing_captures_before_the_run(recorders: list[Recorder]) -> None:
         assert all(recorder.replays > 6 for recorder in recorders)
     assert found == losses
     assert_equal(snapshot(one), snapshot(expected))
+
+
+class SlowSnapshot(Snapshot):
+    """Takes its time, in which a capture would change the layers."""
+
+    def take(self, name: str, layer: LocalLayer) -> None:
+        """Take the state a moment later."""
+        time.sleep(0.02)
+        super().take(name, layer)
+
+
+@pytest.mark.usefixtures("recorders")
+def test_a_snapshot_before_the_first_batch_takes_no_state_of_a_capture() -> None:
+    """Guards a bug: the steps of a capture, which are undone at its end, were in the snapshot."""
+    one, taken = prepared(), SlowSnapshot()
+    start = {name: copy.deepcopy(layer.state_dict()) for name, layer in one.items()}
+    with make_schedule("continuous", one, workers=2, threads=1, seed=SEED, cuda_graph="on") as schedule:
+        schedule._captured, schedule._checked = False, True  # type: ignore[attr-defined]
+        list(schedule.run([taken, *data()[:2]], lr=rate))
+    for name, state in start.items():
+        assert_equal(taken.state[name]["layer"], state)
 
 
 def test_an_unknown_choice_is_refused() -> None:

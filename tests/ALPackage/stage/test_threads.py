@@ -44,6 +44,21 @@ def test_the_wait_is_bounded() -> None:
     assert one.finished()
 
 
+def test_several_threads_may_wait_for_it() -> None:
+    """Guards a bug: a run and a `close` on another thread both waited, and one of them until its deadline."""
+    release, seen = threading.Event(), []
+    one = WorkerThread(lambda: release.wait(10.0) and None, "al-test")
+    one.start()
+    waiting = [threading.Thread(target=lambda: seen.append(one.finished(30.0)), daemon=True) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.05)
+    release.set()
+    for thread in waiting:
+        thread.join(1.5)
+    assert seen == [True] * 3
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_fails_is_finished() -> None:
     def fail() -> None:
