@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ALPackage.randomness import Dropout
 
 from .blocks import Block
-from .recurrence import lstm_states
 from .shapes import TextShape
 from .text_parts import Embedding, LastStates, Mean, Sequences, bridge_of_states, in_a_row, split_text
 from .text_settings import LSTMSettings
@@ -40,8 +39,8 @@ class BiLSTM(nn.Module):
         """Return ((B, T, 2 * hidden), lengths) for ((B, T, D), lengths)."""
         features, lengths = x
         index = reversed_positions(lengths, features.shape[1])
-        ahead = lstm_states(self.ahead, features)
-        back = lstm_states(self.back, _gather_positions(features, index))
+        ahead, _ = self.ahead(features)
+        back, _ = self.back(_gather_positions(features, index))
         return self.dropout(torch.cat([ahead, _gather_positions(back, index)], dim=2)), lengths
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from models.lstm import BiLSTM, reversed_positions
-from models.recurrence import lstm_states
 from models.text_parts import LastStates, Mean, real_positions
 
 from .small_text import al, bp, text
@@ -42,35 +41,6 @@ def test_the_bidirectional_lstm_equals_that_of_torch_on_packed_sequences() -> No
     for name, weight in layer.ahead.named_parameters():
         torch.testing.assert_close(weight.grad, getattr(twin, name).grad)
         torch.testing.assert_close(getattr(layer.back, name).grad, getattr(twin, f"{name}_reverse").grad)
-
-
-@pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("positions", [1, 2, 9])
-def test_states_without_a_gradient_of_the_input_equal_those_of_torch(batch: int, positions: int) -> None:
-    lstm = nn.LSTM(5, 3, batch_first=True)
-    x, wanted, found = torch.randn(batch, positions, 5), torch.randn(batch, positions, 3), []
-    for states in (lstm_states(lstm, x), lstm(x)[0]):
-        lstm.zero_grad()
-        (states * wanted).sum().backward()
-        found.append([states.detach(), *(p.grad for p in lstm.parameters())])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_torch_computes_the_states_wherever_it_can_do_so_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    lstm, x = nn.LSTM(5, 3, batch_first=True), torch.randn(2, 4, 5)
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("computed here")
-
-    monkeypatch.setattr("models.recurrence._States.apply", refuse)
-    with pytest.raises(AssertionError, match="computed here"):
-        lstm_states(lstm, x)
-    assert torch.equal(lstm_states(lstm, x.clone().requires_grad_()), lstm(x)[0])
-    with torch.no_grad():
-        assert torch.equal(lstm_states(lstm, x), lstm(x)[0])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(lstm_states(lstm, x), lstm(x)[0])
 
 
 def test_places_are_mirrored_within_the_length_and_padding_stays() -> None:
