@@ -244,12 +244,14 @@ def test_the_marker_of_the_end_comes_after_everything() -> None:
 
 def test_a_wait_is_for_the_caller_only_while_the_first_layer_has_nothing() -> None:
     one = board(workers=2, able=[[0, 1], [1]], layers=2)
+    one.put(batch(0))
+    one.take(0, None)
     found: list[bool] = []
-    thread = threading.Thread(target=lambda: found.append(one.take(0, None)[2]), daemon=True)
+    thread = threading.Thread(target=lambda: found.append(one.take(0, 0)[2]), daemon=True)
     thread.start()
     while not one._idle[0]:
         time.sleep(0.001)
-    one.put(batch(0))
+    one.put(batch(1))
     thread.join(3.0)
     assert found == [True]
     other = threading.Thread(target=lambda: found.append(one.take(1, None)[2]), daemon=True)
@@ -259,6 +261,28 @@ def test_a_wait_is_for_the_caller_only_while_the_first_layer_has_nothing() -> No
     one.hand_on(0, batch(0))
     other.join(3.0)
     assert found == [True, False], "the first layer was at work, so this wait was for another worker"
+
+
+def test_what_comes_before_a_run_and_after_its_last_batch_is_no_wait_for_the_caller() -> None:
+    one = board(workers=1, layers=1)
+    found: list[bool] = []
+
+    def work() -> None:
+        done = None
+        for _ in range(3):
+            done, item, starved = one.take(0, done)
+            found.append(starved)
+            one.hand_on(done, item)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    for item in (batch(0), None, batch(0)):
+        while not one._idle[0]:
+            time.sleep(0.001)
+        one.put(item)
+        one.outlet.get()
+    thread.join(3.0)
+    assert found == [False, True, False], "only the end of a run that is under way was the caller's to give"
 
 
 @pytest.mark.parametrize("seed", range(6))
