@@ -31,8 +31,8 @@ class VisionSettings(ModelSettings):
     bridge: Literal["auto", "pool", "conv", "pool-conv", "deep", "flatten"] = "auto"
     """From a layer's map to the codes: `pool`: average pooling to 2x2, then linear layers; `conv`: a convolution before
     that; `pool-conv`: average pooling to 4x4 before the convolution; `deep`: convolutions with stride 2 down to 2x2;
-    `flatten`: the whole map, then linear layers (the thesis' form, and large); `auto`: `pool` for VGG,
-    `pool-conv` for ResNet."""
+    `flatten`: the whole map, then linear layers (the thesis' form, and large); `auto`: `pool` for VGG, `conv` for
+    ResNet."""
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the bridge that is used."""
@@ -49,7 +49,7 @@ class VGGSettings(VisionSettings):
 class ResNetSettings(VisionSettings):
     """What ResNet has of its own."""
 
-    best_bridge: ClassVar[str] = "pool-conv"
+    best_bridge: ClassVar[str] = "conv"
 
     cut: Literal["strides", "groups"] = "strides"
     """Where ResNet's layers end: `strides`: where the maps have just been halved; `groups`: after the stem and after

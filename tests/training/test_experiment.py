@@ -111,7 +111,7 @@ def test_al_learns_through_the_command(datasets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
-    ("model", "asked", "bridge"), [("vgg", "auto", "pool"), ("resnet", "auto", "pool-conv"), ("resnet", "pool", "pool")]
+    ("model", "asked", "bridge"), [("vgg", "auto", "pool"), ("resnet", "auto", "conv"), ("resnet", "pool", "pool")]
 )
 def test_the_results_say_which_bridge_was_meant(
     model: str, asked: str, bridge: str, datasets: Path, tmp_path: Path

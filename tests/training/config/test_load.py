@@ -356,7 +356,7 @@ def test_heads() -> None:
 def test_auto_bridges_are_those_that_each_model_is_best_with() -> None:
     whole = schema("vision")
     assert resolve_model(whole(), "vgg")[0] == {"bridge": "pool"}
-    assert resolve_model(whole(), "resnet")[0] == {"bridge": "pool-conv"}
+    assert resolve_model(whole(), "resnet")[0] == {"bridge": "conv"}
     assert resolve_model(whole(bridge="deep"), "resnet")[0] == {"bridge": "deep"}
 
 
