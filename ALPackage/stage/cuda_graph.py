@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,9 +47,23 @@ def capture(body: Callable[[], None], stream: Any, generators: list[torch.Genera
     for generator in generators:
         graph.register_generator_state(generator)
     # thread_local: another thread, such as a loader's, may go on with work of its own.
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+    with _own_workspaces(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         body()
     return graph.replay
+
+
+@contextmanager
+def _own_workspaces() -> Iterator[None]:
+    """Let what is recorded take matrix workspaces from its graph's memory, which nothing else uses.
+
+    PyTorch keeps one cuBLAS workspace per stream, and a graph goes on writing to the one that it was recorded with.
+    With several streams per device, two layers' graphs from one stream may be replayed at the same time on two.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 class StepGraph:

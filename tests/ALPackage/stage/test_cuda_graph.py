@@ -10,6 +10,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from torch import nn
 from ALPackage import AE, AL, ENC, ALStack, Guard, LocalLayer, Snapshot, StageError, make_schedule
 from ALPackage.randomness import Dropout
 from ALPackage.stage.batch import TrainBatch
-from ALPackage.stage.cuda_graph import StepGraph, make_capturable, make_graph, preview
+from ALPackage.stage.cuda_graph import StepGraph, capture, make_capturable, make_graph, preview
 from ALPackage.stage.step import Step
 from ALPackage.stage.threads import Autocast
 from ALPackage.stage.transfer import WorkerInput
@@ -468,6 +469,36 @@ def test_a_snapshot_before_the_first_batch_takes_no_state_of_a_capture() -> None
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(ValueError, match="cuda_graph: got 'yes'; expected auto, on or off"):
         make_schedule("continuous", stack(), cuda_graph="yes")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_two_graphs_are_recorded_with_the_same_matrix_workspace(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """PyTorch keeps it per stream: so it is dropped before and after."""
+    events: list[str] = []
+
+    @contextmanager
+    def recording(graph: Any, **options: Any) -> Iterator[None]:
+        events.append("begin")
+        yield
+        events.append("end")
+
+    def body() -> None:
+        events.append("step")
+        if fails:
+            raise RuntimeError("cannot be captured")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: events.append("clear"), raising=False)
+    if fails:
+        with pytest.raises(RuntimeError, match="cannot be captured"):
+            capture(body, NoStream(), [])
+        assert events == ["clear", "begin", "step", "clear"]
+        return
+    capture(body, NoStream(), [])
+    assert events == ["clear", "begin", "step", "end", "clear"]
 
 
 @pytest.mark.gpu
