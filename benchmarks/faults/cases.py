@@ -46,7 +46,7 @@ GOOD: dict[str, list[Any]] = {
     "ae_dim": [2, 16],
     "act": ["relu", "tanh"],
     "head_act": ["auto", "sigmoid"],
-    "bridge": ["auto", "pool", "conv", "deep", "flatten", "linear", "hidden"],
+    "bridge": ["auto", "pool", "conv", "pool-conv", "deep", "flatten", "linear", "hidden"],
     "cut": ["strides", "groups", "apart", "joined"],
     "shortcut": ["pool", "stride"],
     "compile": [False],
