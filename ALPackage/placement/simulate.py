@@ -80,7 +80,7 @@ class _Run:
     """The continuous schedule, event by event.
 
     A layer is ready if it is not at work, a batch waits before it, and there is room behind it. A free worker takes the
-    deepest ready layer of those that it ran last, else the deepest ready one that it may run. It hands on after the
+    first ready layer of those that it ran last, else the first ready one that it may run. It hands on after the
     forward pass.
     """
 
@@ -165,8 +165,8 @@ class _Run:
                     self._take(worker, layer)
 
     def _choice(self, worker: int, own: bool) -> int | None:
-        """Return the deepest ready layer that the worker may run; `own`: that it ran last."""
-        for layer in reversed(self.members[worker].layers):
+        """Return the first ready layer that the worker may run; `own`: that it ran last."""
+        for layer in self.members[worker].layers:
             if (self.ran[layer] == worker or not own) and self._ready(layer):
                 return layer
         return None

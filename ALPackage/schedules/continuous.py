@@ -34,7 +34,7 @@ JOIN_DEADLINE = 10.0
 class Continuous(Schedule):
     """Persistent workers that share the layers: no barrier, no bubble but fill and drain.
 
-    A worker takes the deepest ready layer of those that it ran last, else the deepest ready one (see `stage.board`). A
+    A worker takes the first ready layer of those that it ran last, else the first ready one (see `stage.board`). A
     layer that is placed on "cpu" may run on any CPU worker, one on "cpu:K" only on that one, and one on a GPU only on
     that GPU's workers. The caller's thread feeds the first layer.
 

@@ -3,10 +3,12 @@
     caller --put--> [ x x ] layer 0   [ x ] layer 1   [ ] layer 2 --outlet--> caller
                       `-- take --> F of layer 0 -- hand_on --^   then B of layer 0, on the same worker
 
-A layer is ready if it is not at work, something waits before it, and there is room behind it. A worker takes the
-deepest ready layer of those that it ran last, whose weights are in its core's cache, or else the deepest ready one that
-it may run; deep first, because that makes room. Only the layer before fills a layer's queue, so the room that was there
-when it was taken is there when it hands on: a worker never waits in the middle of a layer.
+A layer is ready if it is not at work, something waits before it, and there is room behind it. A worker takes the first
+ready layer of those that it ran last, whose weights are in its core's cache, or else the first ready one that it may
+run. First means nearest to the caller: that keeps the queues full, and where something waits before every layer, there
+is work for everybody. (The deepest first empties them; with some costs workers then wait 10 % of the time, see
+benchmarks/NOTES.md.) Only the layer before fills a layer's queue, so the room that was there when it was taken is there
+when it hands on: a worker never waits in the middle of a layer.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class Board:
 
     def __init__(self, may_run: Sequence[Sequence[int]], layers: int, depth: int) -> None:
         self.outlet: Channel[Item] = LocalChannel()
-        #: By worker, deepest first.
-        self._order = [sorted(able, reverse=True) for able in may_run]
+        #: By worker, the layer nearest to the caller first.
+        self._order = [sorted(able) for able in may_run]
         self._able = [[worker for worker, able in enumerate(may_run) if layer in able] for layer in range(layers)]
         self._depth = depth
         self._last = layers - 1
@@ -157,8 +159,8 @@ class Board:
         return best
 
     def _wake_one(self) -> None:
-        """Wake a worker for the deepest layer that is ready, if one that is idle may run it."""
-        for layer in range(self._last, -1, -1):
+        """Wake a worker for the first layer that is ready, if one that is idle may run it."""
+        for layer in range(self._last + 1):
             if self._ready(layer) and self._ring(layer):
                 return
 

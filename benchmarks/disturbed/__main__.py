@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.disturbed", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repetitions (default 3)")
     parser.add_argument(
-        "--seconds", type=float, default=8.0, help="of an undisturbed measurement of DDP, about (default 8)"
+        "--seconds", type=float, default=5.0, help="of an undisturbed measurement of DDP, about (default 5)"
     )
     parser.add_argument("--cores", nargs=2, type=int, help="the two cores (default: the first two allowed)")
     parser.add_argument("--pipeline", type=Path, default=HERE.parent / "pipeline" / "results.json")

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
     parser.add_argument("model", choices=MODELS, help="the others' figures in the results stay as they are")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repetitions (default 5)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of a measurement of BP on one core (default 10)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of a measurement of BP on one core (default 6)")
     parser.add_argument("--cores", nargs=2, type=int, help="the two cores (default: the first two allowed)")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     parser.add_argument("--quick", action="store_true", help="a smoke test: tiny models, few batches, one repetition")

@@ -69,7 +69,7 @@ def prepare(model: str, size: str, cores: Sequence[int], seconds: float) -> dict
     costs = run([{"do": "costs", "cores": cores[:1], "batches": 3 if size == "quick" else 8}])[0]
     costs = {form: costs[form] for form in ("bp", "al")}
     joined = max(8, min(60, round(seconds / sum(costs["bp"].values()))))
-    batches = {"joined": joined, "flowing": max(60, 3 * joined)} if size != "quick" else {"joined": 3, "flowing": 6}
+    batches = {"joined": joined, "flowing": max(40, 3 * joined)} if size != "quick" else {"joined": 3, "flowing": 6}
     return {"costs": costs, "batches": batches, "choices": search(costs, run, cores)}
 
 

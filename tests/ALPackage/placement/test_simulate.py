@@ -47,15 +47,28 @@ def test_workers_that_share_layers_beat_every_cut_of_them() -> None:
     assert 1.5 * 15 < simulate("continuous", layers, 2, 15) <= 1.5 * 15 + 1.5
 
 
-def test_a_worker_takes_the_deepest_layer_of_those_that_it_ran_last() -> None:
+def test_a_worker_takes_the_first_layer_of_those_that_it_ran_last() -> None:
     run = _Run(costs((1, 0), (1, 0), (1, 0)), crew_of((0, 1, 2), (0, 1, 2)), 9, 2, 0.0, 0.0, 9.0)
     run.waiting = [1, 1, 1]
     run.ran = [0, 0, 1]
-    assert (run._choice(0, own=True), run._choice(1, own=True)) == (1, 2)
+    assert (run._choice(0, own=True), run._choice(1, own=True)) == (0, 2)
     run.at_work[2] = True
-    assert (run._choice(1, own=True), run._choice(1, own=False)) == (None, 1)
-    run.waiting[2] = 2  # no room behind layer 1, so it is not ready
-    assert run._choice(1, own=False) == 0
+    assert (run._choice(1, own=True), run._choice(1, own=False)) == (None, 0)
+    run.waiting[1] = 2  # no room behind layer 0, so it is not ready
+    assert run._choice(1, own=False) == 1
+
+
+@pytest.mark.parametrize(
+    "times",
+    [(352, 312, 82, 28), (355, 300, 90, 30), (370, 300, 80, 28), (200, 259, 171, 134, 72), (12, 202, 281, 273)],
+    ids=["VGG", "VGG again", "VGG once more", "ResNet", "LSTM"],
+)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_two_workers_that_share_the_layers_are_hardly_ever_idle(times: tuple[int, ...], depth: int) -> None:
+    """Measured costs. Where the deepest ready layer came first, VGG's queues ran empty: 0.88 to 0.92 of the bound."""
+    layers = costs(*((time / 3, time * 2 / 3) for time in times))
+    least = bound([cost.total for cost in layers], crew_of(tuple(range(len(times))), tuple(range(len(times)))))
+    assert 300 * least / simulate("continuous", layers, 2, 300, depth=depth) > 0.99
 
 
 def test_what_waits_before_a_layer_is_bounded() -> None:

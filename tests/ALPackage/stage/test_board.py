@@ -48,24 +48,20 @@ class Thread:
         return self.found.get(timeout=3.0)
 
 
-def test_the_deepest_ready_layer_comes_first() -> None:
+def test_the_first_ready_layer_comes_first() -> None:
     """Among those that the worker ran last, and among those that it did not."""
     one = board(workers=2)
     for number in range(2):
         one.put(batch(number))
-    first = one.take(0, None)
-    one.hand_on(0, first[1])
-    assert at(one.take(1, None)) == (1, 0), "nobody has run layer 1, and layer 0 is at work"
-    one.hand_on(1, first[1])
-    second = one.take(0, 0)
-    assert at(second) == (0, 1)
-    one.hand_on(0, second[1])
-    assert at(one.take(1, 1)) == (1, 1), "layer 2 is ready and deeper, but worker 1 has run layer 1"
-    one.hand_on(1, second[1])
-    assert at(one.take(1, 1)) == (2, 0)
-    one.hand_on(2, first[1])
+        taken = one.take(0, 0 if number else None)
+        assert at(taken) == (0, number)
+        one.hand_on(0, taken[1])
     one.put(batch(2))
-    assert at(one.take(1, 2)) == (2, 1), "the deepest of its own"
+    taken = one.take(0, 0)
+    assert at(taken) == (1, 0), "there is no room behind layer 0"
+    one.hand_on(1, taken[1])
+    assert at(one.take(0, 1)) == (0, 2), "layers 0 and 1 are ready, and it ran both last"
+    assert at(one.take(1, None)) == (1, 1), "layers 1 and 2 are ready, and it ran neither"
 
 
 def test_a_layer_that_the_worker_ran_last_comes_before_a_deeper_one() -> None:
