@@ -75,7 +75,9 @@ def bound(costs: Sequence[float], members: Sequence[Member], at_once: float = ma
     """Return the seconds per batch that no run can beat, from the seconds per batch that each layer takes.
 
     A layer works on one batch at a time, and layers that only some workers may run need all of these workers' time.
-    `at_once`: how many CPU workers can compute at the same time, if the cores are fewer than the workers.
+    `at_once`: how many CPU workers can compute at the same time, if the cores are fewer than the workers. It is the
+    tightest such bound for a crew as `crew` makes it, where of the workers of two layers one set holds the other, or
+    they have none in common; for any other crew it still holds, but a tighter one may exist.
     """
     least = max(costs)
     who = [
