@@ -64,18 +64,21 @@ def test_the_first_ready_layer_comes_first() -> None:
     assert at(one.take(1, None)) == (1, 1), "layers 1 and 2 are ready, and it ran neither"
 
 
-def test_a_layer_that_the_worker_ran_last_comes_before_a_deeper_one() -> None:
+def test_a_layer_that_the_worker_ran_last_comes_before_an_earlier_one() -> None:
     one = board(workers=2)
     for number in range(2):
         one.put(batch(number))
     first = one.take(0, None)
     one.hand_on(0, first[1])
-    deeper = one.take(1, None)
-    assert at(deeper) == (1, 0), "nobody had run it"
-    one.hand_on(1, deeper[1])
-    # Worker 0 has run layer 0 last, layer 1 is worker 1's and layer 2 is nobody's yet: 0 goes on with its own.
-    assert at(one.take(0, 0)) == (0, 1)
-    assert at(one.take(1, 1)) == (2, 0)
+    later = one.take(1, None)
+    assert at(later) == (1, 0), "layer 0 is at work"
+    one.hand_on(1, later[1])
+    second = one.take(0, 0)
+    assert at(second) == (0, 1)
+    one.hand_on(0, second[1])
+    assert at(one.take(0, 0)) == (2, 0), "nothing else is ready"
+    one.put(batch(2))
+    assert at(one.take(1, 1)) == (1, 1), "layer 0 is ready too, but worker 1 has run layer 1"
 
 
 def test_a_layer_is_at_work_on_one_batch_at_a_time() -> None:
