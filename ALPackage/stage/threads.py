@@ -73,6 +73,9 @@ class IntraOpThreads:
 @contextmanager
 def worker_settings(device: torch.device, threads: int, stream: Any = None) -> Iterator[None]:
     """Make this thread a worker for `device`, on `stream` if one is given."""
+    # A thread's first operation, or question, gives it the count that any thread asked for last. Asked for now, that is
+    # over before the worker's own count is set; else the caller's could take its place.
+    torch.get_num_threads()
     torch.set_num_threads(threads)
     on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     on_stream = torch.cuda.stream(stream) if stream is not None else nullcontext()

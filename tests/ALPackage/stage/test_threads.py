@@ -9,8 +9,9 @@ import threading
 import time
 
 import pytest
+import torch
 
-from ALPackage.stage.threads import WorkerThread
+from ALPackage.stage.threads import WorkerThread, worker_settings
 
 
 def test_ctrl_c_while_it_is_waited_for_does_not_make_it_finished() -> None:
@@ -92,3 +93,25 @@ def test_the_interpreter_does_not_end_while_a_worker_is_inside_of_torch() -> Non
     """Guards a bug: a script that ended with an exception in its loop was aborted, with exit code 134."""
     ended = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (143, "")
+
+
+def test_a_worker_keeps_its_number_of_threads_whatever_the_caller_sets_before_its_first_operation() -> None:
+    """Guards a bug: torch counted a worker's threads anew at its first operation, from what any thread set last."""
+    before, set_up, go_on, seen = torch.get_num_threads(), threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        with worker_settings(torch.device("cpu"), 1):
+            set_up.set()
+            go_on.wait(10.0)
+            seen.append(torch.get_num_threads())
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert set_up.wait(10.0)
+    try:
+        torch.set_num_threads(2)
+        go_on.set()
+        worker.join(10.0)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
