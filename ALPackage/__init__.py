@@ -5,7 +5,7 @@ import sys
 from . import _moved
 from .base import AE, AL, ENC
 from .devices import set_device
-from .errors import PlacementError, StageError
+from .errors import PlacementError, RankError, StageError
 from .layer import LocalLayer
 from .nan_guard import Guard
 from .randomness import replace_dropout
@@ -25,6 +25,7 @@ __all__ = [
     "Guard",
     "LocalLayer",
     "PlacementError",
+    "RankError",
     "Schedule",
     "Snapshot",
     "StageError",

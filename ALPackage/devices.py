@@ -21,6 +21,12 @@ def available_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def own_cores() -> int:
+    """Return this process's share of the cores, where torchrun has started several on this machine."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, available_cores() // max(1, int(processes))) if processes.isdecimal() else available_cores()
+
+
 def available_devices() -> list[str]:
     """Return the names of this machine's devices: "cpu", then every GPU."""
     return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]

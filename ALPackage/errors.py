@@ -14,6 +14,7 @@ class StageError(RuntimeError):
             for the learning rate), which fail while a batch is made.
         batch: The batch's number; None if the worker failed before its first batch.
         cause: The exception that the layer raised.
+        rank: Where it happened, if in another process than the caller's.
 
     Example:
         >>> error = StageError("conv_2", 7, ValueError("expected 3 channels"))
@@ -23,12 +24,14 @@ class StageError(RuntimeError):
         ('conv_2', 7)
     """
 
-    def __init__(self, layer: str, batch: int | None, cause: BaseException) -> None:
+    def __init__(self, layer: str, batch: int | None, cause: BaseException, rank: int | None = None) -> None:
         when = "before its first batch" if batch is None else f"on batch {batch}"
         who = layer if layer in ("loader", "target", "lr") else f"layer {layer!r}"
-        super().__init__(f"{who} failed {when}: {type(cause).__name__}: {_words(cause)}")
+        where = "" if rank is None else f" in rank {rank}"
+        super().__init__(f"{who} failed {when}{where}: {type(cause).__name__}: {_words(cause)}")
         self.layer = layer
         self.batch = batch
+        self.rank = rank
         self.__cause__ = cause
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -38,7 +41,7 @@ class StageError(RuntimeError):
             pickle.loads(pickle.dumps(cause))
         except Exception:  # a user's exception may fail in any way while it is pickled
             cause = RuntimeError(f"{type(cause).__name__}: {_words(cause)}")
-        return _rebuild, (str(self), self.layer, self.batch, cause)
+        return _rebuild, (str(self), self.layer, self.batch, cause, self.rank)
 
 
 def _words(cause: BaseException | None) -> str:
@@ -48,10 +51,25 @@ def _words(cause: BaseException | None) -> str:
         return "(no description: its __str__ failed)"
 
 
-def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException) -> StageError:
-    error = StageError(layer, batch, cause)
+def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException, rank: int | None) -> StageError:
+    error = StageError(layer, batch, cause, rank)
     error.args = (message,)
     return error
+
+
+class RankError(RuntimeError):
+    """A rank of a distributed run is gone, or has ended the run; the one-line message says which rank and why.
+
+    `silent`: the rank, if it has given no sign of life and may still exist.
+
+    Example:
+        >>> print(RankError("rank 1 (node-7, conv_2) has given no sign of life for 5 s", silent=1))
+        rank 1 (node-7, conv_2) has given no sign of life for 5 s
+    """
+
+    def __init__(self, message: str, silent: int | None = None) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 class PlacementError(ValueError):

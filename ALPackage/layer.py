@@ -83,6 +83,8 @@ class LocalLayer(nn.Module):
         self._updating = False
         self._last: dict[str, Tensor] | None = None
         self._assigned: torch.device | None = None
+        #: Where its decoder is, if the rest of the layer is in another process (see `ranks.states`).
+        self._decodes_on: torch.device | None = None
 
     def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
         """Return (x_i, y_i, losses by name) for one batch that is on the layer's device.
@@ -114,6 +116,8 @@ class LocalLayer(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the layer's parameters, to which inputs are moved; the CPU if it has none."""
+        if self._decodes_on is not None:
+            return self._decodes_on
         parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 

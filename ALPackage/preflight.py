@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -41,6 +41,8 @@ def check_layers(
     seed: int,
     context: Context = nullcontext,
     own_settings: OwnSettings | None = None,
+    part: Sequence[str] | None = None,
+    handed_on: list[Any] | None = None,
 ) -> tuple[str, Exception] | None:
     """Refuse a stack whose layers would train wrongly without any error.
 
@@ -54,6 +56,9 @@ def check_layers(
         seed: The root of the layers' random streams.
         context: Makes the context of a forward pass, such as autocast.
         own_settings: Filled, if `concurrent`, with the optimizer settings that a layer's own step changes, by layer.
+        part: The names of neighboring layers, to check these alone. Where the first layer is not among them, `batch` is
+            what the layer before them hands on.
+        handed_on: Gets the (x, y) that the last of the layers hands on, if the check was complete.
 
     Returns:
         The layer ("target" for the stack's) and the exception that ended the check early; None if it was complete.
@@ -74,7 +79,9 @@ def check_layers(
     idle: list[str] = []
     try:
         own = {} if own_settings is None else own_settings
-        failure = _check(stack, batch, concurrent, seed, context, generators, doubts, idle, own)
+        layers = [(name, layer) for name, layer in stack.items() if part is None or name in part]
+        target = stack.target if layers[0][0] == stack.names[0] else _as_it_is
+        failure = _check(layers, target, batch, concurrent, seed, context, generators, doubts, idle, own, handed_on)
     except RefusedError as refused:
         raise UnfitLayersError(str(refused)) from None
     finally:
@@ -94,8 +101,13 @@ def check_layers(
     return failure
 
 
+def _as_it_is(y: Any) -> Any:
+    return y
+
+
 def _check(
-    stack: ALStack,
+    layers: list[tuple[str, LocalLayer]],
+    target: Callable[[Any], Any],
     batch: tuple[Any, Any],
     concurrent: bool,
     seed: int,
@@ -104,18 +116,18 @@ def _check(
     doubts: list[str],
     idle: list[str],
     own_settings: OwnSettings,
+    handed_on: list[Any] | None,
 ) -> tuple[str, Exception] | None:
     """Take the batch through copies of each layer, and check the copies with it."""
     name = "target"
     try:
         x, labels = tree_map(_clone, batch)
-        y = stack.target(labels)
+        y = target(labels)
         if not all(map(same_values, tensors(labels), tensors(batch[1]))):
             raise RefusedError(
                 "the stack's target changes in place the y that it is given, which belongs to the loader; return a new "
                 "tensor"
             )
-        layers = list(stack.items())
         for number, (name, original) in enumerate(layers):
             try:
                 compared, trained = _copy(original), _copy(original)
@@ -133,16 +145,18 @@ def _check(
                 reached = _note_gradients(trained)
                 with _refusing_changes(name, trained, x, y) as changes:
                     if concurrent:
-                        handed_on = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
+                        outputs = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
                     else:
                         enter_stream(trained, seed, name, 0)
                         with torch.no_grad(), context():
-                            handed_on = trained(x, y)
-                    changes.append(handed_on)
+                            outputs = trained(x, y)
+                    changes.append(outputs)
                 if concurrent and isinstance(trained, AL):
                     idle += [f"{function} of {name!r}" for function in _without_gradient(trained, reached)]
                 own_settings[name] = changed_settings(original.optimizer, trained.optimizer)
-                x, y = handed_on
+                x, y = outputs
+        if handed_on is not None:
+            handed_on.append((x, y))
     except RefusedError:
         raise
     except Exception as error:  # the user's: the run reports it with layer and batch

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from ALPackage import ALStack
+from ALPackage.stage.threads import IntraOpThreads
 
 from . import registry
 from .assemble import BPModel
@@ -65,7 +66,10 @@ def build_model(
 def _build(what: str, builder: registry.Builder, *arguments: Any) -> Any:
     """Call a builder; what a plug-in's raises is a mistake in the plug-in, told with its line."""
     try:
-        return registry.load(builder)(*arguments)
+        # With one thread: initial weights that come from a decomposition, such as orthogonal ones, differ in their last
+        # bits with the number of threads, and so would the same run on machines with more cores or fewer.
+        with IntraOpThreads(1):
+            return registry.load(builder)(*arguments)
     except Exception as error:
         if isinstance(builder, str):
             raise

@@ -25,7 +25,19 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: The library from the bottom up: a module, or a whole folder, imports from those before it.
 LEVELS = (
     *("_moved", "errors", "busy", "nested", "optimized", "randomness", "nan_guard", "layer", "objectives", "base"),
-    *("devices", "stack", "draws", "in_place", "preflight", "stage", "placement", "schedules", "__init__"),
+    *(
+        "devices",
+        "stack",
+        "draws",
+        "in_place",
+        "preflight",
+        "stage",
+        "placement",
+        "ranks",
+        "schedules",
+        "testing",
+        "__init__",
+    ),
 )
 
 

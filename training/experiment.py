@@ -12,6 +12,7 @@ from utils import set_deterministic
 
 from .checkpoints.resume import epochs_done, find_resume_points, make_stores, methods_of_run, note_unfinished
 from .config.arguments import Arguments, Command, read_command
+from .config.launch import launched
 from .config.schema import Config, Task
 from .errors import UsageError
 from .report.gallery import Gallery
@@ -20,9 +21,11 @@ from .report.run_log import RunLog
 from .report.timeline import prepare_trace
 from .report.trackers import Trackers, load_modules, open_tensorboard
 from .runs.exit_code import ExitCode, Outcome
+from .runs.follow import about, follow
 from .runs.method import train_method
 from .runs.preview import preview
 from .runs.progress import Progress
+from .runs.ranks import Ranks, joined
 from .runs.resolve import Machine, find_machine, make_spec
 from .runs.session import Session
 from .runs.shutdown import GracefulShutdown
@@ -42,13 +45,22 @@ def main(task: Task, argv: Sequence[str] | None = None) -> int:
 
 
 def execute(command: Command) -> int:
-    """Run a command that has been read and checked, and return its exit code, as `main` does."""
-    with ExitCode() as end:
-        end.outcomes.append(run(command))
+    """Run a command that has been read and checked, and return its exit code, as `main` does.
+
+    Under torchrun this is one of several processes, and all return the code of rank 0.
+    """
+    with ExitCode() as end, joined(launched(), about(command), command.config.timeout) as ranks:
+        if ranks is not None and not ranks.leads:
+            return follow(command, ranks)
+        with ExitCode() as here:
+            here.outcomes.append(run(command, ranks))
+        end.code = here.code
+        if ranks is not None:
+            ranks.end(here.code, here.words)
     return end.code
 
 
-def run(command: Command) -> Outcome:
+def run(command: Command, ranks: Ranks | None = None) -> Outcome:
     """Run every method and turn of a command, or only plan it; an interruption keeps what is done.
 
     Raises UsageError or DataError, before any training, for whatever can be refused.
@@ -69,6 +81,8 @@ def run(command: Command) -> Outcome:
     logs: list[RunLog] = []
     interrupted: KeyboardInterrupt | None = None
     with GracefulShutdown() as shutdown, ExitStack() as held:
+        if ranks is not None:
+            ranks.signaled = shutdown.forward
         # Two commands that write the same files would mix their epochs.
         for name in arguments.methods:
             held.enter_context(lock_results(out, arguments.dataset, arguments.model, name))
@@ -81,8 +95,10 @@ def run(command: Command) -> Outcome:
         for store in stores.values():
             held.callback(store.close)
             store.prepare()
-        resumed = find_resume_points(specs, stores) if arguments.resume else dict.fromkeys(specs)
-        if not arguments.resume:
+        # What torchrun starts again goes on where it was.
+        resuming = arguments.resume or launched().restarts > 0
+        resumed = find_resume_points(specs, stores) if resuming else dict.fromkeys(specs)
+        if not resuming:
             note_unfinished(specs, stores)
         _introduce(arguments, task)
         # AL and BP train one after the other, so that each has the machine to itself.
@@ -99,7 +115,7 @@ def run(command: Command) -> Outcome:
         try:
             for method, spec in specs.items():
                 together = methods_of_run(stores, method)
-                session = Session(task, stores[method], together, shutdown, logs, gallery, trackers, progress)
+                session = Session(task, stores[method], together, shutdown, logs, gallery, trackers, progress, ranks)
                 train_method(spec, session, resumed[method])
                 stores[method].wait()
             gallery.draw(logs)

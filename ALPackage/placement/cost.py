@@ -38,6 +38,8 @@ class LayerCost:
     bytes: int = 0
     hand_over: float = 0.0
     """Seconds for which another device is busy receiving a batch of what the layer hands on; 0 on one device."""
+    sent: int = 0
+    """Bytes per batch that the layer hands on."""
 
     @property
     def total(self) -> float:
@@ -118,7 +120,7 @@ def measure(
             last = index == len(stack) - 1  # nobody receives what it hands on
             handed = 0.0 if last or receivers is None else copy_time(out, _without_worker(receivers[index]))
             times = statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:])
-            costs.append(LayerCost(name, *times, used, handed))
+            costs.append(LayerCost(name, *times, used, handed, 0 if last else _total_bytes(out)))
             x, y = out
             del layer  # before the next copy is made
     return costs

@@ -12,6 +12,7 @@ import torch
 from ..stage.crew import Member, bound
 from .cost import LayerCost
 from .limits import Limit, limits
+from .over_ranks import rank_name
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Plan:
     """One per layer, as in `ALStack.placement`."""
     workers: tuple[Member, ...]
     at_once: float = math.inf
+    ranks: tuple[int, ...] = ()
+    """The process of every layer, where there are several."""
 
     @property
     def seconds(self) -> list[float]:
@@ -51,12 +54,12 @@ class Plan:
     def text(self) -> str:
         """Return a table of the layers, and sentences about what they allow."""
         work = sum(cost.total for cost in self.costs) or 1.0
-        placed = len({str(device) for device in self.devices}) > 1
+        placed = len(set(self._places)) > 1
         rows = [("layer", "forward", "backward", "share", "memory", "device")]
-        for cost, device in zip(self.costs, self.devices, strict=True):
+        for cost, place in zip(self.costs, self._places, strict=True):
             share = f"{100 * cost.total / work:.0f} %"
             times = f"{cost.forward * 1e3:.1f} ms", f"{cost.backward * 1e3:.1f} ms"
-            rows.append((cost.name, *times, share, f"{cost.bytes / 2**20:.0f} MiB", str(device)))
+            rows.append((cost.name, *times, share, f"{cost.bytes / 2**20:.0f} MiB", place))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = []
         for name, *figures, where in rows:
@@ -76,9 +79,10 @@ class Plan:
                     "backward_ms": round(cost.backward * 1e3, 4),
                     "hand_over_ms": round(cost.hand_over * 1e3, 4),
                     "bytes": cost.bytes,
-                    "device": str(device),
+                    "sent_bytes": cost.sent,
+                    "device": place,
                 }
-                for cost, device in zip(self.costs, self.devices, strict=True)
+                for cost, place in zip(self.costs, self._places, strict=True)
             ],
             "workers": [
                 {"name": worker.name, "layers": [names[layer] for layer in worker.layers]} for worker in self.workers
@@ -86,6 +90,12 @@ class Plan:
             "ceiling": round(self.ceiling, 4),
             "bound_by": " ".join([why.kind, ", ".join(about)]).strip(),
         }
+
+    @property
+    def _places(self) -> list[str]:
+        if not self.ranks:
+            return [str(device) for device in self.devices]
+        return [rank_name(rank, device) for rank, device in zip(self.ranks, self.devices, strict=True)]
 
     @property
     def _names(self) -> list[str]:

@@ -7,20 +7,23 @@ from typing import Any
 from ..stack import ALStack
 from .al_fm import ALFM
 from .continuous import Continuous
+from .distributed import Distributed
 from .schedule import Schedule
 from .sequential import Sequential
 
-SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Sequential, ALFM, Continuous)}
+SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Sequential, ALFM, Continuous, Distributed)}
 
 
 def make_schedule(name: str, stack: ALStack, **options: Any) -> Schedule:
     """Return the schedule of that name for `stack`.
 
     Args:
-        name: "sequential", "al-fm" or "continuous"; all give the same numbers, bit for bit.
+        name: "sequential", "al-fm", "continuous", or "distributed" in the processes of `torch.distributed`; all give
+            the same numbers, bit for bit.
         stack: The layers, on their devices. Place them first (`set_device`).
         options: `threads`, `seed`, `trace` and `cuda_graph`, as for `Schedule`; "continuous" also takes `workers`,
-            `depth` and `streams_per_device`, as for `Continuous`.
+            `depth` and `streams_per_device`, as for `Continuous`, and "distributed" these and more, as for
+            `Distributed`.
 
     Returns:
         The schedule, which is best used as a context manager, because it may have threads to end.

@@ -6,20 +6,22 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from ..errors import StageError
+from ..layer import LocalLayer
 from ..stack import ALStack
-from ..stage.batch import Batch, MemoryCheck, TrainBatch
-from ..stage.board import Board
+from ..stage.batch import Batch, Marker, MemoryCheck, TrainBatch
+from ..stage.board import Board, Item
 from ..stage.channel import Closed
 from ..stage.crew import crew
+from ..stage.exit import Exit
 from ..stage.failure import FirstFailure
 from ..stage.runner import LayerRunner
 from ..stage.snapshot import Snapshot
-from ..stage.threads import worker_settings
+from ..stage.threads import WorkerThread, worker_settings
 from ..stage.trace import Usage
 from ..stage.transfer import entry_events, input_for, order_streams, sync_with_caller
 from ..stage.worker import Worker
@@ -58,21 +60,39 @@ class Continuous(Schedule):
         **options: Any,
     ) -> None:
         super().__init__(stack, **options)
+        self._start(list(stack.items()), workers, depth, streams_per_device)
+
+    def _start(
+        self,
+        layers: list[tuple[str, LocalLayer]],
+        workers: int | None,
+        depth: int,
+        streams_per_device: int,
+        leave: Callable[[Item], bool] | None = None,
+    ) -> None:
+        """Start the workers of `layers`. `leave`: takes what has passed them, on a thread of its own (see `Exit`)."""
         if depth < 1:
             raise ValueError(f"depth: got {depth}; expected at least 1 batch before a layer")
-        self._placement = stack.placement
+        self._layers = layers
+        self._placement = [layer.placement for _, layer in layers]
         members = crew(self._placement, workers=workers, threads=self.threads, streams_per_device=streams_per_device)
         self._ended_when: str | None = None
         self._unfinished = self._interrupted = False
-        self._captured = self._cuda_graph == "off" or all(device.type != "cuda" for device in stack.devices)
+        devices = [layer.device for _, layer in layers]
+        self._captured = self._cuda_graph == "off" or all(device.type != "cuda" for device in devices)
         # Every layer may be at work on a batch while its queue is full.
-        self._memory = MemoryCheck(len(stack) * (depth + 1))
-        self._board = Board([member.layers for member in members], len(stack), depth)
-        self._failure = FirstFailure(self._board.close)
+        self._memory = MemoryCheck(len(layers) * (depth + 1))
+        may_run = [member.layers for member in members]
+        if leave is not None:
+            may_run.append((len(layers),))
+        self._board = Board(may_run, len(layers) + (leave is not None), depth)
+        self._failure = self._first_failure()
         self._runners = [
-            LayerRunner(name, layer, self._step, last=number == len(stack))
-            for number, (name, layer) in enumerate(stack.items(), start=1)
+            LayerRunner(name, layer, self._step, last=name == self.stack.names[-1]) for name, layer in layers
         ]
+        self._exit = (
+            None if leave is None else Exit(len(members), len(layers), layers[-1][0], self._board, self._failure, leave)
+        )
         self._workers = [
             Worker(
                 number,
@@ -89,22 +109,30 @@ class Continuous(Schedule):
         # If nobody closes the schedule, its threads end when it is collected.
         weakref.finalize(self, self._board.close)
         try:
-            for worker in self._workers:
-                worker.thread.start()
+            for thread in self._threads():
+                thread.start()
         except BaseException:
             self._board.close()
             raise
+
+    def _first_failure(self) -> FirstFailure:
+        """Return what keeps the first failure and ends everything then."""
+        return FirstFailure(self._board.close)
+
+    def _threads(self) -> list[WorkerThread]:
+        """Return the threads that were started when the schedule was made."""
+        return [worker.thread for worker in self._workers] + ([] if self._exit is None else [self._exit.thread])
 
     def usage(self) -> list[Usage]:
         """Return how each worker has spent its time in training since the schedule was made."""
         return [worker.usage for worker in self._workers]
 
-    def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
+    def _run(self, items: Iterator[Batch | Snapshot | Marker]) -> Iterator[Batch | Snapshot | Marker]:
         self._refuse_other_layers()
         if self._unfinished:  # the last run's batches would be taken for this run's
             self._board.close()
         self._unfinished = True
-        board, outlet = self._board, self._board.outlet
+        board = self._board
         under_way = 0
         training = False
         for worker in self._workers:
@@ -126,7 +154,7 @@ class Continuous(Schedule):
                 board.put(item)  # waits while the first layer is behind, which bounds what is under way
                 under_way += 1
                 # Hand out what is done, without waiting: the caller's thread has the first layer to feed.
-                while outlet.ready():
+                while self._done():
                     under_way -= 1
                     yield self._next_done()
             # The loader is exhausted; from here on the pipeline drains.
@@ -144,7 +172,7 @@ class Continuous(Schedule):
             # The loader failed, or the caller left its loop: every layer still gets every batch that was sent.
             # Python drops what an abandoned iterator raises, so a failure, or Ctrl-C, is kept for `close` then.
             left = isinstance(end, GeneratorExit)
-            if left and threading.current_thread() in [worker.thread for worker in self._workers]:
+            if left and threading.current_thread() in self._threads():
                 # The garbage collector ends an abandoned iterator on any thread; a worker cannot wait for itself.
                 self._board.close()
                 self._unreported = RuntimeError(
@@ -170,9 +198,10 @@ class Continuous(Schedule):
 
     def _refuse_other_layers(self) -> None:
         """Raise RuntimeError if the workers have other layers than the stack, or have them elsewhere."""
-        if self.stack.placement != self._placement:
+        if [layer.placement for _, layer in self._layers] != self._placement:
             raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
-        if [runner.layer for runner in self._runners] != list(self.stack):
+        own = [name for name, _ in self._layers]
+        if self._layers != [(name, layer) for name, layer in self.stack.items() if name in own]:
             raise RuntimeError("the stack has other layers than when this schedule was made; make a new one")
 
     def _drop_stale_graphs(self) -> None:
@@ -206,9 +235,17 @@ class Continuous(Schedule):
     def _order_streams(self, *, entering: bool) -> None:
         order_streams([worker.source for worker in self._workers], entering=entering)
 
-    def _next_done(self) -> Batch | Snapshot:
+    def _done(self) -> bool:
+        """Return whether something has left the pipeline, or never will."""
+        return self._board.outlet.ready()
+
+    def _take_done(self) -> Item:
+        """Return what leaves the pipeline next, waiting for it. Raises Closed."""
+        return self._board.outlet.get()
+
+    def _next_done(self) -> Batch | Snapshot | Marker:
         """Return what leaves the pipeline next, fit for use on the caller's thread."""
-        item = self._board.outlet.get()
+        item = self._take_done()
         assert item is not None  # the marker of the end comes after everything
         if isinstance(item, Batch):
             sync_with_caller(item)
@@ -217,7 +254,7 @@ class Continuous(Schedule):
     def _drain(self) -> None:
         """Wait until every worker is done with the batches that are under way. Raises Closed."""
         self._board.put(None)
-        while self._board.outlet.get() is not None:
+        while self._take_done() is not None:
             pass
         self._unfinished = False
         for worker in self._workers:
@@ -244,7 +281,7 @@ class Continuous(Schedule):
         if os.getpid() != self._process:
             return  # forked off: the threads are not here
         if not self._join(JOIN_DEADLINE):
-            alive = [worker.thread.name for worker in self._workers if not worker.thread.finished(0.0)]
+            alive = [thread.name for thread in self._threads() if not thread.finished(0.0)]
             raise RuntimeError(f"a worker did not end within {JOIN_DEADLINE:.0f} s: {', '.join(alive)}")
         if self._interrupted:
             self._interrupted = False
@@ -261,7 +298,7 @@ class Continuous(Schedule):
         try:
             self._board.close()
             deadline = time.monotonic() + seconds
-            return all(worker.thread.finished(max(0.0, deadline - time.monotonic())) for worker in self._workers)
+            return all(thread.finished(max(0.0, deadline - time.monotonic())) for thread in self._threads())
         except BaseException:  # Ctrl-C here must not leave a worker waiting
             self._board.close()
             raise

@@ -21,7 +21,7 @@ from ..optimized import OwnSettings, refuse_untrained
 from ..preflight import check_layers
 from ..randomness import Dropout
 from ..stack import ALStack
-from ..stage.batch import Batch, InPlaceGuard, LocalLosses, MemoryCheck, PredictBatch, TrainBatch, as_pair
+from ..stage.batch import Batch, InPlaceGuard, LocalLosses, Marker, MemoryCheck, PredictBatch, TrainBatch, as_pair
 from ..stage.caller import modes
 from ..stage.cuda_graph import make_capturable
 from ..stage.optimizer_watch import OptimizerWatch
@@ -180,7 +180,7 @@ class Schedule(ABC):
         return []
 
     @abstractmethod
-    def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot]:
+    def _run(self, items: Iterator[Batch | Snapshot]) -> Iterator[Batch | Snapshot | Marker]:
         """Take the numbered batches, and the snapshots between them, through the layers and yield them in order."""
 
     def _prepare(self, example: TrainBatch) -> None:  # noqa: B027 (most schedules have nothing to prepare)

@@ -97,6 +97,17 @@ class MemoryCheck:
 
 
 @dataclass(eq=False)
+class Marker:
+    """What passes through the layers between runs and touches none of them: a word to the ranks that follow.
+
+    `kind`: one of `remote.Kind`.
+    """
+
+    kind: int
+    content: Any = None
+
+
+@dataclass(eq=False)
 class Batch(ABC):
     """What training and predicting have in common.
 

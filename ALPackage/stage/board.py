@@ -18,12 +18,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from .batch import Batch
+from .batch import Batch, Marker
 from .channel import Channel, Closed, LocalChannel
 from .snapshot import Snapshot
 
-#: What passes through the layers: batches, the snapshots between them, and None at the end of a run.
-Item = Batch | Snapshot | None
+#: What passes through the layers: batches, the snapshots between them, None at the end of a run, and markers.
+Item = Batch | Snapshot | Marker | None
 
 
 class Board:

@@ -15,7 +15,7 @@ from itertools import count
 
 import torch
 
-from ..devices import available_cores
+from ..devices import own_cores
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _numbers(placements: Sequence[torch.device], workers: int | None, threads: i
     free = sum(device.index is None for device in placements)
     if not free:
         return tied
-    wanted = min(max(1, available_cores() // threads), len(placements)) if workers is None else workers
+    wanted = min(max(1, own_cores() // threads), len(placements)) if workers is None else workers
     others = (number for number in count() if number not in tied)
     return sorted([*tied, *(next(others) for _ in range(wanted - len(tied)))])
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import StageError
-from .batch import Batch, PredictBatch, TrainBatch
+from .batch import Batch, Marker, PredictBatch, TrainBatch
 from .board import Board
 from .channel import Closed
 from .crew import Member
@@ -84,8 +84,8 @@ class Worker:
         """Run the layer that the board gives, and return its index. `done`: the layer before it."""
         waiting = time.perf_counter()
         layer, item, starved = self._board.take(self._number, done)
-        if item is None:  # the marker of a run's end
-            self._board.hand_on(layer, None)
+        if item is None or isinstance(item, Marker):  # None marks the end of a run
+            self._board.hand_on(layer, item)
             return layer
         runner = self._runners[layer]
         self._at = runner, item.number

@@ -29,7 +29,7 @@ CONTESTANTS = (
     "al-sequential",
 )
 #: These fill and drain once per run, so they get more batches than those that join at every batch.
-FLOWING = ("continuous", "al-cut")
+FLOWING = ("continuous", "al-cut", "al-ranks")
 WARMUP = 2
 #: Keep freed memory instead of returning it to the system after every operation; the same for every contestant. As
 #: glibc comes, tensors above 32 MB are mapped, and zeroed by the system page by page, each time anew.
@@ -91,6 +91,9 @@ def jobs_of(contestant: str, choice: Mapping[str, Any], cores: Sequence[int]) ->
         return [{**al, "schedule": "al-fm", "cores": cores}]
     if contestant == "al-cut":
         return [{**al, **setting, "schedule": "continuous", "cores": cores}]
+    if contestant == "al-ranks":  # the layers of a worker in al-cut are those of a process here
+        ranks = [int(place.removeprefix("cpu:")) for place in setting["placement"]]
+        return [{"do": "al-ranks", "ranks_of_layers": ranks, "cores": [core]} for core in cores]
     if contestant == "continuous":
         return [{**al, "schedule": "continuous", "options": {"workers": len(cores)}, "cores": cores}]
     return [{"do": "stages", **setting, "cores": [core]} for core in cores]
@@ -103,7 +106,7 @@ def measure(
 
     Two runs at the same time count with the sum of their speeds. Raises WorkerError where it cannot run.
     """
-    choice = prepared["choices"].get(contestant, {})
+    choice = prepared["choices"].get("al-cut" if contestant == "al-ranks" else contestant, {})
     if "failed" in choice:
         raise WorkerError(choice["failed"])
     batches = prepared["batches"]["flowing" if contestant in FLOWING else "joined"]
@@ -123,6 +126,7 @@ def measure(
         "batches": batches,
         "peak_mib": [process["peak_mib"] for process in done],
         "base_mib": [process["base_mib"] for process in done],
+        **({"sent": done[0]["sent"]} if "sent" in done[0] else {}),
     }
     if "busy" in done[0] and len(done) == 1:
         found["busy_s"] = done[0]["busy"]

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -20,7 +21,8 @@ from torch import Tensor
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 from torch.nn.parallel import DistributedDataParallel
 
-from ALPackage import make_schedule, set_device
+from ALPackage import Schedule, make_schedule, set_device
+from ALPackage.schedules.distributed import Distributed
 from models import adamw
 
 from .workload import LR, Part, al_model, arguments, bp_layers, make_batches
@@ -75,17 +77,45 @@ def associated_learning(job: Job) -> dict[str, Any]:
     stack = al_model(job["model"], job["size"])
     set_device(stack, job["placement"] or ["cpu"] * len(stack))
     with make_schedule(job["schedule"], stack, threads=1, seed=0, **job["options"]) as schedule:
-        for _ in schedule.run(islice(cycle(batches), job["warmup"])):
-            pass
-        _start_together(job)
-        losses = []
-        worked = sum(usage.busy for usage in schedule.usage())
-        start = time.perf_counter()
-        for losses in schedule.run(islice(cycle(batches), job["batches"]), first=job["warmup"]):  # noqa: B007
-            pass
-        stop = time.perf_counter()
-        worked = sum(usage.busy for usage in schedule.usage()) - worked
+        return _timed_run(schedule, batches, job, partial(_start_together, job))
+
+
+def _timed_run(
+    schedule: Schedule, batches: list[Any], job: Job, together: Callable[[], Any] | None = None
+) -> dict[str, Any]:
+    for _ in schedule.run(islice(cycle(batches), job["warmup"])):
+        pass
+    if together is not None:
+        together()
+    losses = []
+    worked = sum(usage.busy for usage in schedule.usage())
+    start = time.perf_counter()
+    for losses in schedule.run(islice(cycle(batches), job["batches"]), first=job["warmup"]):  # noqa: B007
+        pass
+    stop = time.perf_counter()
+    worked = sum(usage.busy for usage in schedule.usage()) - worked
     return {"start": start, "stop": stop, "busy": worked, "loss": _finite(losses[-1]["assoc"])}
+
+
+def over_ranks(job: Job) -> dict[str, Any]:
+    """Train the AL form in this process and others, each with neighboring layers and one worker.
+
+    The clock is that of rank 0, which feeds the pipeline and gets the losses.
+    """
+    _meet(job)
+    stack = al_model(job["model"], job["size"])
+    found: dict[str, Any] = {"start": math.inf, "stop": -math.inf}
+    with make_schedule("distributed", stack, ranks=job["ranks_of_layers"], workers=1, threads=1, seed=0) as schedule:
+        assert isinstance(schedule, Distributed)
+        if schedule.leads:
+            found = _timed_run(schedule, make_batches(job["model"], job["size"]), job)
+            found["sent"] = {
+                f"rank{one.rank} to {to}": size for one in schedule.reports() for to, size in one.sent.items()
+            }
+        else:
+            schedule.serve()
+    dist.destroy_process_group()
+    return found
 
 
 def search_cuts(job: Job) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def main() -> None:
     do = {
         "bp": contestants.back_propagation,
         "al": contestants.associated_learning,
+        "al-ranks": contestants.over_ranks,
         "stages": contestants.pipeline_stages,
         "search-stages": contestants.search_stages,
         "search-cuts": contestants.search_cuts,

@@ -25,6 +25,7 @@ def test_what_earlier_files_import_is_what_there_is_now() -> None:
 
     from ALPackage import objectives, placement
     from ALPackage.randomness import Dropout
+    from ALPackage.schedules.distributed import Distributed
 
     codes = importlib.import_module("ALPackage.objectives.codes")
     association = importlib.import_module("ALPackage.objectives.association")
@@ -32,7 +33,7 @@ def test_what_earlier_files_import_is_what_there_is_now() -> None:
     assert (OneHot, ClassCodes, UnitNorm) == (codes.OneHot, codes.OnCodes, codes.UnitNorm)
     assert (Association, Reconstruction) == (association.Association, association.Reconstruction)
     assert similarity is association.similarity
-    assert set(SCHEDULES.values()) == {Sequential, ALFM, Continuous}
+    assert set(SCHEDULES.values()) == {Sequential, ALFM, Continuous, Distributed}
     assert make_schedule is ALPackage.make_schedule
     assert set_device is ALPackage.set_device is placement.set_device
     assert al_layers(torch.nn.Linear(1, 1)) == []

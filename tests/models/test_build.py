@@ -75,3 +75,26 @@ def test_settings_are_checked_when_they_are_made() -> None:
             VisionSettings(**wrong)
     with pytest.raises(ValueError, match="frozen"):
         VisionSettings().width = 2.0
+
+
+def test_initial_weights_do_not_depend_on_the_number_of_threads() -> None:
+    """Guards a bug: the bridges start orthogonal, by a decomposition whose last bits follow the threads."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            stack = build_model(
+                "vgg",
+                "al",
+                SHAPE,
+                VGGSettings(width=0.125),
+                objective=ALSettings(),
+                training=Training(lr=0.1, code_dim=128),
+            )
+            found.append(stack.state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())

@@ -24,6 +24,8 @@ def make_spec(out: Path = Path("nowhere"), **changes: Any) -> RunSpec:
         "resolved": config.model_dump(mode="json"),
         "layers": ("conv_1", "conv_2", "conv_3", "conv_4"),
         "devices": None,
+        "world": 1,
+        "ranks": None,
         "threads": 1,
         "seeds": (1, 2),
         "versions": {},

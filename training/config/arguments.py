@@ -19,7 +19,8 @@ from data import TEXT, VISION, DataError, canonical
 from models import registry
 
 from ..errors import UsageError, closest, reason
-from .load import check_workers, device_list, load_config, resolve_model
+from .launch import launched, prepare_launch
+from .load import check_ranks, check_workers, device_list, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
 from .schema import LARGEST_SEED, TASKS, Config, Method, Schedule, Task
@@ -102,10 +103,15 @@ def read_command(task: Task, argv: Sequence[str] | None = None) -> Command:
 
 def command_or_exit(task: Task) -> Command:
     """Return the command of this process, or print what is wrong with it and leave with exit code 2."""
+    prepare_launch()
     try:
         return read_command(task)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
+        if (launch := launched()).world > 1:
+            from ..runs.ranks import share_mistake  # with torch
+
+            share_mistake(launch, str(error))
         sys.exit(2)
 
 
@@ -174,6 +180,9 @@ def configure(arguments: Arguments) -> Config:
         device_list(config, arguments.model, method)
         if method != "bp":
             check_workers(config, arguments.model, method)
+            check_ranks(config, arguments.model, method, launched())
+    if arguments.plan and launched().world > 1:
+        raise UsageError("--plan: it looks at one process; start it without torchrun")
     return config
 
 

@@ -21,6 +21,7 @@ from models.settings import ModelSettings, expected, shown
 
 from ..errors import ConfigError, remedy
 from .json_file import IN_JSON, read_object
+from .launch import Launch, ranks_of, split_rank
 from .overrides import read_override
 from .recipes import apply_recipe
 from .schema import TASKS, CommonConfig, Config, DeviceLists, Method, Task, TextConfig, schema
@@ -96,11 +97,29 @@ def _has_layers(model: str, method: Method, layers: int) -> str:
     return f"{title} with {method_title(method)} has {layers} layer{'s' * (layers > 1)}"
 
 
+def check_ranks(config: CommonConfig, model: str, method: Method, launch: Launch) -> tuple[int, ...] | None:
+    """Return the process of every layer that the config names, None for "auto" or for a command of one process.
+
+    Raises `ConfigError` where the config does not go with how the command was launched.
+    """
+    devices = device_list(config, model, method)
+    ranks = None if devices == "auto" else ranks_of("al_gpu_list", devices, launch)
+    if launch.world > 1 and config.schedule != "continuous":
+        raise ConfigError(
+            f"schedule: got {config.schedule}; over several processes layers are trained by the continuous schedule "
+            "alone: leave it out, or start one process"
+        )
+    if launch.world > 1 and getattr(config, "compile", False):
+        raise ConfigError("compile: not over several processes; leave compile at false, or start one process")
+    return ranks
+
+
 def check_workers(config: CommonConfig, model: str, method: Method = "al") -> None:
     """Raise `ConfigError` where a number of CPU workers does not go with the devices of a local method's layers."""
     devices = device_list(config, model, method)
     if config.workers is None or devices == "auto":
         return
+    devices = [split_rank(name)[1] or "cpu" for name in devices]
     on_cpu = [name for name in devices if name.startswith("cpu")]
     if not on_cpu:
         raise ConfigError(

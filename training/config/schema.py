@@ -83,6 +83,7 @@ RESUME_MAY_CHANGE = frozenset(
         "streams_per_device",
         "test_batch_size",
         "threads",
+        "timeout",
         "workers",
     }
 )
@@ -142,7 +143,7 @@ class DeviceKeys(Settings):
 
     al_gpu_list: DeviceLists = "auto"
     """The device of each layer of AL, or of another local objective; 1 is short for "cuda:1"; `"auto"` decides by what
-    the machine has."""
+    the machine has. Under torchrun an entry names its process too: "rank0", "rank1:cuda:0"."""
 
     schedule: Schedule = "continuous"
     """How AL layers share the work; the numbers are the same with each. `al-fm`: a thread per layer and batch."""
@@ -157,6 +158,13 @@ class DeviceKeys(Settings):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Intra-op threads of an AL worker; null: 1. OMP_NUM_THREADS overrides both and, unlike `threads`, limits BP too,
     which uses all cores otherwise."""
+
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    """Under torchrun: seconds within which the processes have to meet, and a message between them has to arrive."""
+
+    wire: Literal["fp32", "bf16"] = "fp32"
+    """Under torchrun: how floating-point numbers go from one process to the next. `bf16` halves what is sent; the
+    numbers are then not those of one process."""
 
     cuda_graph: Literal["auto", "on", "off"] = "auto"
     """AL on GPUs with the continuous schedule: run a layer's step as a CUDA graph; `auto`: where it is faster."""

@@ -31,6 +31,10 @@ class RunSpec:
     """The names of the layers, first to last."""
     devices: tuple[str, ...] | None
     """A device per layer that this machine has, or None for "auto"."""
+    world: int = 1
+    """How many processes train local layers together; BP trains in one."""
+    ranks: tuple[int, ...] | None = None
+    """The process of every layer, where the config says so."""
     threads: int
     """Intra-op threads of a worker, or of BP."""
     seeds: tuple[int, ...]
@@ -41,6 +45,16 @@ class RunSpec:
     """The folder of the results."""
     trace: Path | None
     """Where the timeline of the first turn goes."""
+
+    @property
+    def schedule(self) -> str:
+        """The schedule of a local method: over several processes there is one of its own."""
+        return "distributed" if self.over_ranks else self.config.schedule
+
+    @property
+    def over_ranks(self) -> bool:
+        """Whether the layers are spread over several processes."""
+        return self.world > 1 and self.method != "bp"
 
     @property
     def turns(self) -> int:

@@ -49,6 +49,17 @@ class LayerUse(BaseModel):
     workers: dict[str, float]
 
 
+class RankUse(BaseModel):
+    """What a process held and sent, in bytes."""
+
+    rank: int
+    host: str
+    layers: list[str]
+    weights: int
+    moments: int
+    sent: dict[str, int]
+
+
 class Use(BaseModel):
     """What `Utilization.to_json` wrote."""
 
@@ -60,6 +71,8 @@ class Use(BaseModel):
     bottleneck: str
     speedup_estimate: float | None
     advice: str
+    ranks: list[RankUse] = []
+    weights: int = 0
 
     @field_validator("devices", mode="before")
     @classmethod

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from ALPackage.ranks.report import RankReport
 from ALPackage.stage.crew import Member, bound
 from ALPackage.stage.trace import Usage
 
-from .advice import Facts, advise
+from .advice import QUITE_NEAR, Facts, advise
 
 #: Names that a cell of the printed tables lists at most.
 LISTED = 4
@@ -67,6 +68,10 @@ class Utilization:
     speedup_estimate: float | None
     """Over a sequential run alone on the machine, by the costs measured before the run; None without them."""
     advice: str
+    ranks: tuple[RankReport, ...] = ()
+    """What each process holds and sends, where there are several."""
+    weights: int = 0
+    """Bytes of all parameters and buffers, as one process holds them, where there are several."""
 
     @property
     def utilization(self) -> float:
@@ -98,7 +103,18 @@ class Utilization:
                     f"estimated speed-up over a sequential run: {self.speedup_estimate:.2f}x, by the layers' costs "
                     "that were measured before the run"
                 )
-        return "\n".join([*lines, self.advice])
+        return "\n".join([*lines, *self._of_ranks(), self.advice])
+
+    def _of_ranks(self) -> list[str]:
+        lines = []
+        for one in self.ranks:
+            sends = ", ".join(f"{_size(size)} per batch to {to}" for to, size in one.sent.items()) or "nothing"
+            held = f"weights {_size(one.weights)}, moments {_size(one.moments)}"
+            lines.append(f"rank{one.rank} ({one.host}): {', '.join(one.layers)}; {held}; sends {sends}")
+        if lines:
+            together = sum(one.weights for one in self.ranks)
+            lines.append(f"weights of all ranks: {_size(together)}; the network in one process: {_size(self.weights)}")
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Return everything for a JSON file, rounded."""
@@ -127,6 +143,7 @@ class Utilization:
             "bottleneck": self.bottleneck,
             "speedup_estimate": None if self.speedup_estimate is None else round(self.speedup_estimate, 4),
             "advice": self.advice,
+            **({"ranks": [vars(one) for one in self.ranks], "weights": self.weights} if self.ranks else {}),
         }
 
 
@@ -144,12 +161,15 @@ def measure_utilization(
     gpus: int = 0,
     asked: int | None = None,
     computed: float | None = None,
+    ranks: Sequence[RankReport] = (),
+    weights: int = 0,
 ) -> Utilization:
     """Return the utilization of a run of `batches` batches, in `epochs` epochs, that took `wall` s.
 
     `usages`: one per worker. `places`: where each layer was placed, first to last. `costs`: (name, s per batch) of
     every layer, measured alone before the run. `threads`: per worker. `cores`, `gpus`: that the machine has. `asked`:
     for how many CPU workers the user asked. `computed`: s that cores worked for this process meanwhile, where known.
+    `ranks`, `weights`: as in `Utilization`.
     """
     span = max(wall, 1e-9)
     rows = [_row(usage, span) for usage in usages]
@@ -178,8 +198,25 @@ def measure_utilization(
         at_work=total / span,
         ceiling=total / bound(list(seconds.values()), _members(usages, places)) if total else float(len(usages)),
         speedup_estimate=sum(cost for _, cost in costs) * batches / span if costs else None,
-        advice=f"advice: {_advice(schedule, facts)}",
+        advice=f"advice: {_of_ranks(rows, ranks) if ranks else _advice(schedule, facts)}",
+        ranks=tuple(ranks),
+        weights=weights,
     )
+
+
+def _of_ranks(rows: Sequence[Row], ranks: Sequence[RankReport]) -> str:
+    """Return a sentence about the processes: which one sets the pace, if one does."""
+    busy = {one.rank: _mean([row.busy for row in rows if row.device.startswith(f"rank{one.rank} ")]) for one in ranks}
+    most = max(ranks, key=lambda one: busy[one.rank])
+    share, who = busy[most.rank], f"rank{most.rank}, with {', '.join(most.layers)},"
+    if share < QUITE_NEAR:
+        return (
+            f"{who} was at work {share:.0f} % of the time, and no rank more: they wait for data, for a core, for each "
+            "other, or for the connections"
+        )
+    if len(most.layers) > 1:
+        return f"{who} was at work {share:.0f} % of the time and sets the pace; al_gpu_list can give it fewer layers"
+    return f"{who} was at work {share:.0f} % of the time and sets the pace; make that layer smaller to be faster"
 
 
 def _advice(schedule: str, facts: Facts) -> str:
@@ -213,6 +250,14 @@ def _members(usages: Sequence[Usage], places: Mapping[str, torch.device]) -> lis
 def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes in the unit that a reader would take."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count} bytes"
 
 
 def _listed(shares: Mapping[str, float]) -> str:

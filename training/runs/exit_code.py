@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ALPackage import StageError
+from ALPackage import RankError, StageError
 from ALPackage.errors import LayerError, UnfitLayersError
 from data import DataError
 
@@ -39,6 +39,8 @@ class ExitCode:
 
     def __init__(self) -> None:
         self.code = 0
+        #: What went wrong, in one line.
+        self.words = ""
         #: What the commands in the block left, those before a failure included.
         self.outcomes: list[Outcome] = []
 
@@ -55,7 +57,9 @@ class ExitCode:
             error = error.__cause__
         elif isinstance(error, (LayerError, UnfitLayersError)):  # of a plug-in
             error = UsageError(str(error))
-        if error is not None and not isinstance(error, (*MISTAKES, KeyboardInterrupt)):
+        # Of another process: there the traceback was printed, if there is one.
+        elsewhere = isinstance(error, RankError) or (isinstance(error, StageError) and error.rank is not None)
+        if error is not None and not elsewhere and not isinstance(error, (*MISTAKES, KeyboardInterrupt)):
             return False
         self._report(error)
         return True
@@ -78,7 +82,9 @@ class ExitCode:
             more = ""
             if self.outcomes and self.outcomes[-1].resumable:
                 more = "; the same command with --resume continues from the last checkpoint"
-            print(f"interrupted: {kept}{more}", file=sys.stderr)
+            self.words = f"interrupted: {kept}{more}"
+            print(self.words, file=sys.stderr)
         elif error is not None:
-            self.code = 2
-            print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names may hold line breaks
+            self.code = 2 if isinstance(error, MISTAKES) else 1
+            self.words = " ".join(str(error).splitlines())  # names may hold line breaks
+            print(f"error: {self.words}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,14 +14,15 @@ from data.batches import Batches
 from models import BPModel
 from utils import set_seed
 
-from ..config.schema import VisionConfig
+from ..config.schema import Config, VisionConfig
 from ..config.spec import RunSpec
 from ..trainers.al import ALTrainer
 from ..trainers.bp import BPTrainer
 from ..trainers.trainer import Trainer, mixed_precision
 from .compile import compile_layers
 from .placement import Placement, set_layout
-from .tasks import LoadedTask
+from .ranks import Ranks
+from .tasks import LoadedTask, shape_to_json
 
 
 def training_batches(task: LoadedTask, device: torch.device | str, **order: int) -> Batches:
@@ -29,16 +31,24 @@ def training_batches(task: LoadedTask, device: torch.device | str, **order: int)
 
 
 def make_trainer(
-    spec: RunSpec, task: LoadedTask, placement: Placement | None, seed: int, trace: Trace | None
+    spec: RunSpec,
+    task: LoadedTask,
+    placement: Placement | None,
+    seed: int,
+    trace: Trace | None,
+    ranks: Ranks | None = None,
 ) -> Trainer:
-    """Return a trainer of a new model; the seed decides the initial weights. `placement`: of local layers."""
+    """Return a trainer of a new model; the seed decides the initial weights.
+
+    `placement`: of local layers. `ranks`: the processes over which they are spread, which make their parts too.
+    """
     config = spec.config
     # The schedule limits the threads of its workers itself; BP and measuring take all cores.
     torch.set_num_threads(process_threads())
     set_seed(seed)
     model = task.build(spec.method)
     # Before the optimizer has moments, which would have to move along.
-    model.set_device(placement.names if placement else list(spec.devices or ()) or "auto")
+    model.set_device(placement.here(0) if placement else list(spec.devices or ()) or "auto")
     set_layout(model)
     if isinstance(config, VisionConfig) and config.compile:
         _compile(model, spec, task)
@@ -53,12 +63,36 @@ def make_trainer(
             seed=seed,
         )
     assert placement is not None  # local layers are always placed first
+    options = {**schedule_options(spec.schedule, config, placement.ranks), "threads": spec.threads, "seed": seed}
+    if ranks is not None:
+        order_training(ranks, spec, task, placement, seed)
+    return ALTrainer(model, spec.schedule, precision=config.precision, on_nan=config.on_nan, trace=trace, **options)
+
+
+def schedule_options(schedule: str, config: Config, ranks: Sequence[int] | None) -> dict[str, Any]:
+    """Return what the config says about a schedule, as `ALPackage.make_schedule` takes it."""
+    options: dict[str, Any] = {"cuda_graph": config.cuda_graph}
     # Only the pipeline has workers to choose; the other schedules go layer by layer.
-    options: dict[str, Any] = {}
-    if config.schedule == "continuous":
-        options = {"workers": config.workers, "streams_per_device": config.streams_per_device}
-    options |= {"threads": spec.threads, "seed": seed, "trace": trace, "cuda_graph": config.cuda_graph}
-    return ALTrainer(model, config.schedule, precision=config.precision, on_nan=config.on_nan, **options)
+    if schedule in ("continuous", "distributed"):
+        options |= {"workers": config.workers, "streams_per_device": config.streams_per_device}
+    if schedule == "distributed":
+        options |= {"ranks": ranks, "timeout": config.timeout, "wire": config.wire}
+    return options
+
+
+def order_training(ranks: Ranks, spec: RunSpec, task: LoadedTask, placement: Placement, seed: int) -> None:
+    """Have the other ranks make their parts of the schedule that is made next."""
+    assert placement.ranks is not None
+    ranks.describe([name for name, rank in zip(spec.layers, placement.ranks, strict=True) if rank == 0])
+    ranks.order(
+        "train",
+        method=spec.method,
+        shape=shape_to_json(task.shape),
+        devices=[str(device) for device in placement.devices],
+        ranks=placement.ranks,
+        threads=spec.threads,
+        seed=seed,
+    )
 
 
 def _compile(model: ALStack | BPModel, spec: RunSpec, task: LoadedTask) -> None:

@@ -28,6 +28,7 @@ from .make_trainer import make_trainer, training_batches
 from .memory import out_of_memory
 from .placement import Placement, place
 from .provenance import collect
+from .ranks import Ranks
 from .session import Session
 from .tasks import LoadedTask
 from .turn import train_turn
@@ -43,7 +44,8 @@ def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) ->
         return
     with memory_errors(spec, session.task):
         # Before anything counts: where the layers go, and whether they run there at all.
-        info, placement = rehearse(spec, session.task)
+        ranks = session.ranks if spec.over_ranks else None
+        info, placement = rehearse(spec, session.task, ranks)
         log = new_log(spec, session, info)
         if resumed is not None:
             with checkpoint_errors(resumed):
@@ -107,12 +109,12 @@ def recall(spec: RunSpec, session: Session, finished: Checkpoint) -> None:
     print(f"{method_title(spec.method)}: finished before, nothing is left to do", flush=True)
 
 
-def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None]:
+def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tuple[RunInfo, Placement | None]:
     """Place the layers, train two batches, print what will run, and return it with the placement.
 
     Runs on models that are thrown away, so that no method pays for the one-time initialization of libraries.
     """
-    config, seed = spec.config, spec.seeds[0]
+    seed = spec.seeds[0]
     # Costs are measured as a worker will run: with its threads, and weights as the first turn has them.
     torch.set_num_threads(spec.threads)
     set_seed(seed)
@@ -120,10 +122,10 @@ def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None
     layers, (trained, inferred) = len(model), parameter_counts(model)
     placement: Placement | None = None
     if isinstance(model, ALStack):
-        placement = place(model, next(iter(training_batches(task, "cpu", seed=seed))), spec)
+        placement = place(model, next(iter(training_batches(task, "cpu", seed=seed))), spec, ranks)
     del model  # the trainer makes its own, and two would not fit where one just does
     # Two batches: the second finds everything set up, so what fails here would fail in the run.
-    with make_trainer(spec, task, placement, seed, None) as trainer:
+    with make_trainer(spec, task, placement, seed, None, ranks) as trainer:
         batches = islice(training_batches(task, trainer.devices[0]), 2)
         trainer.train_epoch(batches, lambda step: task.lr, lambda losses: None)
 
@@ -139,24 +141,33 @@ def rehearse(spec: RunSpec, task: LoadedTask) -> tuple[RunInfo, Placement | None
         parameters_training=trained,
         parameters_inference=inferred,
         threads=spec.threads,
-        schedule=config.schedule if placement else None,
+        schedule=spec.schedule if placement else None,
         devices=names,
         losses={layer: list(losses) for layer, losses in trainer.losses.names.items()},
         loss_titles=trainer.loss_titles,
         plan=plan.to_json() if plan else None,
         provenance=collect(trainer.devices),
-        notes=task.notes,
+        notes=[*task.notes, *_about_wire(spec)],
     )
     return info, placement
+
+
+def _about_wire(spec: RunSpec) -> list[str]:
+    if not spec.over_ranks or spec.config.wire == "fp32":
+        return []
+    return [f"wire {spec.config.wire}: rounded between processes, so the numbers are not those of one process"]
 
 
 def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int) -> str:
     """Return the line that says what a method will run on."""
     how = "1 thread" if spec.threads == 1 else f"{spec.threads} threads"
     if spec.method != "bp":
-        how = f"{spec.config.schedule}, {how} per worker"
+        how = f"{spec.schedule}, {how} per worker"
     where = ", ".join(dict.fromkeys(devices))
-    return f"{method_title(spec.method)}: {layers} layers on {where}; {how}; {parameters:,} parameters"
+    if spec.over_ranks and spec.config.wire != "fp32":
+        how += f", {spec.config.wire} between processes (not exact)"
+    alone = " (this process alone, the others wait)" if spec.world > 1 and spec.method == "bp" else ""
+    return f"{method_title(spec.method)}: {layers} layers on {where}{alone}; {how}; {parameters:,} parameters"
 
 
 @contextmanager

@@ -10,17 +10,18 @@ import torch
 from torch import nn
 
 from ALPackage import ALStack
-from ALPackage.devices import capacities, resolve
+from ALPackage.devices import capacities, own_cores, resolve
 from ALPackage.errors import PlacementError
 from ALPackage.placement import assign
 from ALPackage.placement.cost import LayerCost, measure
+from ALPackage.placement.over_ranks import over_ranks, rank_name
 from ALPackage.placement.plan import Plan
 from ALPackage.stage.crew import Member, crew
-from ALPackage.stage.threads import available_cores
 
 from ..config.spec import RunSpec
 from ..errors import ConfigError
 from ..trainers.trainer import mixed_precision
+from .ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -31,14 +32,25 @@ class Placement:
 
     devices: list[torch.device]
     plan: Plan | None
+    ranks: tuple[int, ...] | None = None
+    """The process of every layer, where there are several."""
 
     @property
     def names(self) -> list[str]:
-        """The devices by name, as `set_device` takes them."""
-        return [str(device) for device in self.devices]
+        """The devices by name, with the process where there are several."""
+        if self.ranks is None:
+            return [str(device) for device in self.devices]
+        return [rank_name(rank, device) for rank, device in zip(self.ranks, self.devices, strict=True)]
+
+    def here(self, rank: int) -> list[str]:
+        """Return the devices as `set_device` takes them in a process: what is in another one stays on the CPU."""
+        ranks = self.ranks or (rank,) * len(self.devices)
+        return [str(device) if other == rank else "cpu" for other, device in zip(ranks, self.devices, strict=True)]
 
 
-def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, *, always: bool = False) -> Placement:
+def place(
+    stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ranks | None = None, *, always: bool = False
+) -> Placement:
     """Return where the layers of a stack go; their costs are measured with `batch`, in the precision of the run.
 
     A list in the config is obeyed, and every layer is measured on its own device. With "auto" all workers of the CPU
@@ -47,6 +59,8 @@ def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, *, always: bool
     layers do not fit the devices.
     """
     config = spec.config
+    if ranks is not None:
+        return _over_ranks(stack, batch, spec, ranks)
     devices = None if spec.devices is None else resolve(list(spec.devices), len(stack))
     gpus = _gpus(len(stack)) if devices is None and config.workers is None else []
     if config.schedule == "sequential":
@@ -59,7 +73,7 @@ def place(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, *, always: bool
         devices = devices or [CPU] * len(stack)
         # The last layer hands nothing on.
         costs = _measure(stack, batch, spec, devices, [*devices[1:], devices[-1]])
-    at_once = max(1.0, available_cores() / spec.threads)
+    at_once = max(1.0, own_cores() / spec.threads)
     return Placement(devices, Plan(tuple(costs), tuple(devices), tuple(workers_of(spec, devices)), at_once))
 
 
@@ -77,6 +91,40 @@ def workers_of(spec: RunSpec, devices: Sequence[torch.device]) -> list[Member]:
         return crew(devices, workers=config.workers, threads=spec.threads, streams_per_device=config.streams_per_device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ranks) -> Placement:
+    """Return the processes of the layers: those of the config, or those by which the slowest part is fastest.
+
+    Every layer is measured here, as if all processes had machines like this one.
+    """
+    given = [CPU if name == "auto" else torch.device(name) for name in spec.devices or ()]
+    measuring = [CPU] * len(stack) if ranks.devices[0] == "cpu" else [torch.device(ranks.devices[0])] * len(stack)
+    costs = _measure(stack, batch, spec, measuring, measuring)
+    if spec.ranks is not None:
+        where = list(spec.ranks)
+    else:
+        each = spec.config.workers or max(1, own_cores() // spec.threads)
+        where = over_ranks(
+            [cost.total for cost in costs],
+            [cost.sent for cost in costs],
+            spec.world,
+            workers=[each] * spec.world,
+            speed=ranks.speed(),
+        )
+    named = spec.devices or ("auto",) * len(stack)
+    devices = [
+        torch.device(ranks.devices[rank]) if name == "auto" else given[layer]
+        for layer, (rank, name) in enumerate(zip(where, named, strict=True))
+    ]
+    members = []
+    for rank in range(spec.world):
+        own = [layer for layer, other in enumerate(where) if other == rank]
+        for member in workers_of(spec, [devices[layer] for layer in own]):
+            layers = tuple(own[layer] for layer in member.layers)
+            members.append(Member(f"rank{rank} {member.name}", member.device, layers))
+    at_once = spec.world * max(1.0, own_cores() / spec.threads)
+    return Placement(devices, Plan(tuple(costs), tuple(devices), tuple(members), at_once, tuple(where)), tuple(where))
 
 
 def _gpus(layers: int) -> list[torch.device]:

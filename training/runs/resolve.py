@@ -14,9 +14,11 @@ from typing import Any
 from ALPackage.devices import available_devices
 from ALPackage.devices import resolve as resolve_devices
 from ALPackage.errors import PlacementError
+from ALPackage.ranks.chain import make_chain
 
 from ..config.arguments import Arguments
-from ..config.load import device_list, layer_names
+from ..config.launch import Launch, launched, split_rank
+from ..config.load import check_ranks, device_list, layer_names
 from ..config.schema import Config
 from ..config.spec import RunSpec
 from ..errors import ConfigError
@@ -32,7 +34,11 @@ class Machine:
     layers: tuple[str, ...]
     """The names of the layers, first to last."""
     devices: tuple[str, ...] | None
-    """One per layer; None for "auto"."""
+    """One per layer; None for "auto". A layer of another process has the name of a device there."""
+    world: int
+    """How many processes there are."""
+    ranks: tuple[int, ...] | None
+    """The process of every layer, where the config says so."""
     threads: int
     """Intra-op threads of a worker, or of BP."""
 
@@ -42,10 +48,27 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     # The registry knows the layers without building the model, which would take its memory.
     layers = tuple(layer_names(model, method, config))
     devices = device_list(config, model, method)
-    if devices != "auto":
-        _check_devices("bp_gpu_list" if method == "bp" else "al_gpu_list", devices)
+    launch = launched()
+    ranks: tuple[int, ...] | None = None
+    if method != "bp":
+        ranks = check_ranks(config, model, method, launch)
+        _check_chain(len(layers), ranks, launch)
+    here = devices if devices != "auto" else []
+    if ranks is not None:  # what another process has, it checks itself
+        devices = [split_rank(device)[1] or "auto" for device in here]
+        here = [device for device, rank in zip(devices, ranks, strict=True) if rank == launch.rank and device != "auto"]
+    if here:
+        _check_devices("bp_gpu_list" if method == "bp" else "al_gpu_list", here)
     threads = count_threads(config, method)
-    return Machine(layers, None if devices == "auto" else tuple(devices), threads)
+    return Machine(layers, None if devices == "auto" else tuple(devices), launch.world, ranks, threads)
+
+
+def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch) -> None:
+    """Raise ConfigError where the processes do not fit the layers."""
+    try:
+        make_chain(layers, ranks, launch.world, launch.rank)
+    except PlacementError as error:
+        raise ConfigError(f"al_gpu_list: {error}") from None
 
 
 def _check_devices(key: str, devices: Sequence[str]) -> None:
@@ -86,6 +109,8 @@ def make_spec(
         resolved=resolved_config(config, task, arguments.limit_train),
         layers=machine.layers,
         devices=machine.devices,
+        world=machine.world,
+        ranks=machine.ranks,
         threads=machine.threads,
         seeds=tuple(config.seed + turn for turn in range(1, arguments.turns + 1)),
         versions=versions(),

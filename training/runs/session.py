@@ -9,6 +9,7 @@ from ..report.gallery import Gallery
 from ..report.run_log import RunLog
 from ..report.trackers import Trackers
 from .progress import Progress
+from .ranks import Ranks
 from .shutdown import GracefulShutdown
 from .tasks import LoadedTask
 
@@ -27,3 +28,5 @@ class Session:
     gallery: Gallery
     trackers: Trackers
     progress: Progress
+    ranks: Ranks | None = None
+    """The processes of the command, where there are several."""

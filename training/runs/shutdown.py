@@ -85,6 +85,11 @@ class GracefulShutdown:
         """Whether the block should end."""
         return self._signum is not None
 
+    @property
+    def received(self) -> int | None:
+        """The first signal, wherever the block was."""
+        return self._first
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Have the first signal only set `requested`, for `GRACE` seconds; after the block it raises `Interrupted`."""
@@ -96,6 +101,11 @@ class GracefulShutdown:
         # Outside of `finally`: a failure of the block matters more than the signal.
         if self._signum is not None:
             raise Interrupted(self._signum)
+
+    def forward(self, signum: int) -> None:
+        """Take a signal that another process of the command has received for one of its own, unless it has one."""
+        if self._first is None:
+            os.kill(os.getpid(), signum)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self._first is None:
@@ -149,6 +159,13 @@ class GracefulShutdown:
                     print(words, file=sys.stderr, flush=True)
                 finally:
                     os._exit(128 + received[0])
+
+
+def ignore_signals() -> None:
+    """Let no signal change how the process ends; on the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def _ours(signum: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class LoadedTask:
     test_batch_size: int
     lr: float
     end_lr: float
+    shape: ImageShape | TextShape
+    """What the models take in, and how many classes there are."""
     build: Callable[[Method], ALStack | BPModel]
     """Draws the initial weights from torch's process-wide generator."""
     resolved: dict[str, Any]
@@ -45,11 +47,10 @@ def load_task(config: Config, dataset: str, model: str, root: Path, limit_train:
     return _text(config, dataset, model, root, limit_train)
 
 
-def _builder(
-    config: Config, model: str, shape: ImageShape | TextShape, lr: float, code_dim: int
-) -> Callable[[Method], ALStack | BPModel]:
+def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callable[[Method], ALStack | BPModel]:
     """Return the function that builds `model` for a method."""
     settings = model_settings(config, model)
+    lr, code_dim = (config.base_lr, config.ae_dim) if isinstance(config, VisionConfig) else (config.lr, config.y_hid)
     training = Training(
         lr=lr, weight_decay=config.weight_decay, label_smoothing=config.label_smoothing, code_dim=code_dim
     )
@@ -93,7 +94,8 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
         test_batch_size=config.test_batch_size,
         lr=config.base_lr,
         end_lr=config.end_lr,
-        build=_builder(config, model, shape, config.base_lr, config.ae_dim),
+        shape=shape,
+        build=builder(config, model, shape),
         resolved={
             "augmentation": augmentation,
             **chosen,
@@ -157,7 +159,8 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         test_batch_size=4 * config.batch_size,
         lr=config.lr,
         end_lr=config.end_lr,
-        build=_builder(config, model, shape, config.lr, config.y_hid),
+        shape=shape,
+        build=builder(config, model, shape),
         resolved={
             "max_len": max_len,
             "vocabulary": len(data.vocabulary),
@@ -166,3 +169,17 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         },
         notes=[*notes, *data.notes, *vector_notes],
     )
+
+
+def shape_to_json(shape: ImageShape | TextShape) -> dict[str, Any]:
+    """Return a shape for another process, which builds the same network from it; of word vectors only their shape."""
+    if isinstance(shape, ImageShape):
+        return asdict(shape)
+    return {"n_classes": shape.n_classes, "vectors": list(shape.vectors.shape)}
+
+
+def shape_from_json(written: dict[str, Any]) -> ImageShape | TextShape:
+    """Return the shape that was written; word vectors have no values, as the process that reads the words has them."""
+    if "vectors" not in written:
+        return ImageShape(**written)
+    return TextShape(n_classes=written["n_classes"], vectors=torch.zeros(written["vectors"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ALPackage.stage.threads import process_threads, worker_threads
+from ALPackage.stage.threads import asked_threads, process_threads
 
 from ..config.schema import CommonConfig, Method
 from ..errors import ConfigError
@@ -23,4 +23,4 @@ def count_threads(config: CommonConfig, method: Method) -> int:
         raise ConfigError(f'OMP_NUM_THREADS: got "{asked}"; expected a number of at least 1, or leave it unset')
     if method == "bp":
         return process_threads()
-    return worker_threads() if asked or config.threads is None else config.threads
+    return asked_threads() or config.threads or 1

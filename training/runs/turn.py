@@ -53,8 +53,8 @@ def train_turn(
     # The peak covers the building of the model too: on a GPU that is where a run first fails.
     with (
         session.progress.turn(spec.method),
-        PeakMemory(log.info.devices) as memory,
-        make_trainer(spec, task, placement, seed, trace) as trainer,
+        PeakMemory(placement.here(0) if placement else log.info.devices) as memory,
+        make_trainer(spec, task, placement, seed, trace, session.ranks if spec.over_ranks else None) as trainer,
     ):
         device = trainer.devices[0]  # batches are made where the first layer needs them
         first, done, train_time = 1, 0, 0.0
@@ -195,11 +195,12 @@ def utilization(
     spec: RunSpec, trainer: Trainer, placement: Placement, seconds: float, computed: float, batches: int, epochs: int
 ) -> Utilization:
     """Return how the workers have spent the `seconds` in which this process trained, with `computed` s on cores."""
+    ranks, weights = trainer.ranks()
     return measure_utilization(
         trainer.usage(),
         seconds,
         dict(zip(trainer.losses.names, placement.devices, strict=True)),
-        schedule=spec.config.schedule,
+        schedule=spec.schedule,
         batches=batches,
         epochs=epochs,
         costs=[(cost.name, cost.total) for cost in placement.plan.costs] if placement.plan else None,
@@ -208,6 +209,8 @@ def utilization(
         gpus=torch.cuda.device_count(),
         asked=spec.config.workers,
         computed=computed,
+        ranks=ranks,
+        weights=weights,
     )
 
 

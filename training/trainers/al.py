@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ALPackage import ALStack, make_schedule
 from ALPackage.nan_guard import Guard
+from ALPackage.ranks.report import RankReport
+from ALPackage.schedules.distributed import Distributed
 from ALPackage.stage.trace import Usage
 
 from .losses import BatchLosses
@@ -39,6 +41,9 @@ class ALTrainer(Trainer):
         self.schedule.prepare(batch)
 
     def _load(self, layers: Mapping[str, Any]) -> None:
+        if isinstance(self.schedule, Distributed):  # the layers are not all here
+            self.schedule.load({name: _weights_and_moments(layers[name]) for name in self.stack.names})
+            return
         for name, layer in self.stack.items():
             layer.load_state_dict(layers[name]["layer"])
             load_moments(layer.optimizer, layers[name]["optimizer"])
@@ -49,6 +54,11 @@ class ALTrainer(Trainer):
     def usage(self) -> list[Usage]:
         """Return how each worker spent its time in training."""
         return self.schedule.usage()
+
+    def ranks(self) -> tuple[list[RankReport], int]:
+        """Return what every process holds and sends, and the bytes of all weights; nothing where there is one."""
+        one = self.schedule
+        return (one.reports(), one.weights) if isinstance(one, Distributed) else ([], 0)
 
     def _mode(self, training: bool) -> None:
         self.stack.train(training)
@@ -63,3 +73,8 @@ class ALTrainer(Trainer):
     ) -> None:
         """End the schedule's threads."""
         self.schedule.__exit__(kind, error, traceback)
+
+
+def _weights_and_moments(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a layer's state without its optimizer's options, which depend on the device."""
+    return {"layer": state["layer"], "optimizer": {"state": state["optimizer"]["state"]}}

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ALPackage import Snapshot
+from ALPackage.ranks.report import RankReport
 from ALPackage.stage.trace import Usage
 
 from ..errors import NumbersError
@@ -176,6 +177,10 @@ class Trainer(ABC):
     def usage(self) -> list[Usage]:
         """Return how each worker spent its time in training; BP has no workers."""
         return []
+
+    def ranks(self) -> tuple[list[RankReport], int]:
+        """Return what every process holds and sends, and the bytes of all weights; BP has one process."""
+        return [], 0
 
     @contextmanager
     def _training(self) -> Iterator[None]:

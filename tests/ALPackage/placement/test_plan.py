@@ -116,6 +116,7 @@ def test_json_holds_what_the_text_says() -> None:
         "backward_ms": 100.0,
         "hand_over_ms": 0.0,
         "bytes": 2**20,
+        "sent_bytes": 0,
         "device": "cpu:0",
     }
     assert plan(*["cpu"] * 4, workers=4).to_json()["bound_by"] == "layer a"

@@ -17,7 +17,7 @@ def layers(*names: str, **options: int) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "available_cores", lambda: 4)
+    monkeypatch.setattr(module, "own_cores", lambda: 4)
 
 
 def test_every_cpu_worker_may_run_every_free_layer() -> None:

@@ -17,6 +17,7 @@ from tests.ALPackage.stage.test_cuda_graph import data, eager, stack
 from ..hooked import SEED, assert_equal, losses_of, rate, snapshot
 
 TAKEN = 3
+IN_ONE_PROCESS = [name for name in SCHEDULES if name != "distributed"]
 
 
 def with_snapshot(batches: list[Any], one: Snapshot, after: int = TAKEN) -> Iterator[Any]:
@@ -92,7 +93,7 @@ def test_no_layer_waits_for_another_to_take_it(monkeypatch: pytest.MonkeyPatch) 
 def test_the_first_thing_or_the_last_or_nothing_else_may_be_a_snapshot() -> None:
     batches = data()
     for items in ([Snapshot(), *batches, Snapshot()], [Snapshot()], [Snapshot(), Snapshot()]):
-        for schedule in SCHEDULES:
+        for schedule in IN_ONE_PROCESS:
             with make_schedule(schedule, stack(2), threads=1) as trainer:
                 count = len(list(trainer.run(items, first=5)))
             made = [item for item in items if isinstance(item, Snapshot)]
@@ -112,7 +113,7 @@ def test_the_copies_are_the_snapshot_s_own() -> None:
     assert isinstance(one[0].enc.b, nn.Linear)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", IN_ONE_PROCESS)
 def test_a_state_that_cannot_be_taken_is_a_failure_of_its_layer(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stack(2)
 

@@ -14,7 +14,7 @@ from tests.training.specs import make_spec
 from training.config.schema import VisionConfig
 from training.errors import ConfigError
 from training.runs import placement as placing
-from training.runs.placement import place
+from training.runs.placement import Placement, place
 from training.runs.resolve import find_machine
 
 from ...ALPackage.hooked import assert_equal, hooked, nothing, pairs, snapshot
@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     monkeypatch.setattr(placing, "measure", measure)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for module in ("ALPackage.stage.crew", "training.runs.placement"):
-        monkeypatch.setattr(f"{module}.available_cores", lambda: 3)
+        monkeypatch.setattr(f"{module}.own_cores", lambda: 3)
     return calls
 
 
@@ -220,3 +220,50 @@ def test_on_a_mixed_list_every_layer_is_measured_on_its_own_device(stack: ALStac
     placed = place(stack, BATCH, make_spec(devices=("cpu", "cpu", "cuda:0", "cuda:0")))
     assert placed.names == ["cpu", "cpu", "cuda:0", "cuda:0"]
     assert placed.plan is not None
+
+
+class Two:
+    """Two processes: the second has a GPU. `bytes_per_second`: from the first to the second."""
+
+    devices = ("cpu", "cuda:1")
+
+    def __init__(self, bytes_per_second: float = 1e12) -> None:
+        self.bytes_per_second = bytes_per_second
+
+    def speed(self) -> float:
+        return self.bytes_per_second
+
+
+def over_two(stack: ALStack, speed: float = 1e12, **changes: Any) -> Placement:
+    return place(stack, BATCH, make_spec(world=2, workers=1, **changes), Two(speed))  # type: ignore[arg-type]
+
+
+def test_over_processes_the_cut_follows_the_costs_and_the_connection(
+    stack: ALStack, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = placing.measure
+    sent = (4000, 4000, 10, 0)
+
+    def with_sizes(*arguments: Any, **options: Any) -> list[LayerCost]:
+        return [replace(cost, sent=size) for cost, size in zip(measure(*arguments, **options), sent, strict=True)]
+
+    monkeypatch.setattr(placing, "measure", with_sizes)
+    placed = over_two(stack)
+    assert placed.ranks == (0, 1, 1, 1), "4 ms and 6 ms"
+    assert placed.names == ["rank0", "rank1:cuda:1", "rank1:cuda:1", "rank1:cuda:1"]
+    assert (placed.here(0), placed.here(1)) == (["cpu"] * 4, ["cpu", "cuda:1", "cuda:1", "cuda:1"])
+    assert placed.plan is not None
+    assert [(one.name, one.layers) for one in placed.plan.workers] == [
+        ("rank0 cpu:0", (0,)),
+        ("rank1 cuda:1", (1, 2, 3)),
+    ]
+    assert placed.plan.ceiling == pytest.approx(10 / 6)
+    assert placed.plan.to_json()["layers"][0]["sent_bytes"] == 4000
+    assert "rank1:cuda:1" in placed.plan.text()
+    assert over_two(stack, speed=4e5).ranks == (0, 0, 0, 1), "10 ms for 4000 bytes"
+
+
+def test_over_processes_a_list_is_obeyed(stack: ALStack, asked: Asked) -> None:
+    placed = over_two(stack, ranks=(0, 0, 0, 1), devices=("auto", "cpu:3", "auto", "cuda:7"))
+    assert placed.names == ["rank0", "rank0:cpu:3", "rank0", "rank1:cuda:7"]
+    assert placed.here(0) == ["cpu", "cpu:3", "cpu", "cpu"]

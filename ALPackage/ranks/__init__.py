@@ -1,0 +1,1 @@
+"""What connects the processes of a distributed run: who has which layers, messages, connections, and the alarm."""

@@ -1,0 +1,238 @@
+"""One failure for all ranks: what one of them reports all hear, and a rank that does not answer is reported.
+
+It goes over the store at which the ranks met, and not over the connections that carry the batches: these are silent
+while nothing is under way, and a wait on one of them cannot be broken off without closing it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import LayerError, RankError, StageError, UnfitLayersError
+from .link import PeerLost
+
+#: Seconds between two looks at the store, and between two signs of life.
+BEAT = 0.5
+#: Seconds for which a rank may be silent that is seen to run.
+BUSY = 60.0
+#: Whether torchrun itself holds the store; otherwise rank 0 does.
+AGENT_STORE = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+#: Causes, besides Python's own, that are told apart in other ranks too; of the others the name and the words are kept.
+KNOWN: tuple[type[Exception], ...] = (LayerError, torch.cuda.OutOfMemoryError)
+#: Seconds for which a rank that has lost a connection waits to hear why.
+CURIOSITY = 2.0
+
+
+class Alarm:
+    """This rank's ear at the store, and its voice: the thread `al-alarm`.
+
+    Args:
+        store: Of this schedule alone (a `PrefixStore`).
+        rank, world: This rank, and how many there are.
+        who: Says what this rank has, for the others' messages.
+        heard: Called, once and on the alarm's thread, with the failure that ends the run.
+        patience: Seconds after which a rank that has given no sign of life counts as lost.
+    """
+
+    def __init__(
+        self, store: Any, rank: int, world: int, who: str, heard: Callable[[Exception], None], patience: float
+    ) -> None:
+        self._store, self._rank, self._world, self._heard, self._patience = store, rank, world, heard, patience
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._reported = False
+        #: Whether the store has ceased to answer.
+        self._mute = False
+        #: The last sign of life of the rank that this one watches, and since when.
+        self._beat, self._beat_since = b"", time.monotonic()
+        self.describe(who)
+        self._looked = time.monotonic()
+        self._known: dict[int, dict[str, Any]] = {}
+        self.thread = threading.Thread(target=self._watch, name="al-alarm", daemon=True)
+
+    def tell(self, error: BaseException) -> None:
+        """Let all ranks hear of the failure, unless they have heard of another one; never raises."""
+        if self._mute:
+            return
+        try:
+            self._store.compare_set("failure", "", json.dumps({"rank": self._rank, **_written(error)}))
+        except RuntimeError:  # the store is gone, and with it those who could hear
+            return
+
+    def cause_of(self, lost: PeerLost) -> Exception:
+        """Return why a connection was lost: what another rank has reported, or that the peer is gone."""
+        deadline = time.monotonic() + CURIOSITY
+        try:
+            while time.monotonic() < deadline:
+                if (failure := self._failure()) is not None:
+                    return failure
+                time.sleep(0.05)
+        except RuntimeError as error:
+            return self.store_lost(error)
+        return RankError(f"{self.who(lost.rank)} is gone: {lost}")
+
+    def who(self, rank: int) -> str:
+        """Return a rank's name for a message."""
+        about = self._about(rank)
+        told = ", ".join(about[key] for key in ("host", "what") if about.get(key))
+        return f"rank {rank} ({told})" if told else f"rank {rank}"
+
+    def describe(self, who: str) -> None:
+        """Say anew what this rank has."""
+        with suppress(RuntimeError):
+            here = {"host": socket.gethostname(), "what": who, "process": os.getpid(), "machine": _machine()}
+            self._store.set(f"who/{self._rank}", json.dumps(here))
+
+    def store_lost(self, error: BaseException) -> RankError:
+        """Return what to say when the store is gone, which is where torchrun is, or with rank 0."""
+        self._mute = True
+        held = "torchrun" if AGENT_STORE else self.who(0)
+        return RankError(f"{held} is gone, and with it the store of the ranks: {str(error).strip().splitlines()[0]}")
+
+    def leave(self) -> None:
+        """End the watch: from now on this rank's silence means nothing."""
+        if self._over.is_set():
+            return
+        self._over.set()
+        if not self._mute:
+            with suppress(RuntimeError):  # the store went first
+                self._store.set(f"left/{self._rank}", "")
+
+    def _about(self, rank: int) -> dict[str, Any]:
+        if not self._mute:
+            with suppress(RuntimeError):  # the store may be gone
+                if self._store.check([f"who/{rank}"]):  # or the rank not have come yet: nobody waits for it here
+                    self._known[rank] = json.loads(self._store.get(f"who/{rank}"))
+        return self._known.get(rank, {})
+
+    def _watch(self) -> None:
+        threading.Thread(target=self._watch_store, name="al-alarm-store", daemon=True).start()
+        count = 0
+        self._about(0)
+        self._about((self._rank + 1) % self._world)
+        while not self._over.wait(BEAT):
+            count += 1
+            self._looked = time.monotonic()
+            try:
+                self._store.set(f"beat/{self._rank}", str(count))
+                failure = self._failure() or self._silent()
+            except RuntimeError as error:
+                failure = self.store_lost(error)
+            if failure is not None and not self._over.is_set():
+                self._report(failure)
+                return
+
+    def _report(self, failure: Exception) -> None:
+        with self._lock:
+            if self._reported:
+                return
+            self._reported = True
+        self._heard(failure)
+
+    def _watch_store(self) -> None:
+        """Report a store that does not answer: whoever asks it waits, and cannot say so."""
+        while not self._over.wait(BEAT):
+            since = time.monotonic() - self._looked
+            if since > self._patience and since > (self._patience if AGENT_STORE else self._patience_with(0)):
+                self._mute = True
+                if not AGENT_STORE:
+                    self._end(0)
+                held = "torchrun, which holds the store of the ranks," if AGENT_STORE else self.who(0)
+                self._report(RankError(f"{held} has not answered for {self._patience:.0f} s"))
+                return
+
+    def _failure(self) -> Exception | None:
+        if not self._store.check(["failure"]):
+            return None
+        told: dict[str, Any] = json.loads(self._store.get("failure"))
+        if told.get("silent") is not None:
+            self._end(told["silent"])
+        return None if told["rank"] == self._rank else _read(told)
+
+    def _silent(self) -> Exception | None:
+        """Return a failure if the rank that this one watches has been silent for too long."""
+        watched = (self._rank + 1) % self._world
+        if watched == self._rank or self._store.check([f"left/{watched}"]):
+            return None
+        beat = self._store.get(f"beat/{watched}") if self._store.check([f"beat/{watched}"]) else b""
+        now = time.monotonic()
+        if beat != self._beat:
+            self._beat, self._beat_since = beat, now
+        if now - self._beat_since <= self._patience_with(watched):
+            return None
+        silent = RankError(f"{self.who(watched)} has given no sign of life for {self._patience:.0f} s", watched)
+        self.tell(silent)
+        self._end(watched)
+        return silent
+
+    def _patience_with(self, rank: int) -> float:
+        """Return how long a rank may be silent: longer if it is seen to run, since a long operation silences a process.
+
+        One of Python's own, such as reading a large file, lets no other thread of its process run meanwhile.
+        """
+        about = self._known.get(rank, {})
+        runs = about.get("machine") == _machine() and _runs(about["process"])
+        return max(BUSY, self._patience) if runs else self._patience
+
+    def _end(self, rank: int) -> None:
+        """End a silent rank if it is on this machine: a process that was stopped would otherwise stay for good."""
+        about = self._about(rank)
+        if rank != self._rank and about and about["machine"] == _machine() and hasattr(signal, "SIGKILL"):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(about["process"], signal.SIGKILL)
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process of this machine exists and is not stopped; False where that is unknown."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "TtZX"
+
+
+@cache
+def _machine() -> str:
+    """Return what tells apart systems whose processes have numbers of their own: machines and containers."""
+    about = [socket.gethostname()]
+    with suppress(OSError):
+        about += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(about)
+
+
+def _written(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, StageError):
+        cause = error.__cause__ or error
+        return {
+            "kind": "stage",
+            "layer": error.layer,
+            "batch": error.batch,
+            "type": type(cause).__name__,
+            "words": str(cause),
+        }
+    if isinstance(error, UnfitLayersError):
+        return {"kind": "unfit", "words": str(error)}
+    return {"kind": "rank", "words": str(error), "silent": getattr(error, "silent", None)}
+
+
+def _read(told: dict[str, Any]) -> Exception:
+    if told["kind"] == "stage":
+        name = told["type"]
+        kind = {one.__name__: one for one in KNOWN}.get(name) or getattr(builtins, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            kind = type(name, (RuntimeError,), {})
+        return StageError(told["layer"], told["batch"], kind(told["words"]), told["rank"])
+    return UnfitLayersError(told["words"]) if told["kind"] == "unfit" else RankError(told["words"])

@@ -1,0 +1,1 @@
+"""What processes cost, beside threads that have the same layers."""

@@ -1,0 +1,116 @@
+"""What a process takes over from torchrun, and device lists that name processes. No process is started here."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from training.config.arguments import read_command
+from training.config.launch import Launch, launched, prepare_launch, split_rank
+from training.errors import UsageError
+from training.runs.resolve import Machine, find_machine
+
+
+def launch(monkeypatch: pytest.MonkeyPatch, **variables: object) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+
+
+def place(places: str) -> Machine:
+    command = read_command("vision", ["digits", "vgg", "--method", "al", "--set", f"al_gpu_list={places}"])
+    return find_machine(command.config, "vgg", "al")
+
+
+def test_a_process_that_nobody_launched_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert launched() == Launch(rank=0, world=1)
+
+
+def test_a_launched_process_knows_its_place_and_what_went_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, RANK=3, WORLD_SIZE=4, LOCAL_RANK=1, TORCHELASTIC_RESTART_COUNT=2)
+    assert launched() == Launch(rank=3, world=4, local_rank=1, restarts=2)
+    assert not launched().leads
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("", "2"), ("0", "two")])
+def test_variables_that_do_not_fit_are_refused(rank: str, world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, RANK=rank, WORLD_SIZE=world)
+    with pytest.raises(UsageError, match=f"^RANK={rank}, WORLD_SIZE={world}, .*: these are set by torchrun"):
+        launched()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rank1", (1, None)),
+        ("rank12:cuda:0", (12, "cuda:0")),
+        ("cuda:1", (None, "cuda:1")),
+        ("rank", (None, "rank")),
+    ],
+)
+def test_an_entry_names_a_process_and_a_device(name: str, expected: tuple[int | None, str | None]) -> None:
+    assert split_rank(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("world", "places", "words"),
+    [
+        (5, "auto", "there are 5 of them for 4 layers, and a layer cannot be divided; start at most 4 processes"),
+        (2, "cpu,cpu,cpu,cpu", '\'cpu\' names no rank; with several processes write "rank0" or "rank1:cuda:0"'),
+        (3, "rank1,rank1,rank0,rank2", "rank 0 reads the batches, so it needs the first layer"),
+        (2, "rank0,rank1,rank0,rank1", "the layers of a rank have to be neighbors"),
+        (3, "rank0,rank0,rank1,rank1", r"expected each of the 3 ranks \(0 to 2\) to have a layer"),
+        (
+            1,
+            "rank0,rank0,rank1,rank1",
+            "'rank1' is a process of a run that torchrun starts: torchrun --nproc-per-node 2",
+        ),
+        (2, "rank0:cuda:9,rank0,rank1,rank1", "'cuda:9' is not there; this machine has cpu"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(
+    world: int, places: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(monkeypatch, RANK=0, WORLD_SIZE=world)
+    with pytest.raises(UsageError, match=f"^al_gpu_list: .*{words}"):
+        place(places)
+
+
+def test_a_list_places_every_layer_on_a_device_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process has, such as GPUs, is not asked for here."""
+    launch(monkeypatch, RANK=0, WORLD_SIZE=2)
+    machine = place("rank0,rank0:cpu:1,rank1:cuda:7,rank1")
+    assert (machine.world, machine.ranks) == (2, (0, 0, 1, 1))
+    assert machine.devices == ("auto", "cpu:1", "cuda:7", "auto")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--schedule al-fm", "schedule: got al-fm; over several processes"),
+        ("--set compile=true", "compile: not over several processes"),
+        ("--plan", "--plan: it looks at one process"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_said(words: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, RANK=0, WORLD_SIZE=2)
+    with pytest.raises(UsageError, match=f"^{told}"):
+        read_command("vision", ["digits", "vgg", *words.split()])
+
+
+@pytest.mark.parametrize(("asked", "left"), [("1", None), ("2", "2")])
+def test_the_one_thread_that_torchrun_sets_is_not_taken_for_a_wish(
+    asked: str, left: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(monkeypatch, OMP_NUM_THREADS=asked, TORCHELASTIC_RUN_ID="none")
+    monkeypatch.setattr("training.config.launch.of_parent", lambda name: False)
+    prepare_launch()
+    assert os.environ.get("OMP_NUM_THREADS") == left
+
+
+def test_what_the_user_has_set_before_torchrun_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, OMP_NUM_THREADS=1, TORCHELASTIC_RUN_ID="none")
+    monkeypatch.setattr("training.config.launch.of_parent", lambda name: name == "OMP_NUM_THREADS")
+    prepare_launch()
+    assert os.environ["OMP_NUM_THREADS"] == "1"

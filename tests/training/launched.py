@@ -1,0 +1,102 @@
+"""Start a command as several processes, as torchrun does, and see how each of them ends."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: A network of 0.5 million weights on 200 images.
+SMALL = "digits vgg --method al --set width=0.125 --limit-train 200 --set train_batch_size=32"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended: its exit code, negative after a signal, what it printed, and when, in s."""
+
+    code: int | None
+    text: str
+    seconds: float
+
+
+class Launched:
+    """The processes of a command."""
+
+    def __init__(self, processes: Sequence[subprocess.Popen[str]], outputs: Sequence[Path]) -> None:
+        self.processes, self._outputs = processes, outputs
+
+    def send(self, rank: int, signum: int) -> None:
+        """Send a signal to one of them."""
+        self.processes[rank].send_signal(signum)
+
+    def wait_for(self, happened: Callable[[], bool], limit: float = 60.0) -> None:
+        """Wait until something has happened, which is not the end of a process."""
+        deadline = time.monotonic() + limit
+        while not happened():
+            ended = [process.poll() for process in self.processes]
+            texts = "\n".join(output.read_text() for output in self._outputs)
+            assert time.monotonic() < deadline, texts
+            assert ended == [None] * len(ended), texts
+            time.sleep(0.02)
+
+    def ends(self, limit: float = 60.0) -> list[End]:
+        """Wait for all of them, and return how they ended."""
+        start = time.monotonic()
+        when: dict[int, float] = {}
+        while len(when) < len(self.processes) and time.monotonic() < start + limit:
+            for rank, process in enumerate(self.processes):
+                if process.poll() is not None:
+                    when.setdefault(rank, time.monotonic() - start)
+            time.sleep(0.02)
+        return [
+            End(process.poll(), output.read_text(), when.get(rank, limit))
+            for rank, (process, output) in enumerate(zip(self.processes, self._outputs, strict=True))
+        ]
+
+
+@contextmanager
+def launch(folder: Path, world: int, text: str, *per_rank: str, script: str = "cvmain.py") -> Iterator[Launched]:
+    """Start `script` in `world` processes; `per_rank`: what each has besides. They are ended with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    about = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes, outputs = [], []
+    for rank in range(world):
+        words = [sys.executable, script, *shlex.split(f"{text} {per_rank[rank] if per_rank else ''}")]
+        own = {**about, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1}
+        outputs.append(folder / f"rank{rank}.txt")
+        with open(outputs[-1], "w") as output:
+            processes.append(
+                subprocess.Popen(
+                    words,
+                    cwd=ROOT,
+                    env={**os.environ, **{name: str(value) for name, value in own.items()}},
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+    try:
+        yield Launched(processes, outputs)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+
+
+def epochs_in(out: Path, name: str = "digits_vgg_al") -> int:
+    """Return how many epochs the results of a command hold."""
+    table = out / f"{name}.csv"
+    return len(table.read_text().splitlines()) - 1 if table.exists() else 0

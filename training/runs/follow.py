@@ -1,0 +1,96 @@
+"""What the other processes of a command do: make the schedules that rank 0 makes, and serve in them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import torch
+
+from ALPackage import ALStack, RankError, StageError, make_schedule
+from ALPackage.nan_guard import Guard
+from ALPackage.ranks.speed import link_speed
+from ALPackage.schedules.distributed import Distributed
+
+from ..config.arguments import Command
+from ..errors import UsageError
+from .make_trainer import schedule_options
+from .placement import Placement, set_layout
+from .provenance import versions
+from .ranks import Ranks
+from .resolve import find_machine
+from .shutdown import GracefulShutdown, Interrupted
+from .tasks import builder, shape_from_json
+
+#: Arguments that may differ between the machines of a command, or that rank 0 alone heeds.
+OF_A_MACHINE = ("config", "data_root", "out", "trace", "trackers", "tensorboard", "resume")
+
+
+def about(command: Command) -> dict[str, Any]:
+    """Return what has to be the same in every process of the command, by name.
+
+    "mistake": what this process, which may be on a machine of its own, finds wrong with it.
+    """
+    arguments, config = command.arguments, command.config
+    found: dict[str, Any] = {"mistake": None}
+    try:
+        for method in arguments.methods:
+            find_machine(config, arguments.model, method)
+    except UsageError as error:
+        found["mistake"] = str(error)
+    found |= {name: value for name, value in vars(arguments).items() if name not in (*OF_A_MACHINE, "overrides")}
+    found |= {key: value for key, value in config.model_dump(mode="json").items() if key != "outputpath"}
+    return {**found, "versions": versions()}
+
+
+def follow(command: Command, ranks: Ranks) -> int:
+    """Do what rank 0 orders until it ends, and return its exit code."""
+    code: int | None = None
+    with GracefulShutdown() as shutdown:
+        ranks.report_signals(shutdown)
+        try:
+            # A signal ends the run in rank 0, with a checkpoint; until then this part of the pipeline is needed.
+            with shutdown.deferred():
+                code = _follow(command, ranks)
+        except Interrupted:
+            if code is None:
+                raise
+    return code
+
+
+def _follow(command: Command, ranks: Ranks) -> int:
+    for order in ranks.orders():
+        if order["what"] == "end":
+            if order["code"]:
+                print(f"{ranks.who()}: {order['words']}", file=sys.stderr, flush=True)
+            return int(order["code"])
+        try:
+            if order["what"] == "train":
+                _serve(command, order, ranks)
+            else:
+                link_speed(list(range(ranks.launch.world)))
+        except (StageError, RankError) as error:
+            # Rank 0 knows of it, and says how the command ends.
+            if isinstance(error, StageError) and error.rank is None:
+                traceback.print_exception(error)
+    raise AssertionError("the last order is the end")
+
+
+def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:
+    """Make this rank's part of a schedule, and serve in it until rank 0 closes it."""
+    config = command.config
+    stack = builder(config, command.arguments.model, shape_from_json(order["shape"]))(order["method"])
+    placement = Placement([torch.device(name) for name in order["devices"]], None, tuple(order["ranks"]))
+    assert isinstance(stack, ALStack)  # BP trains on rank 0 alone
+    rank = ranks.launch.rank
+    ranks.describe([name for name, other in zip(stack.names, order["ranks"], strict=True) if other == rank])
+    stack.set_device(placement.here(rank))
+    set_layout(stack)
+    if config.on_nan == "skip":
+        for layer in stack:
+            layer.guard = Guard()
+    options = schedule_options("distributed", config, placement.ranks)
+    with make_schedule("distributed", stack, threads=order["threads"], seed=order["seed"], **options) as schedule:
+        assert isinstance(schedule, Distributed)
+        schedule.serve()

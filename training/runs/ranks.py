@@ -1,0 +1,228 @@
+"""A command over several processes: they meet, the others do what rank 0 orders, and all end the same way.
+
+    rank 0      the command as ever: data, training, results; before each schedule it makes, an order to the others
+    the others  wait for orders, make the same schedule, and serve in it
+
+Orders, signs of life, signals and the end go over the store at which torchrun lets the ranks meet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ALPackage import RankError
+from ALPackage.ranks.alarm import Alarm
+from ALPackage.ranks.links import store_of
+from ALPackage.ranks.speed import link_speed
+
+from ..config.launch import Launch
+from ..errors import UsageError
+from .shutdown import GracefulShutdown, ignore_signals
+
+#: Seconds that a rank has to end by itself when another one has failed.
+GRACE = 4.0
+#: Seconds between two looks for an order.
+BEAT = 0.02
+#: Seconds between two looks for a signal.
+LOOK = 0.2
+#: Seconds that rank 0 waits at the end for the others to have read that it is the end.
+FAREWELL = 2.0
+
+
+class Ranks:
+    """This process among those of a command.
+
+    Attributes:
+        launch: Which one it is.
+        failure: What has happened to another rank, once it is known.
+    """
+
+    def __init__(self, launch: Launch, store: Any, about: str) -> None:
+        self.launch = launch
+        self.failure: Exception | None = None
+        #: Called on a thread with the number of a signal that another rank has received.
+        self.signaled: Callable[[int], None] = _nothing
+        self._store = store
+        self._given = 0
+        self._ended = threading.Event()
+        gpus = torch.cuda.device_count()
+        store.set(f"device/{launch.rank}", f"cuda:{launch.local_rank % gpus}" if gpus else "cpu")
+        self._alarm = Alarm(store, launch.rank, launch.world, about, self._hear, GRACE)
+        self._alarm.thread.start()
+        if launch.leads:
+            threading.Thread(target=self._forward_signal, name="ranks", daemon=True).start()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self.launch.leads
+
+    @property
+    def devices(self) -> list[str]:
+        """The device of each rank that "auto" means there."""
+        return [str(self._store.get(f"device/{rank}").decode()) for rank in range(self.launch.world)]
+
+    def speed(self) -> float:
+        """Return the bytes per second of the slowest connection from a rank to the next; on rank 0."""
+        self.order("measure the connections")
+        return link_speed(list(range(self.launch.world)))
+
+    def order(self, what: str, **content: Any) -> None:
+        """Have the other ranks do something; on rank 0."""
+        self._store.set(f"order/{self._given}", json.dumps({"what": what, **content}))
+        self._given += 1
+
+    def orders(self) -> Iterator[dict[str, Any]]:
+        """Yield what rank 0 orders, up to the end. Raises RankError where a rank is gone."""
+        for number in range(sys.maxsize):
+            order = self._order(number)
+            yield order
+            if order["what"] == "end":
+                return
+
+    def _order(self, number: int) -> dict[str, Any]:
+        try:
+            while not self._store.check([f"order/{number}"]):
+                if self.failure is not None:
+                    raise self.failure
+                time.sleep(BEAT)
+            order: dict[str, Any] = json.loads(self._store.get(f"order/{number}"))
+        except dist.DistError as error:
+            raise self.failure or self._alarm.store_lost(error) from None
+        return order
+
+    def report_signals(self, shutdown: GracefulShutdown) -> None:
+        """Let rank 0 know of a signal that this rank receives; it ends the run, with a checkpoint."""
+
+        def watch() -> None:
+            while not self._ended.wait(LOOK):
+                if (signum := shutdown.received) is not None:
+                    with suppress(RuntimeError):
+                        self._store.set("signal", str(signum))
+                    return
+
+        threading.Thread(target=watch, name="ranks", daemon=True).start()
+
+    def fail(self, error: BaseException) -> None:
+        """Let all ranks know that this one ends."""
+        self._alarm.tell(error)
+
+    def end(self, code: int, words: str) -> None:
+        """On rank 0: have the others end with this code, and wait for them to know."""
+        with suppress(RuntimeError):
+            self.order("end", code=code, words=words)
+            deadline = time.monotonic() + FAREWELL
+            waiting = list(range(1, self.launch.world))
+            while waiting and self.failure is None and time.monotonic() < deadline:
+                time.sleep(BEAT)
+                waiting = [rank for rank in waiting if not self._store.check([f"ended/{rank}"])]
+            # A signal may have been torchrun's answer to a death that nobody here had seen yet.
+            for rank in waiting if code > 2 else ():
+                print(f"{self._alarm.who(rank)} did not answer at the end", file=sys.stderr, flush=True)
+
+    def leave(self) -> None:
+        """End the watch over the others, and theirs over this one."""
+        self._ended.set()
+        self._alarm.leave()
+        with suppress(RuntimeError):
+            self._store.set(f"ended/{self.launch.rank}", "")
+
+    def describe(self, layers: Sequence[str]) -> None:
+        """Say which layers this rank has, for messages."""
+        self._alarm.describe(", ".join(layers))
+
+    def who(self) -> str:
+        """Return this rank's name for a message."""
+        return self._alarm.who(self.launch.rank)
+
+    def _hear(self, failure: Exception) -> None:
+        """Note a failure; where this rank does not end by itself, because it is not training just now, end it."""
+        self.failure = failure
+        if not self._ended.wait(GRACE):
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            with suppress(OSError, ValueError):
+                print(f"error: {failure}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _forward_signal(self) -> None:
+        while not self._ended.wait(LOOK):
+            with suppress(RuntimeError):
+                if self._store.check(["signal"]):
+                    self.signaled(int(self._store.get("signal")))
+                    return
+
+
+def _nothing(signum: int) -> None:
+    """Ignore it: nothing runs yet."""
+
+
+@contextmanager
+def joined(launch: Launch, about: dict[str, Any], timeout: float) -> Iterator[Ranks | None]:
+    """Let the processes of a command meet, if there are several. Yields None for a process that is alone.
+
+    `about`: what has to be the same in all of them, by name. Raises UsageError where they do not meet or differ.
+    """
+    if launch.world == 1:
+        yield None
+        return
+    limit = timedelta(seconds=timeout)
+    try:
+        # What torchrun starts again finds the store of before, with the addresses of processes that are gone.
+        meeting = dist.rendezvous("env://", launch.rank, launch.world, timeout=limit)  # type: ignore[attr-defined]
+        whole, rank, world = next(meeting)
+        whole = dist.PrefixStore(f"al/start/{launch.restarts}", whole)  # type: ignore[attr-defined]
+        dist.init_process_group("gloo", store=whole, rank=rank, world_size=world, timeout=limit)
+        store = store_of("al/command")
+        _compare(launch, store, about)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"rank {launch.rank} of {launch.world}: the processes did not meet: {reason}") from None
+    ranks = Ranks(launch, store, "")
+    try:
+        yield ranks
+    except BaseException as error:
+        if not isinstance(error, RankError):
+            ranks.fail(error)
+        raise
+    finally:
+        # The first process to end has torchrun send the others a signal, which must not change how they end.
+        ignore_signals()
+        ranks.leave()
+
+
+def share_mistake(launch: Launch, words: str, timeout: float = 60.0) -> None:
+    """Let the other processes of a command know what is wrong with it in this one, before they wait for it in vain."""
+    with suppress(UsageError), joined(launch, {"mistake": words}, timeout):
+        pass
+
+
+def _compare(launch: Launch, store: Any, about: dict[str, Any]) -> None:
+    """Raise UsageError, on all ranks, if one of them has another command, configuration or version than rank 0."""
+    store.set(f"about/{launch.rank}", json.dumps(about, sort_keys=True))
+    everybody: list[dict[str, Any]] = [json.loads(store.get(f"about/{rank}")) for rank in range(launch.world)]
+    for rank, other in enumerate(everybody):
+        if other["mistake"] is not None:
+            here = other["mistake"] == everybody[launch.rank]["mistake"]
+            where = "" if here else f" (in rank {rank})"
+            raise UsageError(f"{other['mistake']}{where}")
+    first = everybody[0]
+    for rank, other in enumerate(everybody):
+        for name in sorted({*first, *other}):
+            if first.get(name) != other.get(name):
+                raise UsageError(
+                    f"{name}: rank {rank} has {json.dumps(other.get(name))}, rank 0 has {json.dumps(first.get(name))}; "
+                    "all ranks need the same command, configuration and versions"
+                )
