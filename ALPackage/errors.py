@@ -28,7 +28,7 @@ class StageError(RuntimeError):
         when = "before its first batch" if batch is None else f"on batch {batch}"
         who = layer if layer in ("loader", "target", "lr") else f"layer {layer!r}"
         where = "" if rank is None else f" in rank {rank}"
-        super().__init__(f"{who} failed {when}{where}: {type(cause).__name__}: {_words(cause)}")
+        super().__init__(f"{who} failed {when}{where}: {type(cause).__name__}: {words_of(cause)}")
         self.layer = layer
         self.batch = batch
         self.rank = rank
@@ -40,11 +40,12 @@ class StageError(RuntimeError):
         try:
             pickle.loads(pickle.dumps(cause))
         except Exception:  # a user's exception may fail in any way while it is pickled
-            cause = RuntimeError(f"{type(cause).__name__}: {_words(cause)}")
+            cause = RuntimeError(f"{type(cause).__name__}: {words_of(cause)}")
         return _rebuild, (str(self), self.layer, self.batch, cause, self.rank)
 
 
-def _words(cause: BaseException | None) -> str:
+def words_of(cause: BaseException | None) -> str:
+    """Return what an exception says, also if it fails to."""
     try:
         return str(cause)
     except Exception:  # an exception that cannot describe itself must still be reported

@@ -11,8 +11,9 @@ import torch
 from utils import set_deterministic
 
 from .checkpoints.resume import epochs_done, find_resume_points, make_stores, methods_of_run, note_unfinished
+from .checkpoints.store import Checkpoint
 from .config.arguments import Arguments, Command, read_command
-from .config.launch import launched
+from .config.launch import launched, torchrun_began
 from .config.schema import Config, Task
 from .errors import UsageError
 from .report.gallery import Gallery
@@ -95,12 +96,16 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         for store in stores.values():
             held.callback(store.close)
             store.prepare()
-        # What torchrun starts again goes on where it was.
-        resuming = arguments.resume or launched().restarts > 0
-        resumed = find_resume_points(specs, stores) if resuming else dict.fromkeys(specs)
-        if not resuming:
+        resumed: dict[str, Checkpoint | None] = dict.fromkeys(specs)
+        if arguments.resume:
+            resumed = find_resume_points(specs, stores)
+        elif (began := torchrun_began()) is not None:  # what torchrun starts again goes on where it was
+            resumed = find_resume_points(specs, stores, since=began)
+        if not arguments.resume and not any(resumed.values()):
             note_unfinished(specs, stores)
         _introduce(arguments, task)
+        if ranks is not None and arguments.trace is not None:
+            print("  note: --trace: the timeline has the layers of rank 0 alone")
         # AL and BP train one after the other, so that each has the machine to itself.
         gallery = Gallery(out, arguments.dataset, arguments.model)
         progress = Progress(

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..errors import LayerError, RankError, StageError, UnfitLayersError
+from ..errors import LayerError, RankError, StageError, UnfitLayersError, words_of
 from .link import PeerLost
 
 #: Seconds between two looks at the store, and between two signs of life.
@@ -59,7 +59,7 @@ class Alarm:
         #: The last sign of life of the rank that this one watches, and since when.
         self._beat, self._beat_since = b"", time.monotonic()
         self.describe(who)
-        self._looked = time.monotonic()
+        self._looks = 0
         self._known: dict[int, dict[str, Any]] = {}
         self.thread = threading.Thread(target=self._watch, name="al-alarm", daemon=True)
 
@@ -93,7 +93,9 @@ class Alarm:
     def describe(self, who: str) -> None:
         """Say anew what this rank has."""
         with suppress(RuntimeError):
-            here = {"host": socket.gethostname(), "what": who, "process": os.getpid(), "machine": _machine()}
+            own = os.getpid()
+            here: dict[str, Any] = {"host": socket.gethostname(), "what": who, "machine": _machine()}
+            here |= {"process": own, "started": _started(own)}
             self._store.set(f"who/{self._rank}", json.dumps(here))
 
     def store_lost(self, error: BaseException) -> RankError:
@@ -125,7 +127,7 @@ class Alarm:
         self._about((self._rank + 1) % self._world)
         while not self._over.wait(BEAT):
             count += 1
-            self._looked = time.monotonic()
+            self._looks += 1
             try:
                 self._store.set(f"beat/{self._rank}", str(count))
                 failure = self._failure() or self._silent()
@@ -143,10 +145,14 @@ class Alarm:
         self._heard(failure)
 
     def _watch_store(self) -> None:
-        """Report a store that does not answer: whoever asks it waits, and cannot say so."""
-        while not self._over.wait(BEAT):
-            since = time.monotonic() - self._looked
-            if since > self._patience and since > (self._patience if AGENT_STORE else self._patience_with(0)):
+        """Report a store that does not answer: whoever asks it waits, and cannot say so.
+
+        It counts its own looks and not the time: an operation that lets no thread run silences both of them.
+        """
+        looks, last = 0, self._looks
+        while not self._over.wait(BEAT) and not self._reported:
+            looks, last = (looks + 1, last) if self._looks == last else (0, self._looks)
+            if looks * BEAT > (self._patience if AGENT_STORE else self._patience_with(0)):
                 self._mute = True
                 if not AGENT_STORE:
                     self._end(0)
@@ -173,7 +179,7 @@ class Alarm:
             self._beat, self._beat_since = beat, now
         if now - self._beat_since <= self._patience_with(watched):
             return None
-        silent = RankError(f"{self.who(watched)} has given no sign of life for {self._patience:.0f} s", watched)
+        silent = RankError(f"{self.who(watched)} has given no sign of life for {now - self._beat_since:.0f} s", watched)
         self.tell(silent)
         self._end(watched)
         return silent
@@ -190,18 +196,33 @@ class Alarm:
     def _end(self, rank: int) -> None:
         """End a silent rank if it is on this machine: a process that was stopped would otherwise stay for good."""
         about = self._about(rank)
-        if rank != self._rank and about and about["machine"] == _machine() and hasattr(signal, "SIGKILL"):
+        if rank == self._rank or not about or about["machine"] != _machine() or not hasattr(signal, "SIGKILL"):
+            return
+        process = about["process"]
+        # It must be that very process: a number may have been given again, and some stand for groups of processes.
+        if isinstance(process, int) and process > 1 and about["started"] == _started(process) is not None:
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(about["process"], signal.SIGKILL)
+                os.kill(process, signal.SIGKILL)
 
 
 def _runs(process: int) -> bool:
     """Tell whether a process of this machine exists and is not stopped; False where that is unknown."""
+    status = _status(process)
+    return status is not None and status[0] not in "TtZX"
+
+
+def _started(process: int) -> str | None:
+    """Return when a process of this machine began, in the system's own unit; None where that is unknown."""
+    status = _status(process)
+    return None if status is None else status[19]
+
+
+def _status(process: int) -> list[str] | None:
+    """Return what Linux says of a process, from its state on."""
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
-    return state not in "TtZX"
+        return None
 
 
 @cache
@@ -221,7 +242,7 @@ def _written(error: BaseException) -> dict[str, Any]:
             "layer": error.layer,
             "batch": error.batch,
             "type": type(cause).__name__,
-            "words": str(cause),
+            "words": words_of(cause),
         }
     if isinstance(error, UnfitLayersError):
         return {"kind": "unfit", "words": str(error)}
@@ -234,5 +255,9 @@ def _read(told: dict[str, Any]) -> Exception:
         kind = {one.__name__: one for one in KNOWN}.get(name) or getattr(builtins, name, None)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             kind = type(name, (RuntimeError,), {})
-        return StageError(told["layer"], told["batch"], kind(told["words"]), told["rank"])
+        try:
+            cause = kind(told["words"])
+        except TypeError:  # it takes other arguments
+            cause = type(name, (RuntimeError,), {})(told["words"])
+        return StageError(told["layer"], told["batch"], cause, told["rank"])
     return UnfitLayersError(told["words"]) if told["kind"] == "unfit" else RankError(told["words"])

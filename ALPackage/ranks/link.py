@@ -158,9 +158,9 @@ def _wait(works: Sequence[dist.Work | None], limit: timedelta) -> None:
         work.wait(limit)
 
 
-def new_group(ranks: list[int]) -> Any:
-    """Return a group of the two ranks; every rank has to call this, in the same order, from one thread."""
-    return dist.new_group(ranks, timeout=UNLIMITED, backend="gloo")
+def new_group(ranks: list[int], timeout: timedelta) -> Any:
+    """Return a group of the two ranks; every rank has to call this within `timeout`, in the same order."""
+    return dist.new_group(ranks, timeout=timeout, backend="gloo")
 
 
 def break_off(group: Any, peer: int) -> None:

@@ -59,13 +59,13 @@ class Links:
         #: With whom each group of this rank is.
         self._groups: list[tuple[Any, int]] = []
         for one, other in pairwise(chain.order):
-            group = self._join(chain.rank, one, other)
+            group = self._join(chain.rank, one, other, timeout)
             if chain.rank == one:
                 self.to_next = Sender(group, other, timeout)
             elif chain.rank == other:
                 self._read(Receiver(group, one, timeout), self.inbox)
         for other in chain.order[1:]:
-            group = self._join(chain.rank, 0, other)
+            group = self._join(chain.rank, 0, other, timeout)
             if chain.rank == other:
                 self.to_first = Sender(group, 0, timeout)
             elif chain.rank == 0:
@@ -108,8 +108,8 @@ class Links:
                 dist.destroy_process_group(group)
         self._groups = []
 
-    def _join(self, rank: int, one: int, other: int) -> Any:
-        group = new_group([one, other])
+    def _join(self, rank: int, one: int, other: int, timeout: timedelta) -> Any:
+        group = new_group([one, other], timeout)
         if rank in (one, other):
             self._groups.append((group, other if rank == one else one))
         return group

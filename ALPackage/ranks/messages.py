@@ -32,8 +32,6 @@ def as_message(item: Item, wire: str = "fp32") -> Message:
         return Message(Kind(item.kind), content=item.content)
     if isinstance(item, Snapshot):
         return Message(Kind.SNAPSHOT, item.number or 0)
-    for event in item.events:
-        event.synchronize()
     inputs = _rounded(item.inputs) if wire == "bf16" else (item.inputs, [])
     if isinstance(item, TrainBatch):
         return Message(Kind.TRAIN, item.number, (inputs, _written(item.lr)))
@@ -48,6 +46,8 @@ def as_item(message: Message, before: str) -> Item:
         snapshot = Snapshot()
         snapshot.number = message.number
         return snapshot
+    if message.kind not in (Kind.TRAIN, Kind.PREDICT):
+        raise RuntimeError(f"got {message.kind.name} in the middle of a run")
     batch: Batch
     sent, rate = message.content
     inputs = _restored(*sent)

@@ -23,7 +23,7 @@ def link_speed(ranks: list[int], timeout: float = 60.0) -> float:
     here, slowest = dist.get_rank(), float("inf")
     limit = timedelta(seconds=timeout)
     for one, other in pairwise(ranks):
-        group = new_group([one, other])
+        group = new_group([one, other], limit)
         if here == one:
             sender, parts = Sender(group, other, limit), torch.zeros(SIZE, dtype=torch.uint8)
             for number in range(MESSAGES):

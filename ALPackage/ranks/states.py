@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,9 @@ from torch import nn
 from ..layer import LocalLayer
 from ..stack import ALStack
 from .chain import Chain
+
+#: Entries of a parameter group that belong to where the layer is, and to this process.
+OF_A_DEVICE = ("params", "capturable", "fused", "foreach")
 
 
 def states_elsewhere(stack: ALStack, chain: Chain) -> dict[str, Any]:
@@ -22,7 +25,38 @@ def states_elsewhere(stack: ALStack, chain: Chain) -> dict[str, Any]:
 def load_layer(layer: LocalLayer, state: Mapping[str, Any]) -> None:
     """Load a layer's weights, buffers and moments; without "param_groups" the optimizer keeps its options."""
     layer.load_state_dict(state["layer"])
-    layer.optimizer.load_state_dict({**layer.optimizer.state_dict(), **state["optimizer"]})
+    saved = state["optimizer"]
+    layer.optimizer.load_state_dict({**layer.optimizer.state_dict(), "state": saved["state"]})
+    if "param_groups" in saved:
+        _take_groups(layer, saved["param_groups"])
+
+
+def options_of(layer: LocalLayer) -> dict[str, Any]:
+    """Return the options of a layer's optimizer by group, and for each parameter whether it trains."""
+    groups = [
+        {name: value for name, value in group.items() if name not in OF_A_DEVICE}
+        for group in layer.optimizer.param_groups
+    ]
+    return {"groups": groups, "trains": [parameter.requires_grad for parameter in layer.parameters()]}
+
+
+def take_options(layer: LocalLayer, options: Mapping[str, Any]) -> None:
+    """Take over what `options_of` returned for the same layer on rank 0."""
+    _take_groups(layer, options["groups"])
+    for parameter, trains in zip(layer.parameters(), options["trains"], strict=True):
+        parameter.requires_grad_(trains)
+
+
+def _take_groups(layer: LocalLayer, groups: Sequence[Mapping[str, Any]]) -> None:
+    for group, options in zip(layer.optimizer.param_groups, groups, strict=True):
+        for name, value in options.items():
+            if name in OF_A_DEVICE:
+                continue
+            own = group.get(name)
+            if isinstance(own, torch.Tensor):  # a CUDA graph reads it there
+                own.fill_(float(value))
+            else:
+                group[name] = value.item() if isinstance(value, torch.Tensor) and value.dim() == 0 else value
 
 
 def load_decoder(layer: LocalLayer, state: Mapping[str, torch.Tensor]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,7 +30,15 @@ from ..ranks.link import Kind, Message, PeerLost
 from ..ranks.links import Links, store_of
 from ..ranks.messages import WIRES, add_result, as_item, as_message, result
 from ..ranks.report import RankReport, report_of, weights_of
-from ..ranks.states import decoder_state, load_decoder, load_layer, release, states_elsewhere
+from ..ranks.states import (
+    decoder_state,
+    load_decoder,
+    load_layer,
+    options_of,
+    release,
+    states_elsewhere,
+    take_options,
+)
 from ..stack import ALStack
 from ..stage.batch import Batch, Marker, PredictBatch, TrainBatch
 from ..stage.board import Item
@@ -56,6 +65,10 @@ class Distributed(Continuous):
                 schedule.serve()
             else:
                 for losses in schedule.run(batches): ...
+
+    What a script changes on rank 0 between two runs goes along as far as it is a mode, an optimizer's option or
+    `requires_grad`; anything else has to be changed in every process. Rank 0's stack has the weights of its own layers:
+    a `Snapshot` holds those of all, and `load` puts them back.
 
     Args:
         ranks: The rank of every layer; by default neighbors in nearly equal numbers.
@@ -99,19 +112,24 @@ class Distributed(Continuous):
         Schedule.__init__(self, stack, **options)
         self._wire = wire
         world = dist.get_world_size()
-        self._chain = chain = make_chain(len(stack), ranks, world, dist.get_rank())
+        self._chain = own_chain = make_chain(len(stack), ranks, world, dist.get_rank())
         stack.refuse_shared_state()
         self.weights = weights_of(list(stack.items()))
-        elsewhere = states_elsewhere(stack, chain) if chain.leads else {}
-        release(stack, chain)
-        own = [pair for index, pair in enumerate(stack.items()) if index in chain.own]
+        elsewhere = states_elsewhere(stack, own_chain) if own_chain.leads else {}
+        release(stack, own_chain)
+        own = [pair for index, pair in enumerate(stack.items()) if index in own_chain.own]
         self._over = False
         self._usage_elsewhere: dict[int, list[Usage]] = {}
         self._reports_elsewhere: dict[int, RankReport] = {}
-        self._links = Links(chain, timedelta(seconds=timeout), self._lost)
+        self._links = Links(own_chain, timedelta(seconds=timeout), self._lost)
         store = store_of(f"al/{_number()}")
-        self._alarm = Alarm(store, chain.rank, world, ", ".join(name for name, _ in own), self._hear, patience)
-        self._start(own, workers, depth, streams_per_device, self._leave if world > 1 else None)
+        self._alarm = Alarm(store, own_chain.rank, world, ", ".join(name for name, _ in own), self._hear, patience)
+        try:
+            self._start(own, workers, depth, streams_per_device, self._leave if world > 1 else None)
+        except BaseException as error:  # an option that this rank alone was given, or Ctrl-C
+            self._alarm.tell(error)
+            self._alarm.leave()
+            raise
         self._alarm.thread.start()
         self._links.start()
         self._loading = False
@@ -156,6 +174,8 @@ class Distributed(Continuous):
     def _leave(self, item: Item) -> bool:
         """Send on what has passed this rank's layers, and to rank 0 what they have left; on the thread of the exit."""
         links = self._links
+        for event in item.events if isinstance(item, Batch) else ():
+            event.synchronize()
         try:
             if links.to_next is not None:
                 links.to_next.send(as_message(item, self._wire))
@@ -222,11 +242,16 @@ class Distributed(Continuous):
     def _run(self, items: Iterator[Batch | Snapshot | Marker]) -> Iterator[Batch | Snapshot | Marker]:
         self._refuse_follower("run and predict")
         self._settle()
-        first = next(items, None)
-        if first is None:
+        # Up to the first batch, which has the layers checked: nothing of a run is under way then.
+        first: list[Batch | Snapshot | Marker] = []
+        for item in items:
+            first.append(item)
+            if isinstance(item, Batch):
+                break
+        if not first:
             return
-        begin = Marker(Kind.BEGIN, {**self._modes(), "predicts": isinstance(first, PredictBatch)})
-        yield from super()._run(_chained([begin, first], items))
+        about = {**self._modes(), **self._options(), "predicts": isinstance(first[-1], PredictBatch)}
+        yield from super()._run(chain([Marker(Kind.BEGIN, about), *first], items))
 
     def _check_layers(self, batch: tuple[Any, Any]) -> StageError | None:
         if self._checked:
@@ -255,7 +280,8 @@ class Distributed(Continuous):
         if failed is not None:
             return StageError(failed[0], 0, failed[1]), None
         self._checked = True
-        return None, handed_on[0] if handed_on else batch
+        # A layer that cannot be copied ends the check, with a warning: then there is nothing to check the others with.
+        return None, handed_on[0] if handed_on else None
 
     def _modes(self) -> dict[str, Any]:
         """Return what the other ranks take over: the modes of their layers, and this thread's autocast."""
@@ -263,6 +289,10 @@ class Distributed(Continuous):
             "training": {name: [one.training for one in layer.modules()] for name, layer in self.stack.items()},
             "autocast": [(kind, str(dtype).removeprefix("torch.")) for kind, dtype in self._step.autocast.settings],
         }
+
+    def _options(self) -> dict[str, Any]:
+        """Return what a script may have changed between two runs: optimizer options, and which parameters train."""
+        return {"options": {name: options_of(layer) for name, layer in self.stack.items()}}
 
     def _done(self) -> bool:
         return super()._done() and all(channel.ready() for channel in self._links.results.values())
@@ -307,37 +337,40 @@ class Distributed(Continuous):
                     self._load_part(message.content)
                     continue
                 with self._taking_over(message.content):
-                    try:
-                        if message.kind == Kind.PREPARE:
-                            self._prepare_part(message.content["example"])
-                        else:
-                            self._run_part(message)
-                    except Exception as error:
-                        if not isinstance(error, Closed):
-                            self._alarm.tell(error)
-                        raise
+                    if message.kind == Kind.PREPARE:
+                        self._prepare_part(message.content)
+                    else:
+                        self._run_part(message)
             self._pass_on(Marker(Kind.CLOSE))
             self._links.wait()
         except Closed:
             self._raise_failure()
             raise RuntimeError("the distributed schedule was closed; make a new one to train on") from None
+        except Exception as error:
+            self._alarm.tell(error)
+            raise
 
     def _load_part(self, states: dict[str, Any]) -> None:
         for name, layer in self._layers:
             load_layer(layer, states.pop(name))
         self._pass_on(Marker(Kind.LOAD, states))
 
-    def _prepare_part(self, example: tuple[Any, Any]) -> None:
-        failure, handed_on = self._check_own(example)
-        if failure is not None:
-            raise failure
-        self._prepare(TrainBatch(0, *example))
-        self._pass_on(Marker(Kind.PREPARE, {**self._modes(), "example": handed_on}))
+    def _prepare_part(self, about: dict[str, Any]) -> None:
+        handed_on = None
+        if about["example"] is not None:
+            failure, handed_on = self._check_own(about["example"])
+            if failure is not None:
+                raise failure
+            self._prepare(TrainBatch(0, *about["example"]))
+        self._pass_on(Marker(Kind.PREPARE, {**about, "example": handed_on}))
 
     def _run_part(self, begin: Message) -> None:
         """Take what arrives through this rank's layers, from the beginning of a run to its end."""
         self._refuse_other_layers()
-        self._drop_stale_graphs()
+        for name, layer in self._layers:
+            take_options(layer, begin.content["options"][name])
+        if not begin.content["predicts"]:  # for predictions the layers are in another mode, and no step is taken
+            self._drop_stale_graphs()
         for worker in self._workers:
             worker.begin_run()
         self._order_streams(entering=True)
@@ -345,8 +378,11 @@ class Distributed(Continuous):
         self._board.put(Marker(Kind.BEGIN, begin.content))
         while True:
             message = self._links.inbox.get()
-            self._board.put(as_item(message, before))
-            if message.kind == Kind.END:
+            item = as_item(message, before)
+            if isinstance(item, TrainBatch) and not self._captured:
+                self._prepare(item)  # nothing else is under way: a run's first batch
+            self._board.put(item)
+            if item is None:
                 break
         while self._board.outlet.get() is not None:
             pass
@@ -369,7 +405,7 @@ class Distributed(Continuous):
         with ExitStack() as states:
             for kind, dtype in modes["autocast"]:
                 states.enter_context(torch.autocast(kind, dtype=getattr(torch, dtype)))
-            states.enter_context(self._opened(to_train="serve"))
+            states.enter_context(self._opened(to_train=None if modes.get("predicts") else "serve"))
             states.enter_context(busy((self.stack, *self.stack)))
             yield
 
@@ -380,10 +416,12 @@ class Distributed(Continuous):
 
     def _stop(self) -> None:
         """Close everything that a thread may wait for, and tell the other ranks why."""
-        if (error := self._failure.first) is not None:
-            self._alarm.tell(error)
-        self._board.close()
-        self._links.close()
+        try:
+            if (error := self._failure.first) is not None:
+                self._alarm.tell(error)
+        finally:
+            self._board.close()
+            self._links.close()
 
     def _hear(self, failure: Exception) -> None:
         self._failure.report(failure)
@@ -392,17 +430,21 @@ class Distributed(Continuous):
         """End the workers of this rank, and, on rank 0, the other ranks' `serve`. Raises as `Continuous.close`."""
         if os.getpid() != self._process:
             return
-        if self.leads and not self._over and self._ended_when is None and self._failure.first is None:
-            with suppress(Closed):
-                self._settle()
-                self._board.put(Marker(Kind.CLOSE))
-                self._wait_for(Kind.CLOSE)
-                self._links.wait()
-        self._end()
         try:
-            super().close()
+            if self.leads and not self._over and self._ended_when is None and self._failure.first is None:
+                with suppress(Closed):
+                    self._settle()
+                    if self._unfinished:  # a run whose iterator nobody has closed
+                        self._drain()
+                    self._board.put(Marker(Kind.CLOSE))
+                    self._wait_for(Kind.CLOSE)
+                    self._links.wait()
         finally:
-            self._links.release()
+            self._end()
+            try:
+                super().close()
+            finally:
+                self._links.release()
 
     def _abort(self) -> None:
         if self._failure.first is None and not self._over:
@@ -424,8 +466,3 @@ def _number() -> int:
     global _made
     _made += 1
     return _made
-
-
-def _chained(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    yield from first
-    yield from rest

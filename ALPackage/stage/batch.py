@@ -100,7 +100,7 @@ class MemoryCheck:
 class Marker:
     """What passes through the layers between runs and touches none of them: a word to the ranks that follow.
 
-    `kind`: one of `remote.Kind`.
+    `kind`: one of `ranks.link.Kind`.
     """
 
     kind: int

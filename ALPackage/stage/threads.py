@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from ..devices import available_cores as available_cores  # the `as` lets others import it from here
-from ..devices import own_cores
 from .channel import take
 
 
@@ -38,8 +37,8 @@ def worker_threads() -> int:
 
 
 def process_threads() -> int:
-    """Return the intra-op threads of a process that works alone: OMP_NUM_THREADS if set, else one per core it has."""
-    return asked_threads() or own_cores()
+    """Return the intra-op threads of a process that works alone: OMP_NUM_THREADS if set, else one per core."""
+    return asked_threads() or available_cores()
 
 
 class IntraOpThreads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from ..config.earlier import in_todays_keys, is_earlier
@@ -26,14 +27,23 @@ def make_stores(specs: Specs) -> dict[str, Store]:
     }
 
 
-def find_resume_points(specs: Specs, stores: Mapping[str, Store]) -> dict[str, Checkpoint | None]:
+def find_resume_points(
+    specs: Specs, stores: Mapping[str, Store], since: datetime | None = None
+) -> dict[str, Checkpoint | None]:
     """Return the checkpoint that each method continues from with --resume, or None where it starts anew.
+
+    `since`: take no run for this command's that began before; and say nothing where there is none.
 
     A method belongs to the newest run whose command included it. If that run was interrupted before the method had a
     checkpoint, it starts anew: what is there of it is left over from an earlier run. The stores then belong to the runs
     that continue. Raises UsageError where a run was another one.
     """
     newest = {method: store.newest() for method, store in stores.items()}
+    if since is not None:
+        own = {method: one if one and one.run >= run_name(since) else None for method, one in newest.items()}
+        if not any(own.values()):
+            return own
+        newest = own
     for notice in [notice for store in stores.values() for notice in store.notices]:
         print(f"note: {notice}")
     found = [checkpoint for checkpoint in newest.values() if checkpoint]

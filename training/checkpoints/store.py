@@ -50,9 +50,9 @@ def checkpoint_folder(out: Path, dataset: str, model: str, method: str) -> Path:
     return out / "checkpoints" / f"{dataset}_{model}_{method}"
 
 
-def run_name() -> str:
-    """Return the name of a run that begins now; later ones sort after it."""
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+def run_name(began: datetime | None = None) -> str:
+    """Return the name of a run that begins then, by default now; later ones sort after it."""
+    return (began or datetime.now(timezone.utc)).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 class Store:

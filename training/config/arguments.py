@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -108,10 +109,11 @@ def command_or_exit(task: Task) -> Command:
         return read_command(task)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        if (launch := launched()).world > 1:
-            from ..runs.ranks import share_mistake  # with torch
+        with suppress(UsageError):  # of the variables themselves
+            if (launch := launched()).world > 1:
+                from ..runs.ranks import share_mistake  # with torch
 
-            share_mistake(launch, str(error))
+                share_mistake(launch, str(error))
         sys.exit(2)
 
 

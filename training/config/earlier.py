@@ -14,6 +14,8 @@ def is_earlier(config: Mapping[str, Any]) -> bool:
 def in_todays_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a saved configuration with the meaning that its keys have now.
 
-    Before there was `al_layers`, `n_layers` was the number of AL layers, each with one LSTM or encoder layer.
+    Before there was `al_layers`, `n_layers` was the number of AL layers, each with one LSTM or encoder layer. Before
+    there was `wire`, nothing went between processes.
     """
-    return {**config, "al_layers": config["n_layers"], "n_layers": 1} if is_earlier(config) else dict(config)
+    layers = {"al_layers": config["n_layers"], "n_layers": 1} if is_earlier(config) else {}
+    return {"wire": "fp32", **config, **layers}

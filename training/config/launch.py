@@ -6,6 +6,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import ConfigError, UsageError
@@ -18,8 +19,6 @@ class Launch:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    restarts: int = 0
-    """How often torchrun has started the command again, after a process died."""
 
     @property
     def leads(self) -> bool:
@@ -31,12 +30,40 @@ def launched() -> Launch:
     """Return what this process was launched as. Raises UsageError for variables that do not fit together."""
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         return Launch()
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     given = [os.environ.get(name, "0") for name in names]
     if not all(text.isdecimal() for text in given) or int(given[0]) >= int(given[1]):
         told = ", ".join(f"{name}={text}" for name, text in zip(names, given, strict=True))
         raise UsageError(f"{told}: these are set by torchrun; start the command with it, or leave them unset")
     return Launch(*map(int, given))
+
+
+def torchrun_began() -> datetime | None:
+    """Return when the torchrun that started this process began; None without one, or where that is unknown.
+
+    What it starts again after a process died belongs to the same run as what it started first.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    with suppress(OSError, ValueError, IndexError, StopIteration):  # not Linux
+        ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+        seconds = int(booted.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+        return datetime.fromtimestamp(seconds - 1.0, timezone.utc)  # the time of booting is in whole seconds
+    return None
+
+
+def store_prefix() -> str:
+    """Return what keeps apart the starts of a command at one store.
+
+    With the static rendezvous torchrun starts a command again at the same store, where the addresses of processes that
+    are gone still stand; all hosts count such starts alike. With the others every start has a store of its own.
+    """
+    with suppress(OSError):
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+        if any(kind in words for kind in (b"c10d", b"standalone", b"etcd")):
+            return "al/start"
+    return f"al/start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def prepare_launch() -> None:
@@ -77,10 +104,11 @@ def ranks_of(key: str, devices: list[str], launch: Launch) -> tuple[int, ...] | 
     """
     named = [split_rank(device)[0] for device in devices]
     if launch.world == 1:
-        if any(named):
+        found = [(rank, one) for one, rank in zip(devices, named, strict=True) if rank is not None]
+        if found:
+            most, one = max(found)
             raise ConfigError(
-                f"{key}: {next(one for one, rank in zip(devices, named, strict=True) if rank)!r} is a process of a run "
-                f"that torchrun starts: torchrun --nproc-per-node {max(rank or 0 for rank in named) + 1} ..."
+                f"{key}: {one!r} is a process of a run that torchrun starts: torchrun --nproc-per-node {most + 1} ..."
             )
         return None
     ranks = [rank for rank in named if rank is not None]

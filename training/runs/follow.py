@@ -10,8 +10,10 @@ import torch
 
 from ALPackage import ALStack, RankError, StageError, make_schedule
 from ALPackage.nan_guard import Guard
+from ALPackage.ranks.link import PeerLost
 from ALPackage.ranks.speed import link_speed
 from ALPackage.schedules.distributed import Distributed
+from utils import set_deterministic
 
 from ..config.arguments import Command
 from ..errors import UsageError
@@ -47,6 +49,8 @@ def about(command: Command) -> dict[str, Any]:
 def follow(command: Command, ranks: Ranks) -> int:
     """Do what rank 0 orders until it ends, and return its exit code."""
     code: int | None = None
+    if torch.cuda.is_available():
+        set_deterministic()  # as rank 0 does
     with GracefulShutdown() as shutdown:
         ranks.report_signals(shutdown)
         try:
@@ -70,7 +74,7 @@ def _follow(command: Command, ranks: Ranks) -> int:
                 _serve(command, order, ranks)
             else:
                 link_speed(list(range(ranks.launch.world)))
-        except (StageError, RankError) as error:
+        except (StageError, RankError, PeerLost) as error:
             # Rank 0 knows of it, and says how the command ends.
             if isinstance(error, StageError) and error.rank is None:
                 traceback.print_exception(error)

@@ -99,7 +99,9 @@ def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ra
     Every layer is measured here, as if all processes had machines like this one.
     """
     given = [CPU if name == "auto" else torch.device(name) for name in spec.devices or ()]
-    measuring = [CPU] * len(stack) if ranks.devices[0] == "cpu" else [torch.device(ranks.devices[0])] * len(stack)
+    # A number of CPU workers takes the CPU, as in one process.
+    own = [torch.device(name) if spec.config.workers is None else CPU for name in ranks.devices]
+    measuring = own[:1] * len(stack)
     costs = _measure(stack, batch, spec, measuring, measuring)
     if spec.ranks is not None:
         where = list(spec.ranks)
@@ -114,14 +116,14 @@ def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ra
         )
     named = spec.devices or ("auto",) * len(stack)
     devices = [
-        torch.device(ranks.devices[rank]) if name == "auto" else given[layer]
+        own[rank] if name == "auto" else given[layer]
         for layer, (rank, name) in enumerate(zip(where, named, strict=True))
     ]
     members = []
     for rank in range(spec.world):
-        own = [layer for layer, other in enumerate(where) if other == rank]
-        for member in workers_of(spec, [devices[layer] for layer in own]):
-            layers = tuple(own[layer] for layer in member.layers)
+        held = [layer for layer, other in enumerate(where) if other == rank]
+        for member in workers_of(spec, [devices[layer] for layer in held]):
+            layers = tuple(held[layer] for layer in member.layers)
             members.append(Member(f"rank{rank} {member.name}", member.device, layers))
     at_once = spec.world * max(1.0, own_cores() / spec.threads)
     return Placement(devices, Plan(tuple(costs), tuple(devices), tuple(members), at_once, tuple(where)), tuple(where))

@@ -26,7 +26,7 @@ from ALPackage.ranks.alarm import Alarm
 from ALPackage.ranks.links import store_of
 from ALPackage.ranks.speed import link_speed
 
-from ..config.launch import Launch
+from ..config.launch import Launch, store_prefix
 from ..errors import UsageError
 from .shutdown import GracefulShutdown, ignore_signals
 
@@ -76,7 +76,17 @@ class Ranks:
     def speed(self) -> float:
         """Return the bytes per second of the slowest connection from a rank to the next; on rank 0."""
         self.order("measure the connections")
-        return link_speed(list(range(self.launch.world)))
+        try:
+            return link_speed(list(range(self.launch.world)))
+        except RuntimeError as error:  # gloo's, too
+            raise self._why(error) from None
+
+    def _why(self, error: RuntimeError) -> Exception:
+        """Return why something that all ranks take part in has failed: what is known of another rank, or the words."""
+        deadline = time.monotonic() + GRACE + 1.0
+        while self.failure is None and time.monotonic() < deadline:
+            time.sleep(BEAT)
+        return self.failure or RankError(f"a rank is gone: {str(error).strip().splitlines()[0]}")
 
     def order(self, what: str, **content: Any) -> None:
         """Have the other ranks do something; on rank 0."""
@@ -180,10 +190,9 @@ def joined(launch: Launch, about: dict[str, Any], timeout: float) -> Iterator[Ra
         return
     limit = timedelta(seconds=timeout)
     try:
-        # What torchrun starts again finds the store of before, with the addresses of processes that are gone.
         meeting = dist.rendezvous("env://", launch.rank, launch.world, timeout=limit)  # type: ignore[attr-defined]
         whole, rank, world = next(meeting)
-        whole = dist.PrefixStore(f"al/start/{launch.restarts}", whole)  # type: ignore[attr-defined]
+        whole = dist.PrefixStore(store_prefix(), whole)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", store=whole, rank=rank, world_size=world, timeout=limit)
         store = store_of("al/command")
         _compare(launch, store, about)

@@ -78,6 +78,23 @@ def test_a_failure_is_heard_with_its_kind_and_words(make: Make, told: Exception,
     assert itself.empty(), "it knows"
 
 
+class SilentError(Exception):
+    """An exception that cannot describe itself."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("cause", [UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), SilentError()])
+def test_a_cause_of_any_kind_is_heard(cause: Exception, make: Make) -> None:
+    _, heard = make(0)
+    other, _ = make(1)
+    other.tell(StageError("conv_1", 3, cause))
+    failure = heard.get(timeout=5.0)
+    assert isinstance(failure, StageError)
+    assert type(failure.__cause__).__name__ == type(cause).__name__
+
+
 def test_the_first_failure_is_the_one_that_all_hear(make: Make) -> None:
     _, heard = make(0, 3)
     one, _ = make(1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -63,6 +64,54 @@ def run_as_rank_0(schedule: Any, stack: Any, data: Any, taken: Snapshot) -> dict
     return {"losses": losses_of(losses), "predictions": predictions}
 
 
+def change_between_runs(cut: list[int] | None) -> dict[str, Any]:
+    """Train, change what a script may change, and train on, under the schedule over ranks or, without a cut, alone."""
+    stack = build("convolutions")
+    data = batches("convolutions")
+    name, options = ("distributed", {"ranks": cut}) if cut else ("sequential", {})
+    with make_schedule(name, stack, threads=1, seed=SEED, **options) as schedule:
+        if cut and not schedule.leads:  # type: ignore[attr-defined]
+            schedule.serve()  # type: ignore[attr-defined]
+        else:
+            rates = [torch.optim.lr_scheduler.ExponentialLR(layer.optimizer, 0.5) for layer in stack]
+            list(schedule.run([Snapshot(), *data[:3]]))
+            for rate, layer in zip(rates, stack, strict=True):
+                rate.step()
+                layer.optimizer.param_groups[0]["weight_decay"] = 0.1
+                next(layer.parameters()).requires_grad_(False)
+            list(schedule.run(data[3:]))
+            taken = Snapshot()
+            list(schedule.run([data[0], taken]))
+            run = iter(schedule.run(data))
+            next(run)  # and leave it open
+    if cut and dist.get_rank():
+        return {}
+    return {layer: state["layer"] for layer, state in taken.state.items()}
+
+
+class Uncopied(torch.nn.Module):
+    """A module that cannot be copied, so that the check before training stops there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("not this one")
+
+
+def train_what_cannot_be_copied() -> int:
+    """Train a stack whose first layer cannot be copied; return how many batches are trained."""
+    stack = build("convolutions")
+    first = next(iter(stack))
+    first.enc.f = torch.nn.Sequential(first.enc.f, Uncopied())
+    with warnings.catch_warnings(), make_schedule("distributed", stack, threads=1, seed=SEED) as schedule:
+        warnings.simplefilter("ignore")
+        if schedule.leads:  # type: ignore[attr-defined]
+            return len(list(schedule.run(batches("convolutions"))))
+        schedule.serve()  # type: ignore[attr-defined]
+    return 0
+
+
 def fail_on(rank: int, batch: int) -> Any:
     """Train a stack of which a layer on `rank` fails on `batch`, and return what this rank has raised."""
     stack = build("convolutions")
@@ -98,7 +147,8 @@ def sent_and_received(rounds: list[Any]) -> list[Any]:
 
     from ALPackage.ranks.link import Kind, Message, Receiver, Sender, new_group
 
-    group, limit = new_group([0, 1]), timedelta(seconds=20)
+    limit = timedelta(seconds=20)
+    group = new_group([0, 1], limit)
     if dist.get_rank() == 0:
         sender = Sender(group, 1, limit)
         for number, tree in enumerate(rounds):

@@ -110,6 +110,20 @@ def test_a_failure_is_raised_in_every_rank_and_says_where_it_was(rank: int) -> N
         assert where == (None if number == rank else rank)
 
 
+def test_what_a_script_changes_between_runs_goes_along() -> None:
+    """Learning rates, weight decay, which parameters train; and an open run does not keep a schedule from closing."""
+    expected = on_ranks.change_between_runs(None)
+    found = run_distributed(on_ranks.change_between_runs, 2, [0, 1, 1])[0]
+    assert list(found) == list(expected)
+    for layer, state in expected.items():
+        assert all(torch.equal(found[layer][name], value) for name, value in state.items())
+
+
+@pytest.mark.slow
+def test_a_layer_that_cannot_be_copied_ends_the_check_and_not_the_run() -> None:
+    assert run_distributed(on_ranks.train_what_cannot_be_copied, 3) == [len(batches("convolutions")), 0, 0]
+
+
 def test_what_is_sent_arrives() -> None:
     rounds = [(torch.randn(4, 3).t(), {"n": 1}), (torch.zeros(0), None), torch.arange(5), torch.arange(5), "no tensor"]
     (messages, size), arrived = run_distributed(on_ranks.sent_and_received, 2, rounds)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from training.config.arguments import read_command
-from training.config.launch import Launch, launched, prepare_launch, split_rank
+from training.config.launch import Launch, launched, prepare_launch, split_rank, store_prefix, torchrun_began
 from training.errors import UsageError
 from training.runs.resolve import Machine, find_machine
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def launch(monkeypatch: pytest.MonkeyPatch, **variables: object) -> None:
@@ -27,10 +33,30 @@ def test_a_process_that_nobody_launched_is_alone(monkeypatch: pytest.MonkeyPatch
     assert launched() == Launch(rank=0, world=1)
 
 
-def test_a_launched_process_knows_its_place_and_what_went_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch(monkeypatch, RANK=3, WORLD_SIZE=4, LOCAL_RANK=1, TORCHELASTIC_RESTART_COUNT=2)
-    assert launched() == Launch(rank=3, world=4, local_rank=1, restarts=2)
+def test_a_launched_process_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, RANK=3, WORLD_SIZE=4, LOCAL_RANK=1)
+    assert launched() == Launch(rank=3, world=4, local_rank=1)
     assert not launched().leads
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux says when a process began")
+def test_when_torchrun_began_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it starts again goes on with a run of its own, and never with an older one."""
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert torchrun_began() is None
+    asked = (
+        "import os; os.environ['TORCHELASTIC_RUN_ID'] = 'none'; from training.config.launch import torchrun_began; "
+        "print(torchrun_began().timestamp())"
+    )
+    before = time.time()
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {asked!r}])"  # this one is the parent
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert before - 2.5 < float(done.stdout) <= time.time()
+
+
+def test_starts_at_one_store_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, TORCHELASTIC_RESTART_COUNT=2)
+    assert store_prefix() == "al/start/2"
 
 
 @pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("", "2"), ("0", "two")])

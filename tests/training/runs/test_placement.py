@@ -235,7 +235,7 @@ class Two:
 
 
 def over_two(stack: ALStack, speed: float = 1e12, **changes: Any) -> Placement:
-    return place(stack, BATCH, make_spec(world=2, workers=1, **changes), Two(speed))  # type: ignore[arg-type]
+    return place(stack, BATCH, make_spec(world=2, threads=3, **changes), Two(speed))  # type: ignore[arg-type]
 
 
 def test_over_processes_the_cut_follows_the_costs_and_the_connection(

@@ -178,3 +178,25 @@ def test_torchrun_starts_again_what_was_killed_and_nothing_differs(tmp_path: Pat
     assert running.returncode == 0, text
     assert rows(out / "digits_vgg_al.csv") == rows(one / "digits_vgg_al.csv")
     assert json.loads((out / "digits_vgg_al.json").read_text())["resumptions"] == 2
+
+
+@pytest.mark.slow
+def test_what_torchrun_starts_takes_over_no_earlier_run(tmp_path: Path) -> None:
+    """Guards a bug: a start after a failure went on with a run that an earlier command had finished."""
+    out, command = tmp_path / "out", f"{SMALL} --set epochs=1"
+    alone(f"{command} --out {out}")
+    before = json.loads((out / "digits_vgg_al.json").read_text())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "cvmain.py", *command.split(), "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCHELASTIC_RESTART_COUNT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "finished before" not in done.stdout
+    after = json.loads((out / "digits_vgg_al.json").read_text())
+    assert after["provenance"]["date"] > before["provenance"]["date"]
+    assert after["resumptions"] == 0
