@@ -59,7 +59,8 @@ class Store:
     """The last `keep` checkpoints of one method; with `keep` 0 nothing is written. `run`: what new ones belong to."""
 
     def __init__(self, folder: Path, keep: int, run: str) -> None:
-        self.folder, self.keep, self.run = folder, keep, run
+        # Written to by a thread: whoever changes the current folder meanwhile, such as a tracker, must not move it.
+        self.folder, self.keep, self.run = folder.absolute(), keep, run
         #: What the user should hear about the files.
         self.notices: list[str] = []
         #: Whether this process has written a checkpoint.

@@ -106,6 +106,18 @@ def test_the_last_ones_are_kept_and_order_is_that_of_numbers(store: Store) -> No
     assert newest(store).info.position == Position(2, 1, 3)
 
 
+def test_whoever_changes_the_current_folder_does_not_move_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: a tracker that went elsewhere for a moment made the thread that writes fail."""
+    monkeypatch.chdir(tmp_path)
+    store = open_store(Path("here") / "digits_vgg_al", 2, run_name())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    save(store, (1, 1, 3))
+    store.close()
+    assert list((tmp_path / "here" / "digits_vgg_al").glob("*/*.json"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_with_none_to_keep_nothing_is_written(tmp_path: Path) -> None:
     store = Store(tmp_path / "none", 0, run_name())
     save(store, (1, 1, 1))

@@ -144,4 +144,7 @@ def test_a_configuration_that_was_saved_before_is_read_in_todays_keys() -> None:
     vision = schema("vision")().model_dump()
     assert in_todays_keys(vision) == vision
     # A plug-in may have a key of this name.
-    assert in_todays_keys({"n_layers": 3}) == {"n_layers": 3}
+    assert in_todays_keys({"n_layers": 3, "wire": "bf16"}) == {"n_layers": 3, "wire": "bf16"}
+    # Before there was this key, nothing went between processes.
+    del vision["wire"]
+    assert in_todays_keys(vision) == {**vision, "wire": "fp32"}

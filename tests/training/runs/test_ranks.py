@@ -89,7 +89,8 @@ def test_a_mistake_that_only_rank_0_can_see_ends_all(tmp_path: Path) -> None:
     assert second.text.startswith("rank 1 (")
 
 
-@pytest.mark.parametrize("dies", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [0, 1])
 def test_a_process_that_is_killed_ends_the_others_with_its_name(tmp_path: Path, dies: int) -> None:
     out = tmp_path / "out"
     with launch(tmp_path, 2, f"{SMALL} --set epochs=500 --out {out}") as launched:
