@@ -50,7 +50,7 @@ from .continuous import QUEUE_DEPTH, Continuous
 from .schedule import Schedule
 
 #: Seconds without a sign of life after which a rank counts as lost.
-PATIENCE = 5.0
+PATIENCE = 4.0
 
 
 class Distributed(Continuous):

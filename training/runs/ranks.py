@@ -30,8 +30,10 @@ from ..config.launch import Launch, store_prefix
 from ..errors import UsageError
 from .shutdown import GracefulShutdown, ignore_signals
 
+#: Seconds for which a rank may give no sign of life.
+PATIENCE = 4.0
 #: Seconds that a rank has to end by itself when another one has failed.
-GRACE = 4.0
+GRACE = 3.0
 #: Seconds between two looks for an order.
 BEAT = 0.02
 #: Seconds between two looks for a signal.
@@ -58,7 +60,7 @@ class Ranks:
         self._ended = threading.Event()
         gpus = torch.cuda.device_count()
         store.set(f"device/{launch.rank}", f"cuda:{launch.local_rank % gpus}" if gpus else "cpu")
-        self._alarm = Alarm(store, launch.rank, launch.world, about, self._hear, GRACE)
+        self._alarm = Alarm(store, launch.rank, launch.world, about, self._hear, PATIENCE)
         self._alarm.thread.start()
         if launch.leads:
             threading.Thread(target=self._forward_signal, name="ranks", daemon=True).start()
@@ -83,7 +85,7 @@ class Ranks:
 
     def _why(self, error: RuntimeError) -> Exception:
         """Return why something that all ranks take part in has failed: what is known of another rank, or the words."""
-        deadline = time.monotonic() + GRACE + 1.0
+        deadline = time.monotonic() + PATIENCE + 1.0
         while self.failure is None and time.monotonic() < deadline:
             time.sleep(BEAT)
         return self.failure or RankError(f"a rank is gone: {str(error).strip().splitlines()[0]}")

@@ -136,7 +136,8 @@ def test_a_cable_that_is_cut_ends_both_and_the_command_goes_on_later(
     if seconds is not None:
         time.sleep(seconds)
         cable.connect()
-    ranks_gone = [_gone(process, cut + LIMIT + 1.0) for process in running]
+    # Alone on two cores it takes 7 to 9 s; other tests may run beside this one.
+    ranks_gone = [_gone(process, cut + 2.5 * LIMIT) for process in running]
     assert ranks_gone == [True, True], said(tmp_path)
     for process in running:  # torchrun itself looks for the other host a while longer
         os.killpg(process.pid, signal.SIGTERM)
