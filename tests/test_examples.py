@@ -23,7 +23,11 @@ def test_every_example_is_known() -> None:
     assert {path.name for path in FOLDER.glob("*.py")} == set(SHOWS)
 
 
-@pytest.mark.parametrize("name", SHOWS)
+#: What runs in several processes takes longer.
+SLOW = ("over_processes.py",)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SHOWS])
 def test_an_example_runs(name: str, tmp_path: Path) -> None:
     assert len((FOLDER / name).read_text().splitlines()) < 60
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"] if name == "over_processes.py" else []

@@ -30,10 +30,20 @@ def alone(text: str, script: str = "cvmain.py") -> None:
     subprocess.run([sys.executable, script, *text.split()], cwd=ROOT, env=environment, check=True, capture_output=True)
 
 
-def test_two_processes_leave_what_one_does_and_go_on_where_one_was(tmp_path: Path) -> None:
-    """Losses and accuracies at every depth, bit for bit, from the start and from a checkpoint of one process."""
-    one, two, command = tmp_path / "one", tmp_path / "two", f"{SMALL} --set checkpoint_keep=9 --set epochs=2"
-    alone(f"{command} --out {one}")
+COMMAND = f"{SMALL} --set checkpoint_keep=9 --set epochs=2"
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one process."""
+    out = tmp_path_factory.mktemp("one")
+    alone(f"{COMMAND} --out {out}")
+    return out
+
+
+def test_two_processes_leave_what_one_does(one: Path, tmp_path: Path) -> None:
+    """Losses and accuracies at every depth, bit for bit."""
+    two, command = tmp_path / "two", COMMAND
     expected = rows(one / "digits_vgg_al.csv")
     with launch(tmp_path, 2, f"{command} --out {two}") as launched:
         first, second = launched.ends()
@@ -47,11 +57,16 @@ def test_two_processes_leave_what_one_does_and_go_on_where_one_was(tmp_path: Pat
     assert sum(rank["weights"] for rank in ranks) == info["utilization"]["weights"] > 0
     assert info["devices"] == [f"rank{rank['rank']}" for rank in ranks for _ in rank["layers"]]
     assert ranks[0]["sent"]["rank1"] > 0
-    forget_the_last_epoch(one)
-    with launch(tmp_path, 2, f"{command} --resume --out {one}") as launched:
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_was(one: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(one, tmp_path / "out"))
+    forget_the_last_epoch(out)
+    with launch(tmp_path, 2, f"{COMMAND} --resume --out {out}") as launched:
         assert [end.code for end in launched.ends()] == [0, 0]
-    assert rows(one / "digits_vgg_al.csv") == expected
-    assert json.loads((one / "digits_vgg_al.json").read_text())["resumptions"] == 1
+    assert rows(out / "digits_vgg_al.csv") == rows(one / "digits_vgg_al.csv")
+    assert json.loads((out / "digits_vgg_al.json").read_text())["resumptions"] == 1
 
 
 def forget_the_last_epoch(out: Path, name: str = "digits_vgg_al") -> None:
