@@ -50,7 +50,7 @@ def execute(command: Command) -> int:
 
     Under torchrun this is one of several processes, and all return the code of rank 0.
     """
-    with ExitCode() as end, joined(launched(), about(command), command.config.timeout) as ranks:
+    with ExitCode() as end, joined(launched(), lambda: about(command), command.config.timeout) as ranks:
         if ranks is not None and not ranks.leads:
             return follow(command, ranks)
         with ExitCode() as here:

@@ -182,10 +182,11 @@ def _nothing(signum: int) -> None:
 
 
 @contextmanager
-def joined(launch: Launch, about: dict[str, Any], timeout: float) -> Iterator[Ranks | None]:
+def joined(launch: Launch, about: Callable[[], dict[str, Any]], timeout: float) -> Iterator[Ranks | None]:
     """Let the processes of a command meet, if there are several. Yields None for a process that is alone.
 
-    `about`: what has to be the same in all of them, by name. Raises UsageError where they do not meet or differ.
+    `about`: returns what has to be the same in all of them, by name. Raises UsageError where they do not meet, or
+    differ.
     """
     if launch.world == 1:
         yield None
@@ -197,7 +198,7 @@ def joined(launch: Launch, about: dict[str, Any], timeout: float) -> Iterator[Ra
         whole = dist.PrefixStore(store_prefix(), whole)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", store=whole, rank=rank, world_size=world, timeout=limit)
         store = store_of("al/command")
-        _compare(launch, store, about)
+        _compare(launch, store, about())
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"rank {launch.rank} of {launch.world}: the processes did not meet: {reason}") from None
@@ -216,7 +217,7 @@ def joined(launch: Launch, about: dict[str, Any], timeout: float) -> Iterator[Ra
 
 def share_mistake(launch: Launch, words: str, timeout: float = 60.0) -> None:
     """Let the other processes of a command know what is wrong with it in this one, before they wait for it in vain."""
-    with suppress(UsageError), joined(launch, {"mistake": words}, timeout):
+    with suppress(UsageError), joined(launch, lambda: {"mistake": words}, timeout):
         pass
 
 

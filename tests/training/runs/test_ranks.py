@@ -93,6 +93,16 @@ def test_processes_with_different_commands_say_what_differs(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_mistake_in_one_process_ends_all_and_says_where(tmp_path: Path) -> None:
+    """Such as another configuration file on one of the hosts."""
+    with launch(tmp_path, 2, f"{SMALL} --out {tmp_path / 'out'}", "", "--set epochs=nine") as launched:
+        first, second = launched.ends()
+    assert (first.code, second.code) == (2, 2), first.text + second.text
+    assert second.text.startswith("error: --set epochs=nine: epochs: ")
+    assert first.text.strip() == f"{second.text.splitlines()[0]} (in rank 1)"
+
+
+@pytest.mark.slow
 def test_a_mistake_that_only_rank_0_can_see_ends_all(tmp_path: Path) -> None:
     """Such as data that is not there: the other processes need none."""
     missing = f"tinyImageNet vgg --method al --data-root {tmp_path / 'nothing'} --out {tmp_path / 'out'}"
