@@ -29,6 +29,10 @@ from .nested import detach, memory, tensors, to_device, versions
 __all__ = ["AE", "AL", "ENC", "nn", "torch"]
 
 
+#: Criteria of torch that are means over rows, unless they are told otherwise.
+MEANS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.CrossEntropyLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+
+
 class _Kept:
     """Tensors that a layer is about to hand on, which what computes its losses must therefore leave as they are."""
 
@@ -199,6 +203,13 @@ class AL(LocalLayer):
             raise ValueError("AL: none of f, b, g, h has a parameter to train; give at least one of them weights")
         self.optimizer = optimizer(groups)
 
+    @property
+    def row_separable(self) -> bool:  # type: ignore[override]
+        """Whether both criteria are means over rows: torch's own, or such that say so in their `row_separable`."""
+        own = type(self).compute is AL.compute and type(self).forward is LocalLayer.forward
+        own = own and type(self.enc).loss is ENC.loss and type(self.ae).loss is AE.loss
+        return own and _means_over_rows(self.enc.cri) and _means_over_rows(self.ae.cri)
+
     def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
         """Return (f(x), g(y), {"assoc": .., "ae": ..}) of one batch."""
         autoencoder, code = self.ae(y)
@@ -344,6 +355,12 @@ def refuse_common_parameters(enc: ENC, ae: AE) -> None:
                     f"AL: enc.{of_enc[key]} and ae.{path} are one weight, which both losses would train, each at its "
                     "own learning rate; give each its own, for example with copy.deepcopy"
                 )
+
+
+def _means_over_rows(criterion: Criterion) -> bool:
+    weighted = getattr(criterion, "weight", None) is not None  # a mean over the weights of the rows' classes
+    of_torch = isinstance(criterion, MEANS) and criterion.reduction == "mean" and not weighted
+    return of_torch or getattr(criterion, "row_separable", False) is True
 
 
 def _identities(parameter: nn.Parameter) -> list[object]:

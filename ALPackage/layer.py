@@ -8,9 +8,9 @@ runs forward. How many losses a layer has, and what they mean, is known here and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, SupportsFloat
+from typing import Any, Protocol, SupportsFloat
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,28 @@ from .errors import LayerError
 from .nan_guard import Guard
 from .nested import detach, tensors, to_device, versions
 from .optimized import reset
+from .randomness import Dropout, dropouts
+from .rows import Share, count_rows, join_rows, take_rows
 
 Criterion = Callable[[Any, Any], Tensor]
 LearningRate = SupportsFloat | Mapping[str, SupportsFloat]
+
+
+class Averaging(Protocol):
+    """What a layer knows of its replicas, which train on other rows of the same batches (see `ranks.averaging`)."""
+
+    share: Share
+    """The rows of the batch in flight that are this replica's."""
+
+    def begin(self, share: Share) -> None:
+        """Note which rows of the next batch are this replica's."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds that it has waited for the other replicas."""
+
+    def backward(self, layer: LocalLayer) -> None:
+        """Back-propagate this replica's loss, and give the layer the gradients and losses of the whole batch."""
 
 
 class LocalLayer(nn.Module):
@@ -67,7 +86,8 @@ class LocalLayer(nn.Module):
     loss_names: tuple[str, ...] = ("loss",)
     #: Display names of losses, where they differ from the names.
     loss_titles: Mapping[str, str] = MappingProxyType({})
-    #: Whether every loss is a mean over the rows of a batch, so that replicas may divide the rows among themselves.
+    #: Whether every loss is a mean over the rows of a batch, or does not depend on them, so that replicas may divide
+    #: the rows among themselves.
     row_separable: bool = False
 
     #: Names that a mapping of learning rates may have, besides those of the optimizer's parameter groups.
@@ -79,6 +99,8 @@ class LocalLayer(nn.Module):
         super().__init__()
         #: Set a `Guard` here to skip the steps of batches whose loss is not finite.
         self.guard: Guard | None = None
+        #: Set where the layer has replicas.
+        self.averaging: Averaging | None = None
         self._in_flight: Tensor | None = None
         self._updating = False
         self._last: dict[str, Tensor] | None = None
@@ -105,6 +127,28 @@ class LocalLayer(nn.Module):
     def decode(self, code: Any) -> Any:
         """Return a code of this depth as one of the layer below; by default it stays as it is."""
         return code
+
+    def rows(self, x: Any) -> int:
+        """Return how many rows, or samples, an input of the layer has: by default the size of dimension 0."""
+        return count_rows(x)
+
+    def split(self, x: Any, y: Any, start: int, stop: int) -> tuple[Any, Any]:
+        """Return the rows from `start` to before `stop` of the layer's input and target.
+
+        Replicas divide a batch so. By default dimension 0 of every tensor has the rows. `y` is None for predictions.
+        """
+        return take_rows(x, start, stop), take_rows(y, start, stop)
+
+    def join(self, parts: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+        """Return the input and target with the rows of all parts, in order: the inverse of `split`."""
+        return join_rows([x for x, _ in parts]), join_rows([y for _, y in parts])
+
+    def row_dropouts(self) -> list[Dropout]:
+        """Return the `Dropout`s whose input has the rows of the batch in dimension 0: by default all of the layer.
+
+        Each replica has them drop what they would drop of its rows in the whole batch.
+        """
+        return dropouts(self)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return the modules behind "hidden", "readout" and "decode", to count what inference needs.
@@ -170,7 +214,9 @@ class LocalLayer(nn.Module):
             )
         self._last = {name: loss.detach() for name, loss in losses.items()}
         if torch.is_grad_enabled():
-            self._in_flight = _total(losses)
+            total = _total(losses)
+            # Summed over the replicas, the gradients are those of the mean over all rows.
+            self._in_flight = total if self.averaging is None else total * self.averaging.share.weight
         return detach(x), detach(y)
 
     def losses(self) -> dict[str, Tensor]:
@@ -213,7 +259,10 @@ class LocalLayer(nn.Module):
         try:
             # Inside `try`: a signal that arrives right after this line must not leave the layer locked.
             self._updating = True
-            self.backward()
+            if self.averaging is None:
+                self.backward()
+            else:
+                self.averaging.backward(self)
             self.update()
         finally:
             self._updating = False

@@ -46,13 +46,27 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout: got p={p}; expected a probability in [0, 1)")
         self.p = p
         self.stream: torch.Generator | None = None
+        #: (start, stop, total) where the input has these rows of a batch alone: they get what they get in all of it.
+        self.rows: tuple[int, int, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with a share `p` of it zeroed and the rest scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0.0:
             return x
-        keep = self.noise(x).bernoulli_(1.0 - self.p, generator=self.stream)
+        keep = self._kept(x) if self.rows is None else self._kept_of_rows(x, *self.rows)
         return x * keep.div_(1.0 - self.p)
+
+    def _kept(self, x: Tensor) -> Tensor:
+        return self.noise(x).bernoulli_(1.0 - self.p, generator=self.stream)
+
+    def _kept_of_rows(self, x: Tensor, start: int, stop: int, total: int) -> Tensor:
+        each = x.shape[0] // (stop - start)  # more than 1 where dimension 0 is rows and, say, positions in one
+        whole = torch.empty((each * total, *x.shape[1:]), dtype=x.dtype, device=x.device)
+        if not x.is_contiguous():  # random numbers are drawn in the order of the memory
+            order = sorted(range(x.dim()), key=x.stride().__getitem__, reverse=True)
+            whole = x.new_empty([whole.shape[dim] for dim in order]).permute([order.index(d) for d in range(x.dim())])
+        kept = self._kept(whole)
+        return kept[each * start : each * stop] if len(kept) == len(whole) else kept
 
     def noise(self, x: Tensor) -> Tensor:
         """Return an uninitialized tensor with one element per random number; it broadcasts against `x`."""
@@ -189,6 +203,12 @@ def seed_dropouts(layer: nn.Module, found: Sequence[Dropout], *coordinates: int 
     stream.manual_seed(derive_seed(*coordinates))
     for module in found:
         module.stream = stream
+
+
+def share_rows(found: Sequence[Dropout], rows: tuple[int, int, int] | None) -> None:
+    """Have `found`, the result of `dropouts(layer)`, draw for a whole batch and take its rows: (start, stop, total)."""
+    for module in found:
+        module.rows = rows
 
 
 def streams(layer: nn.Module) -> list[torch.Generator]:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ALPackage import AE, AL, ENC, ALStack
+from ALPackage import AE, ENC, ALStack
 from ALPackage.devices import resolve
 from ALPackage.nested import to_device
 from ALPackage.objectives.association import Association, Reconstruction
+from ALPackage.objectives.classification import ClassifierAL
 from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm
 
 from .al_settings import ALSettings
@@ -38,7 +39,7 @@ def build_al(blocks: Sequence[Block], n_classes: int, settings: ALSettings, trai
 
     # Initial weights are drawn as modules are made: bridge, then g and h, block by block. In another order the same
     # seed would give another network.
-    layers: dict[str, AL] = {}
+    layers: dict[str, ClassifierAL] = {}
     below = n_classes
     for block in blocks:
         bridge = nn.Sequential(block.bridge(code_dim), *ending())
@@ -54,7 +55,8 @@ def build_al(blocks: Sequence[Block], n_classes: int, settings: ALSettings, trai
             h, kind = OnCodes(nn.Sequential(decoder, *ending())), "mse"
         reconstruction = Reconstruction(kind, settings.temperature if contrastive else 1.0, unit=contrastive)
         associated = Association(settings.association, settings.temperature, training.label_smoothing, unit=contrastive)
-        layers[block.name] = AL(ENC(block.f, bridge, associated), AE(g, h, reconstruction), training.lr, optimizer)
+        enc, ae = ENC(block.f, bridge, associated), AE(g, h, reconstruction)
+        layers[block.name] = ClassifierAL(enc, ae, training.lr, optimizer)
         below = code_dim
     return ALStack(layers, target=OneHot(n_classes))
 

@@ -24,7 +24,19 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 #: The library from the bottom up: a module, or a whole folder, imports from those before it.
 LEVELS = (
-    *("_moved", "errors", "busy", "nested", "optimized", "randomness", "nan_guard", "layer", "objectives", "base"),
+    *(
+        "_moved",
+        "errors",
+        "busy",
+        "nested",
+        "rows",
+        "optimized",
+        "randomness",
+        "nan_guard",
+        "layer",
+        "base",
+        "objectives",
+    ),
     *(
         "devices",
         "stack",

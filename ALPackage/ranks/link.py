@@ -69,6 +69,12 @@ class Traffic:
         self.messages[kind] += 1
         self.bytes[kind] += size
 
+    def __add__(self, other: Traffic) -> Traffic:
+        """Return what both have counted; the messages of one kind are parts of the same batches."""
+        both = Traffic()
+        both.messages, both.bytes = self.messages | other.messages, self.bytes + other.bytes
+        return both
+
     @property
     def per_batch(self) -> float:
         """Bytes per training batch."""
@@ -159,7 +165,7 @@ def _wait(works: Sequence[dist.Work | None], limit: timedelta) -> None:
 
 
 def new_group(ranks: list[int], timeout: timedelta) -> Any:
-    """Return a group of the two ranks; every rank has to call this within `timeout`, in the same order."""
+    """Return a group of these ranks; every rank has to call this within `timeout`, in the same order."""
     return dist.new_group(ranks, timeout=timeout, backend="gloo")
 
 

@@ -1,21 +1,22 @@
 """What passes through the layers, as messages between the ranks, and back.
 
-a batch      its number, x, y and learning rate; what the layers so far have left goes to rank 0 (`result`)
-a snapshot   its number; each rank's part of it goes to rank 0
+a batch      its number, x, y, learning rate and rows; what the layers so far have left goes to rank 0 (`result`)
+a snapshot   its number; each stage's part of it goes to rank 0
 a marker     what it says
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..layer import LearningRate
-from ..stage.batch import Batch, InPlaceGuard, Marker, PredictBatch, TrainBatch
+from ..layer import LearningRate, LocalLayer
+from ..rows import Share, share_of
+from ..stage.batch import Batch, InPlaceGuard, LocalLosses, Marker, PredictBatch, TrainBatch
 from ..stage.board import Item
 from ..stage.snapshot import Snapshot
 from .link import Kind, Message
@@ -24,38 +25,75 @@ from .link import Kind, Message
 WIRES = ("fp32", "bf16")
 
 
-def as_message(item: Item, wire: str = "fp32") -> Message:
-    """Return what the next rank gets for an item that has passed this one's layers. `wire`: one of `WIRES`."""
+def as_message(item: Item, wire: str = "fp32", inputs: Any = None, share: Share | None = None) -> Message:
+    """Return what the next rank gets for an item.
+
+    Args:
+        item: What has passed this rank's layers.
+        wire: One of `WIRES`.
+        inputs: Of a batch, what the next rank reads of it.
+        share: Which rows that is, where there are replicas.
+    """
     if item is None:
         return Message(Kind.END)
     if isinstance(item, Marker):
         return Message(Kind(item.kind), content=item.content)
     if isinstance(item, Snapshot):
         return Message(Kind.SNAPSHOT, item.number or 0)
-    inputs = _rounded(item.inputs) if wire == "bf16" else (item.inputs, [])
+    sent = _rounded(inputs) if wire == "bf16" else (inputs, [])
+    rows = None if share is None else torch.tensor(share)
     if isinstance(item, TrainBatch):
-        return Message(Kind.TRAIN, item.number, (inputs, _written(item.lr)))
-    return Message(Kind.PREDICT, item.number, (inputs, None))
+        return Message(Kind.TRAIN, item.number, (sent, _written(item.lr), rows))
+    return Message(Kind.PREDICT, item.number, (sent, None, rows))
 
 
-def as_item(message: Message, before: str) -> Item:
-    """Return the item that a message stands for. `before`: the layer that has handed it on."""
+def rows_for(batch: Batch, place: int, members: int, reader: LocalLayer) -> tuple[Any, Share]:
+    """Return what one of the next stage's replicas reads of a batch that has a share, and which rows that is.
+
+    `place`: of the replica, among `members`. `reader`: its first layer. None where they have no rows in common.
+    """
+    assert batch.share is not None
+    own, other = batch.share, share_of(batch.share.total, place, members)
+    start = max(own.start, other.start)
+    share = Share(start, max(start, min(own.stop, other.stop)), own.total)
+    if not share.size:
+        return None, share
+    if (share.start, share.stop) == (own.start, own.stop):
+        return batch.inputs, share
+    x, y = batch.inputs if isinstance(batch, TrainBatch) else (batch.inputs, None)
+    pair = reader.split(x, y, share.start - own.start, share.stop - own.start)
+    return pair if isinstance(batch, TrainBatch) else pair[0], share
+
+
+def as_item(messages: Sequence[Message], before: str, reader: LocalLayer, place: int = 0, members: int = 1) -> Item:
+    """Return the item that a message stands for; where several ranks have sent rows of a batch, the whole share.
+
+    Args:
+        messages: What the ranks before this one have sent of it.
+        before: The layer that has handed it on.
+        reader: The layer that reads it.
+        place, members: This rank's place among the replicas of its stage.
+    """
+    message = messages[0]
     if message.kind == Kind.END:
         return None
     if message.kind == Kind.SNAPSHOT:
+        if place:  # the first replica's state is that of all
+            return Marker(Kind.SNAPSHOT)
         snapshot = Snapshot()
         snapshot.number = message.number
         return snapshot
     if message.kind not in (Kind.TRAIN, Kind.PREDICT):
         raise RuntimeError(f"got {message.kind.name} in the middle of a run")
-    batch: Batch
-    sent, rate = message.content
-    inputs = _restored(*sent)
-    if message.kind == Kind.TRAIN:
-        x, y = inputs
-        batch = TrainBatch(message.number, x, y, _read(rate))
-    else:
-        batch = PredictBatch(message.number, inputs)
+    _, rate, rows = message.content
+    inputs = [_restored(*one.content[0]) for one in messages]
+    training = message.kind == Kind.TRAIN
+    # A rank without rows of the batch sends None.
+    parts = [part if training else (part, None) for part in inputs if part is not None] or [(None, None)]
+    x, y = parts[0] if len(parts) == 1 else reader.join(parts)
+    batch: Batch = TrainBatch(message.number, x, y, _read(rate)) if training else PredictBatch(message.number, x)
+    if rows is not None:
+        batch.share = share_of(int(rows[2]), place, members)
     batch.guard = InPlaceGuard(before, batch.inputs)
     return batch
 
@@ -64,18 +102,30 @@ def result(item: Batch | Snapshot) -> Message:
     """Return what rank 0 gets of an item: what this rank's layers have left."""
     if isinstance(item, Snapshot):
         return Message(Kind.SNAPSHOT, item.number or 0, item.state)
-    if isinstance(item, TrainBatch):
-        return Message(Kind.TRAIN, item.number, item.losses)
-    return Message(Kind.PREDICT, item.number, item.results)
+    return Message(Kind.TRAIN if isinstance(item, TrainBatch) else Kind.PREDICT, item.number, item.left)
 
 
-def add_result(item: Batch | Snapshot, content: Any) -> None:
-    """Add to an item what another rank's layers have left of it."""
-    if isinstance(item, Snapshot):
-        item.state |= content
-    else:
-        results = item.losses if isinstance(item, TrainBatch) else item.results
-        results += content
+def together(parts: Sequence[Any], total: int, layers: Sequence[LocalLayer], *, predicted: bool) -> list[Any]:
+    """Return what a stage's layers have left of a batch, from what its replicas have left of their rows.
+
+    Losses are means over the rows; what `readout` returned is joined.
+    """
+    if len(parts) == 1:
+        return list(parts[0])
+    shares = [share_of(total, place, len(parts)) for place in range(len(parts))]
+    having = [(share, part) for share, part in zip(shares, parts, strict=True) if share.size]
+    if predicted:
+        return [
+            layer.join([(part[index], None) for _, part in having])[0] if len(having) > 1 else having[0][1][index]
+            for index, layer in enumerate(layers)
+        ]
+    means: LocalLosses = []
+    for index in range(len(layers)):
+        names = having[0][1][index]
+        means.append(
+            {name: torch.stack([share.weight * part[index][name] for share, part in having]).sum() for name in names}
+        )
+    return means
 
 
 def _rounded(tree: Any) -> tuple[Any, list[int]]:

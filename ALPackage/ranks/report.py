@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..layer import LocalLayer
+from .chain import Chain
 from .link import Traffic
 
 
@@ -26,16 +27,19 @@ class RankReport:
     moments: int
     """Of their optimizers' state."""
     sent: dict[str, int]
-    """Per training batch, by receiver: "rank1" gets what the next layer reads, "rank0" the losses."""
+    """Per training batch, by receiver: "rank1" gets what the next layer reads, "rank0" the losses; "replicas" get
+    gradients."""
+    replica: int = 0
+    """Its number among the ranks that have the same layers."""
 
 
-def report_of(rank: int, layers: Sequence[tuple[str, LocalLayer]], traffic: dict[str, Traffic]) -> RankReport:
+def report_of(chain: Chain, layers: Sequence[tuple[str, LocalLayer]], traffic: dict[str, Traffic]) -> RankReport:
     """Return the report of this rank."""
     moments = [one for _, layer in layers for one in _tensors(layer.optimizer.state_dict()["state"])]
     sent = {name: round(one.per_batch) for name, one in traffic.items()}
-    return RankReport(
-        rank, socket.gethostname(), [name for name, _ in layers], weights_of(layers), _bytes(moments), sent
-    )
+    names = [name for name, _ in layers]
+    host = socket.gethostname()
+    return RankReport(chain.rank, host, names, weights_of(layers), _bytes(moments), sent, chain.replica)
 
 
 def weights_of(layers: Sequence[tuple[str, LocalLayer]]) -> int:

@@ -17,8 +17,9 @@ OF_A_DEVICE = ("params", "capturable", "fused", "foreach")
 
 
 def states_elsewhere(stack: ALStack, chain: Chain) -> dict[str, Any]:
-    """Return the state of the layers that are another rank's, as `load_layer` takes it, by their names."""
-    others = [pair for index, pair in enumerate(stack.items()) if index not in chain.own]
+    """Return the state of the layers that another rank has, as `load_layer` takes it, by their names."""
+    alone = len(chain.group) == 1
+    others = [pair for index, pair in enumerate(stack.items()) if not (alone and index in chain.own)]
     return {name: {"layer": layer.state_dict(), "optimizer": layer.optimizer.state_dict()} for name, layer in others}
 
 
@@ -73,7 +74,7 @@ def release(stack: ALStack, chain: Chain) -> None:
     Rank 0 keeps what decodes predictions, which is small and which it gets anew before it predicts.
     """
     for index, (_, layer) in enumerate(stack.items()):
-        if chain.ranks[index] == chain.rank:
+        if index in chain.own:
             continue
         kept = {id(one) for _, one in decoder_state(layer)} if chain.leads else set()
         _release(layer, kept)

@@ -132,7 +132,6 @@ class Continuous(Schedule):
         if self._unfinished:  # the last run's batches would be taken for this run's
             self._board.close()
         self._unfinished = True
-        board = self._board
         under_way = 0
         training = False
         for worker in self._workers:
@@ -151,7 +150,7 @@ class Continuous(Schedule):
                                 yield self._next_done()
                         self._prepare(item)
                     item.events = entry_events(item.inputs)
-                board.put(item)  # waits while the first layer is behind, which bounds what is under way
+                self._put(item)  # waits while the first layer is behind, which bounds what is under way
                 under_way += 1
                 # Hand out what is done, without waiting: the caller's thread has the first layer to feed.
                 while self._done():
@@ -235,6 +234,10 @@ class Continuous(Schedule):
     def _order_streams(self, *, entering: bool) -> None:
         order_streams([worker.source for worker in self._workers], entering=entering)
 
+    def _put(self, item: Item) -> None:
+        """Give the first layer its next item, waiting for room. Raises Closed."""
+        self._board.put(item)
+
     def _done(self) -> bool:
         """Return whether something has left the pipeline, or never will."""
         return self._board.outlet.ready()
@@ -253,7 +256,7 @@ class Continuous(Schedule):
 
     def _drain(self) -> None:
         """Wait until every worker is done with the batches that are under way. Raises Closed."""
-        self._board.put(None)
+        self._put(None)
         while self._take_done() is not None:
             pass
         self._unfinished = False

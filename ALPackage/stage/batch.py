@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import LayerError
 from ..layer import LearningRate
 from ..nested import same_values, tensors, versions
+from ..rows import Share
 
 #: The losses of every layer, first to last, by name; 0-d tensors.
 LocalLosses = list[dict[str, Tensor]]
@@ -112,17 +113,28 @@ class Batch(ABC):
     """What training and predicting have in common.
 
     `events`: on GPUs, what a reader of the tensors waits for. `guard`: watches over the tensors that the next layer
-    reads.
+    reads. `share`: the rows that this is, where replicas divide the batch among themselves.
     """
 
     number: int
     events: list[Any] = field(init=False, default_factory=list)
     guard: InPlaceGuard | None = field(init=False, default=None)
+    share: Share | None = field(init=False, default=None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether this replica has no rows of the batch."""
+        return self.share is not None and not self.share.size
 
     @property
     @abstractmethod
     def inputs(self) -> Any:
         """What the next layer reads."""
+
+    @property
+    @abstractmethod
+    def left(self) -> list[Any]:
+        """What each of the layers so far has left for the caller, first to last."""
 
     @property
     @abstractmethod
@@ -153,6 +165,11 @@ class TrainBatch(Batch):
         return self.x, self.y
 
     @property
+    def left(self) -> list[Any]:
+        """The losses of the layers so far."""
+        return self.losses
+
+    @property
     def results(self) -> Any:
         """The losses of the layers so far."""
         # Flat: for dicts `tensors` would ask pytree, once per layer and batch.
@@ -178,6 +195,11 @@ class PredictBatch(Batch):
     def inputs(self) -> Any:
         """The x."""
         return self.x
+
+    @property
+    def left(self) -> list[Any]:
+        """The codes of the layers so far."""
+        return self.codes
 
     @property
     def results(self) -> Any:

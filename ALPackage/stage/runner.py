@@ -87,6 +87,8 @@ class LayerRunner:
         source.record_output(batch)
         if not self._last:
             hand_on(batch)
+        averaging = self.layer.averaging
+        waited = 0.0 if averaging is None else averaging.waited
         with self._step.span(self.name, number, "backward"):
             self.layer.backward_and_update()
         self._updated = source.record_done(self._updated)
@@ -97,4 +99,4 @@ class LayerRunner:
             # The next layer may have read its input already, and would not see what the update has just changed, such
             # as a parameter of g that was handed on as it is.
             guard.check()
-        return stop - start
+        return stop - start - (0.0 if averaging is None else averaging.waited - waited)

@@ -19,6 +19,8 @@ from .threads import Autocast
 from .trace import Trace
 
 UNRECORDED = nullcontext()
+#: The losses of no rows.
+UNKNOWN = torch.full((), float("nan"))
 
 
 class Step:
@@ -52,6 +54,9 @@ class Step:
         """Run one layer forward on one batch, which then holds the layer's outputs and losses."""
         with self.span(name, batch.number, "forward"):
             self.prepare(name, layer, batch)
+            if batch.empty:  # the other replicas have its rows
+                batch.losses.append(dict.fromkeys(layer.loss_names, UNKNOWN))
+                return
             with torch.enable_grad(), self.autocast.context():
                 x, y = layer(batch.x, batch.y)
             batch.losses.append(layer.losses())
@@ -66,6 +71,8 @@ class Step:
         if (drops := self._dropouts.get(name)) is None:  # walking the modules costs more than all else here
             drops = self._dropouts[name] = dropouts(layer)
         seed_dropouts(layer, drops, self.seed, name, batch.number)
+        if layer.averaging is not None and batch.share is not None:
+            layer.averaging.begin(batch.share)
         if batch.lr is not None:
             if self.watch is None:
                 layer.set_lr(batch.lr)
@@ -74,6 +81,9 @@ class Step:
 
     def infer(self, name: str, layer: LocalLayer, batch: PredictBatch) -> None:
         """Run one layer's `hidden` and `readout` on one batch, which then holds both outputs."""
+        if batch.empty:
+            batch.codes.append(None)
+            return
         with self.span(name, batch.number, "inference"), self.autocast.context():
             x = layer.hidden(batch.x)
             # A copy, because it is decoded later: the layer may reuse its output's memory for the next batch by then.

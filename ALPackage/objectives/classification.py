@@ -1,0 +1,35 @@
+"""The AL layer of a classifier, whose target is a table with one code per class, and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..base import AL
+from ..randomness import Dropout, dropouts
+from ..rows import join_rows, take_rows
+
+
+class ClassifierAL(AL):
+    """An AL layer with the losses of `objectives.association`: its target is (table (C, d), labels (B,)).
+
+    Replicas divide the labels among themselves; each has the whole table, and computes the same codes from it.
+    """
+
+    def row_dropouts(self) -> list[Dropout]:
+        """Return the `Dropout`s of the input side; those of g and h see the table."""
+        return dropouts(self.enc)
+
+    def split(self, x: Any, y: Any, start: int, stop: int) -> tuple[Any, Any]:
+        """Return the rows from `start` to before `stop` of the input and the labels, with the whole table."""
+        if y is not None:
+            table, labels = y
+            y = table, labels[start:stop]
+        return take_rows(x, start, stop), y
+
+    def join(self, parts: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+        """Return the input and the target with the rows of all parts."""
+        x = join_rows([x for x, _ in parts])
+        if parts[0][1] is None:
+            return x, None
+        return x, (parts[0][1][0], join_rows([labels for _, (_, labels) in parts]))

@@ -1,0 +1,173 @@
+"""Replicas of a layer, which train on other rows of the same batches: their gradients become those of the whole batch.
+
+    gradient of the mean over all rows = sum over replicas of (rows of the replica / all rows) * gradient of its mean
+
+One message per layer and batch holds gradients, losses and running statistics; every replica gets the same sums, so
+their weights, moments and statistics stay equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from ..errors import LayerError, UnfitLayersError
+from ..layer import LocalLayer
+from ..randomness import share_rows
+from ..rows import Share
+from .link import Kind, PeerLost, Traffic
+
+#: A replica may be behind by an evaluation. Ranks that died or hang are found by other means (see `alarm`).
+UNLIMITED = timedelta(days=365)
+
+
+class ReplicaGroup:
+    """The replicas of one layer.
+
+    Attributes:
+        ranks: Their ranks.
+        waiting: Whether this one waits for the others.
+        waited: Seconds that it has waited.
+    """
+
+    def __init__(self, group: Any, ranks: Sequence[int]) -> None:
+        self.ranks = list(ranks)
+        self.traffic = Traffic()
+        self.waiting = False
+        self.waited = 0.0
+        self._group = group
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of the replicas' tensors, the same on all of them. Raises PeerLost."""
+        there = values if values.device.type == "cpu" else values.cpu()
+        options = dist.AllreduceOptions()
+        options.timeout = UNLIMITED
+        began = time.perf_counter()
+        self.waiting = True
+        try:
+            self._group.allreduce([there], options).wait()
+        except RuntimeError as error:
+            own = dist.get_rank()
+            raise PeerLost(next(rank for rank in self.ranks if rank != own), error) from error
+        finally:
+            self.waiting = False
+            self.waited += time.perf_counter() - began
+        self.traffic.bytes[Kind.TRAIN] += there.nbytes
+        return there.to(values.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """Leave it out of copies: they have no replicas."""
+
+
+class GradientAveraging:
+    """Gives a layer the gradients, losses and running statistics of the whole batch; one per layer.
+
+    `share`: the rows of the batch in flight that are this replica's; there may be none.
+    """
+
+    def __init__(self, layer: LocalLayer, group: ReplicaGroup) -> None:
+        self.share = Share(0, 1, 1)
+        self.group = group
+        self._dropouts = layer.row_dropouts()
+        #: Whether its batch normalizations count the rows of all replicas, so that each needs some.
+        self.synchronized = False
+
+    def begin(self, share: Share) -> None:
+        """Note which rows of the next batch are this replica's."""
+        self.share = share
+        share_rows(self._dropouts, share)
+
+    def end(self) -> None:
+        """Have the layer's `Dropout`s draw for whole batches again."""
+        share_rows(self._dropouts, None)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that it has waited for the other replicas, their messages included."""
+        return self.group.waited
+
+    def backward(self, layer: LocalLayer) -> None:
+        """Back-propagate the loss of this replica's rows, which counts as much as they do, and sum over the replicas.
+
+        Raises LayerError for sparse gradients.
+        """
+        if self.share.size:
+            layer.backward()
+        elif self.synchronized:
+            raise LayerError(
+                f"a batch of {self.share.total} rows is too small for {len(self.group.ranks)} replicas with "
+                "synchronized batch normalization, of which each needs a row; leave such a batch out"
+            )
+        parameters = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+        gradients = [parameter.grad for parameter in parameters]
+        if any(gradient is not None and gradient.layout != torch.strided for gradient in gradients):
+            raise LayerError("replicas cannot average sparse gradients; make the embedding with sparse=False")
+        losses = layer._last if self.share.size and layer._last is not None else {}
+        statistics = running_statistics(layer)
+        weight = self.share.weight
+        kind = dict.fromkeys([torch.float32, *(one.dtype for one in (*parameters, *statistics))])
+        wide = torch.float64 if torch.float64 in kind else torch.float32
+        device = layer.device
+        parts = [
+            torch.zeros(parameter.numel(), device=device) if gradient is None else gradient.reshape(-1)
+            for parameter, gradient in zip(parameters, gradients, strict=True)
+        ]
+        # A parameter that no replica has a gradient for keeps none, or the optimizer would move it.
+        parts.append(torch.tensor([float(gradient is not None) for gradient in gradients], device=device))
+        parts += [losses[name].reshape(1) * weight if losses else torch.zeros(1) for name in layer.loss_names]
+        parts += [one.reshape(-1) * weight for one in statistics]
+        sums = self.group.sum(torch.cat([part.to(device, wide) for part in parts]))
+        self.group.traffic.messages[Kind.TRAIN] += 1
+
+        sizes = [one.numel() for one in parameters] + [len(parameters)] + [1] * len(layer.loss_names)
+        sizes += [one.numel() for one in statistics]
+        pieces = iter(sums.split_with_sizes(sizes))
+        totals = [next(pieces) for _ in parameters]
+        for parameter, total, present in zip(parameters, totals, next(pieces).tolist(), strict=True):
+            if not present:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(total.view_as(parameter))
+        layer._last = {name: next(pieces).reshape(()).clone() for name in layer.loss_names}
+        with torch.no_grad():
+            for one in statistics:
+                one.copy_(next(pieces).view_as(one))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """Leave it out of copies: they have no replicas."""
+
+
+def running_statistics(module: nn.Module) -> list[Tensor]:
+    """Return the running means and variances of the module's normalization layers."""
+    return [
+        buffer
+        for one in module.modules()
+        if isinstance(one, _NormBase)
+        for buffer in (one.running_mean, one.running_var)
+        if buffer is not None
+    ]
+
+
+def refuse_inseparable(layers: Sequence[tuple[str, LocalLayer]]) -> None:
+    """Raise UnfitLayersError for a layer whose loss mixes the rows of a batch, or that takes a step of its own."""
+    for name, layer in layers:
+        if not layer.row_separable:
+            raise UnfitLayersError(
+                f"layer {name!r} cannot have replicas: its loss is not known to be a mean over the rows of a batch; "
+                "row_separable = True of the layer, or of the criteria of an AL, says that it is"
+            )
+        own = [name for name in ("forward", "backward", "backward_and_update") if _overrides(layer, name)]
+        if own:
+            raise UnfitLayersError(f"layer {name!r} cannot have replicas: {type(layer).__name__} overrides {own[0]}")
+
+
+def _overrides(layer: LocalLayer, name: str) -> bool:
+    return getattr(type(layer), name) is not getattr(LocalLayer, name)

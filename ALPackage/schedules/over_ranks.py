@@ -1,0 +1,290 @@
+"""What every rank of the continuous pipeline over processes does: run its layers' workers, and hand on to the next.
+
+    rank 0   caller --> [layers] --send--> rank 1 [layers] --send--> rank 2 [layers]
+                ^                             |                         |
+                '------- losses, codes, states: what each rank's layers have left
+
+All that a run consists of, batches, snapshots, and its beginning and end, passes through all layers of all ranks in one
+order, and so do the results, one message per item and rank. So rank 0 puts together what belongs together by counting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from ..errors import PlacementError, StageError
+from ..layer import LocalLayer
+from ..preflight import check_layers
+from ..ranks.alarm import Alarm
+from ..ranks.averaging import GradientAveraging, refuse_inseparable
+from ..ranks.batch_norm import synchronize, undo
+from ..ranks.chain import make_chain
+from ..ranks.link import Kind, Message, PeerLost, Sender
+from ..ranks.links import Links, store_of
+from ..ranks.messages import WIRES, as_message, result, rows_for
+from ..ranks.report import RankReport, report_of, weights_of
+from ..ranks.states import decoder_state, release, states_elsewhere
+from ..stack import ALStack
+from ..stage.batch import Batch, Marker, PredictBatch, TrainBatch
+from ..stage.board import Item
+from ..stage.channel import Closed
+from ..stage.failure import FirstFailure
+from ..stage.trace import Usage
+from .continuous import QUEUE_DEPTH, Continuous
+from .schedule import Schedule
+
+#: Seconds without a sign of life after which a rank counts as lost.
+PATIENCE = 4.0
+
+
+class OverRanks(Continuous):
+    """The part of `Distributed`, which describes the arguments, that all ranks have in common."""
+
+    def __init__(
+        self,
+        stack: ALStack,
+        *,
+        ranks: Sequence[int] | None = None,
+        replicas: Sequence[int] | None = None,
+        sync_batchnorm: bool = False,
+        workers: int | None = None,
+        depth: int = QUEUE_DEPTH,
+        streams_per_device: int = 1,
+        timeout: float = 60.0,
+        patience: float = PATIENCE,
+        wire: str = "fp32",
+        **options: Any,
+    ) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError(
+                'schedule "distributed": there is no process group; start the script with torchrun, and call '
+                "torch.distributed.init_process_group first"
+            )
+        if wire not in WIRES:
+            raise ValueError(f"wire: got {wire!r}; expected one of {', '.join(WIRES)}")
+        Schedule.__init__(self, stack, **options)
+        self._wire = wire
+        world = dist.get_world_size()
+        self._chain = own_chain = make_chain(len(stack), ranks, world, dist.get_rank(), replicas)
+        stack.refuse_shared_state()
+        self.weights = weights_of(list(stack.items()))
+        elsewhere = states_elsewhere(stack, own_chain) if own_chain.leads else {}
+        release(stack, own_chain)
+        own = [pair for index, pair in enumerate(stack.items()) if index in own_chain.own]
+        if len(own_chain.group) > 1:
+            refuse_inseparable(own)
+            workers, streams_per_device = _enough_workers(own, workers, streams_per_device)
+        #: The first layer of the next stage, which says how its replicas divide a batch.
+        following = own_chain.own[-1] + 1
+        self._reader = stack[following] if following < len(stack) else None
+        self._over = False
+        self._usage_elsewhere: dict[int, list[Usage]] = {}
+        self._reports_elsewhere: dict[int, RankReport] = {}
+        self._links = Links(own_chain, timedelta(seconds=timeout), self._lost)
+        self._join_replicas(own, sync_batchnorm)
+        store = store_of(f"al/{_number()}")
+        self._alarm = Alarm(store, own_chain.rank, world, ", ".join(name for name, _ in own), self._hear, patience)
+        try:
+            self._start(own, workers, depth, streams_per_device, self._leave if world > 1 else None)
+        except BaseException as error:  # an option that this rank alone was given, or Ctrl-C
+            self._alarm.tell(error)
+            self._alarm.leave()
+            raise
+        self._alarm.thread.start()
+        self._links.start()
+        self._loading = False
+        if elsewhere:
+            self._send_states(elsewhere)
+
+    def _send_states(self, states: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _join_replicas(self, own: list[tuple[str, LocalLayer]], sync_batchnorm: bool) -> None:
+        """Have each of this rank's layers average with its replicas, if it has any."""
+        for (_, layer), group in zip(own, self._links.averages, strict=False):
+            layer.averaging = averaging = GradientAveraging(layer, group)
+            averaging.synchronized = sync_batchnorm and synchronize(layer, group) > 0
+
+    def _leave_replicas(self) -> None:
+        for _, layer in self._layers:
+            if isinstance(layer.averaging, GradientAveraging):
+                layer.averaging.end()
+                layer.averaging = None
+                undo(layer)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which runs and predicts; the others `serve`."""
+        return self._chain.leads
+
+    @property
+    def ranks(self) -> list[int]:
+        """The rank of every layer; of a stage with replicas, the first one."""
+        return list(self._chain.ranks)
+
+    def reports(self) -> list[RankReport]:
+        """Return what every rank holds and sends, on rank 0; of the others as of the end of the last run."""
+        own = report_of(self._chain, self._layers, self._links.traffic())
+        others = (self._reports_elsewhere.get(rank) for rank in self._chain.order[1:])
+        return [own, *(one for one in others if one is not None)]
+
+    def usage(self) -> list[Usage]:
+        """Return how each worker of every rank has spent its time; of the others, until the end of the last run."""
+        own = super().usage()
+        if len(self._chain.order) > 1:
+            # Only rank 0 waits for the caller; the others wait for the rank before them.
+            changes: dict[str, Any] = {} if self.leads else {"no_data": 0.0}
+            own = [replace(one, device=f"rank{self._chain.rank} {one.device}", **changes) for one in own]
+        return [*own, *(usage for rank in self._chain.order[1:] for usage in self._usage_elsewhere.get(rank, []))]
+
+    # --- what leaves this rank --------------------------------------------------------------------------------------
+
+    def _lost(self, error: Exception) -> None:
+        """Report that a reader has failed, on its thread; when all is over, others may have gone first."""
+        if not self._over:
+            self._failure.report(self._explained(error))
+
+    def _explained(self, error: Exception) -> Exception:
+        return self._alarm.cause_of(error) if isinstance(error, PeerLost) else error
+
+    def _leave(self, item: Item) -> bool:
+        """Send on what has passed this rank's layers, and to rank 0 what they have left; on the thread of the exit."""
+        links, chain = self._links, self._chain
+        for event in item.events if isinstance(item, Batch) else ():
+            event.synchronize()
+        try:
+            members = len(chain.groups[chain.stage + 1]) if links.to_next else 0
+            for sender in links.to_next:
+                self._send(sender, item, chain.groups[chain.stage + 1].index(sender.peer), members, self._reader)
+            if isinstance(item, Batch) and item.guard is not None:
+                item.guard.check()
+            if links.to_first is not None:
+                links.to_first.send(self._result(item))
+        except PeerLost as lost:
+            if self._over:
+                raise Closed from None
+            raise self._explained(lost) from None
+        if isinstance(item, TrainBatch):
+            item.x = item.y = item.guard = None
+        elif isinstance(item, PredictBatch):
+            item.x = item.guard = None
+        return self.leads or item is None or isinstance(item, Marker)
+
+    def _send(self, sender: Sender, item: Item, place: int, members: int, reader: LocalLayer | None) -> None:
+        """Send an item; of a batch, the rows of the replica with this place among `members`."""
+        if not isinstance(item, Batch):
+            sender.send(as_message(item))
+        elif item.share is None:
+            sender.send(as_message(item, self._wire, item.inputs))
+        else:
+            assert reader is not None
+            sender.send(as_message(item, self._wire, *rows_for(item, place, members, reader)))
+
+    def _result(self, item: Item) -> Message:
+        if item is None:
+            report = report_of(self._chain, self._layers, self._links.traffic())
+            return Message(Kind.END, content=([vars(usage) for usage in self.usage()], vars(report)))
+        if not isinstance(item, Marker):
+            return result(item)
+        decoders = None
+        if item.kind == Kind.BEGIN and item.content["predicts"] and not self._chain.replica:
+            decoders = {name: dict(decoder_state(layer)) for name, layer in self._layers}
+        return Message(Kind(item.kind), content=decoders)
+
+    def _check_own(self, batch: tuple[Any, Any]) -> tuple[StageError | None, Any]:
+        """Check this rank's layers; return the failure that ended the check early, or what the last one hands on."""
+        handed_on: list[Any] = []
+        failed = check_layers(
+            self.stack,
+            batch,
+            concurrent=self.concurrent,
+            seed=self._step.seed,
+            context=self._step.autocast.context,
+            own_settings=self._own_settings,
+            part=[name for name, _ in self._layers],
+            handed_on=handed_on,
+        )
+        if failed is not None:
+            return StageError(failed[0], 0, failed[1]), None
+        self._checked = True
+        # A layer that cannot be copied ends the check, with a warning: then there is nothing to check the others with.
+        return None, handed_on[0] if handed_on else None
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _first_failure(self) -> FirstFailure:
+        return FirstFailure(self._stop)
+
+    def _stop(self) -> None:
+        """Close everything that a thread may wait for, and tell the other ranks why."""
+        try:
+            if (error := self._failure.first) is not None:
+                self._alarm.tell(error)
+        finally:
+            self._board.close()
+            self._links.close()
+
+    def _hear(self, failure: Exception) -> None:
+        self._failure.report(failure)
+
+    def close(self) -> None:
+        """End the workers of this rank, and, on rank 0, the other ranks' `serve`. Raises as `Continuous.close`."""
+        if os.getpid() != self._process:
+            return
+        try:
+            self._take_leave()
+        finally:
+            self._end()
+            try:
+                super().close()
+            finally:
+                self._leave_replicas()
+                self._links.release()
+
+    def _take_leave(self) -> None:
+        """Have the other ranks end; on rank 0."""
+
+    def _abort(self) -> None:
+        if self._failure.first is None and not self._over:
+            self._alarm.tell(RuntimeError(f"rank {self._chain.rank} has left the run"))
+        self._end()
+        super()._abort()
+
+    def _end(self) -> None:
+        self._over = True
+        self._stop()
+        self._alarm.leave()
+
+
+def _enough_workers(own: list[tuple[str, LocalLayer]], workers: int | None, streams_per_device: int) -> tuple[int, int]:
+    """Return numbers of workers with which every layer of a replica finds one.
+
+    A worker waits inside a layer for the layer's replicas. These may have begun with another layer: where both wait for
+    the layer that the other's only worker would have to run, nobody ever goes on.
+    """
+    places = [layer.placement for _, layer in own]
+    tied = [place for place in places if place.type == "cpu" and place.index is not None]
+    if len(set(tied)) < len(tied):
+        raise PlacementError(
+            f"{', '.join(map(str, sorted(map(str, tied))))}: layers of a stage with replicas need a worker each; tie "
+            "them to different ones, or to none"
+        )
+    on_gpu = [place for place in places if place.type != "cpu"]
+    most = max((on_gpu.count(place) for place in on_gpu), default=1)
+    return max(workers or 1, len(own) - len(on_gpu), 1), max(streams_per_device, most)
+
+
+_made = 0
+
+
+def _number() -> int:
+    """Return how many of these schedules this process has made: the same on every rank."""
+    global _made
+    _made += 1
+    return _made
