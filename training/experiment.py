@@ -68,7 +68,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
     """
     arguments, config = command.arguments, command.config
     if arguments.plan:
-        return _plan(arguments, config)
+        return _plan(arguments, config, ranks)
     # What can be refused without data is refused first: loading may download.
     machines: dict[str, Machine] = {
         method: find_machine(config, arguments.model, method) for method in arguments.methods
@@ -143,7 +143,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
     return Outcome(title, summaries, files, interrupted, resumable)
 
 
-def _plan(arguments: Arguments, config: Config) -> Outcome:
+def _plan(arguments: Arguments, config: Config, ranks: Ranks | None) -> Outcome:
     """Say what a command would do. It leaves nothing, and does not look at what an earlier one has left."""
     machines = {method: find_machine(config, arguments.model, method) for method in arguments.methods}
     if torch.cuda.is_available():
@@ -151,7 +151,8 @@ def _plan(arguments: Arguments, config: Config) -> Outcome:
     task = load_task(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
     _introduce(arguments, task)
     out = Path(config.outputpath)
-    preview([make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()], task)
+    specs = [make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()]
+    preview(specs, task, ranks)
     return Outcome("", [], [], None, resumable=False)
 
 

@@ -40,6 +40,8 @@ class LayerCost:
     """Seconds for which another device is busy receiving a batch of what the layer hands on; 0 on one device."""
     sent: int = 0
     """Bytes per batch that the layer hands on."""
+    gradients: int = 0
+    """Bytes per batch that replicas of the layer average."""
 
     @property
     def total(self) -> float:
@@ -120,7 +122,8 @@ def measure(
             last = index == len(stack) - 1  # nobody receives what it hands on
             handed = 0.0 if last or receivers is None else copy_time(out, _without_worker(receivers[index]))
             times = statistics.median(forward[WARM_UP:]), statistics.median(backward[WARM_UP:])
-            costs.append(LayerCost(name, *times, used, handed, 0 if last else _total_bytes(out)))
+            gradients = sum(one.nbytes for one in layer.parameters() if one.requires_grad)
+            costs.append(LayerCost(name, *times, used, handed, 0 if last else _total_bytes(out), gradients))
             x, y = out
             del layer  # before the next copy is made
     return costs

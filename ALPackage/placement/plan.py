@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,15 +30,31 @@ class Plan:
     at_once: float = math.inf
     ranks: tuple[int, ...] = ()
     """The process of every layer, where there are several."""
+    replicas: tuple[int, ...] = ()
+    """How many processes divide a layer's rows, where some have several; `workers` are then those of the first ones."""
 
     @property
     def seconds(self) -> list[float]:
-        """Seconds per batch that each layer keeps its worker busy, what it has to receive from elsewhere included."""
+        """Seconds per batch that each layer keeps its worker busy, what it has to receive from elsewhere included.
+
+        Replicas divide this among themselves.
+        """
+        shares = self.shares
         received = [
             before.hand_over if there != here else 0.0
-            for before, there, here in zip(self.costs, self.devices, self.devices[1:], strict=False)
+            for before, there, here in zip(shares, self.devices, self.devices[1:], strict=False)
         ]
-        return [cost.total + more for cost, more in zip(self.costs, [0.0, *received], strict=True)]
+        return [cost.total + more for cost, more in zip(shares, [0.0, *received], strict=True)]
+
+    @property
+    def shares(self) -> list[LayerCost]:
+        """The costs of what one replica of each layer does."""
+        counts = self.replicas or (1,) * len(self.costs)
+        timed = ("forward", "backward", "hand_over")
+        return [
+            replace(cost, **{name: getattr(cost, name) / count for name in timed})
+            for cost, count in zip(self.costs, counts, strict=True)
+        ]
 
     @property
     def ceiling(self) -> float:
@@ -95,7 +111,8 @@ class Plan:
     def _places(self) -> list[str]:
         if not self.ranks:
             return [str(device) for device in self.devices]
-        return [rank_name(rank, device) for rank, device in zip(self.ranks, self.devices, strict=True)]
+        counts = self.replicas or (1,) * len(self.ranks)
+        return [rank_name(*one) for one in zip(self.ranks, self.devices, counts, strict=True)]
 
     @property
     def _names(self) -> list[str]:

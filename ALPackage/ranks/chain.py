@@ -134,7 +134,7 @@ def _counts(layers: int, world: int, replicas: Sequence[int] | None) -> list[int
         if world > layers:
             raise PlacementError(
                 f"ranks: there are {world} of them for {layers} layers, and a layer cannot be divided; start at most "
-                f"{layers} processes, or give stages replicas, which divide the rows: stage_replicas "
+                f'{layers} processes, or give stages replicas, which divide the rows: "stage_replicas": '
                 f"{spread_replicas(layers, world)}"
             )
         return [1] * world

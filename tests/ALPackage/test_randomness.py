@@ -20,7 +20,29 @@ from ALPackage.randomness import (
     enter_stream,
     generator,
     replace_dropout,
+    share_rows,
 )
+
+
+@pytest.mark.parametrize("module", [Dropout(0.4), SliceDropout(0.4), SliceDropout(0.4, 1), SliceDropout(0.4, 0)])
+@pytest.mark.parametrize("shape", [(7, 3, 5), (14, 3, 5), (7, 3, 4, 5)])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_rows_of_a_batch_drop_what_they_drop_in_all_of_it(module: Dropout, shape: tuple[int, ...], layout: str) -> None:
+    """14 rows: two per row of the batch, as where positions are folded into dimension 0."""
+    x = torch.randn(shape)
+    if layout == "transposed":
+        x = x.transpose(0, -1).contiguous().transpose(0, -1)
+    each = shape[0] // 7
+    enter_stream(module, 3, "layer", 0)
+    whole = module(x)
+    parts = []
+    for start, stop in ((0, 3), (3, 7)):
+        enter_stream(module, 3, "layer", 0)
+        share_rows([module], (start, stop, 7))
+        part = x[each * start : each * stop]
+        parts.append(module(part))
+    share_rows([module], None)
+    assert torch.equal(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def in_todays_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a saved configuration with the meaning that its keys have now.
 
     Before there was `al_layers`, `n_layers` was the number of AL layers, each with one LSTM or encoder layer. Before
-    there was `wire`, nothing went between processes.
+    there was `wire`, nothing went between processes, and before there was `sync_batchnorm`, layers had no replicas.
     """
     layers = {"al_layers": config["n_layers"], "n_layers": 1} if is_earlier(config) else {}
-    return {"wire": "fp32", **config, **layers}
+    return {"wire": "fp32", "sync_batchnorm": False, **config, **layers}

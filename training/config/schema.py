@@ -80,6 +80,7 @@ RESUME_MAY_CHANGE = frozenset(
         "on_nan",
         "outputpath",
         "schedule",
+        "stage_replicas",
         "streams_per_device",
         "test_batch_size",
         "threads",
@@ -161,6 +162,16 @@ class DeviceKeys(Settings):
 
     timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
     """Under torchrun: seconds within which the processes have to meet, and a message between them has to arrive."""
+
+    stage_replicas: Annotated[
+        list[Annotated[int, Field(ge=1, le=4096)]] | None,
+        Field(json_schema_extra={"expected": "a list of numbers of processes such as [2, 1], or null"}),
+    ] = None
+    """Under torchrun: how many processes have each stage of the layers and divide every batch's rows; null: one each.
+    The numbers are then those of one process but for rounding, and batch normalization (`sync_batchnorm`)."""
+
+    sync_batchnorm: bool = False
+    """With `stage_replicas`: batch normalization by the rows of all replicas, or by each one's own."""
 
     wire: Literal["fp32", "bf16"] = "fp32"
     """Under torchrun: how floating-point numbers go from one process to the next. `bf16` halves what is sent; the

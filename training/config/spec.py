@@ -57,6 +57,11 @@ class RunSpec:
         return self.world > 1 and self.method != "bp"
 
     @property
+    def replicated(self) -> bool:
+        """Whether several processes divide the rows of a batch among themselves."""
+        return self.over_ranks and max(self.config.stage_replicas or [1]) > 1
+
+    @property
     def turns(self) -> int:
         """How many turns there are."""
         return len(self.seeds)

@@ -110,10 +110,13 @@ class Utilization:
         for one in self.ranks:
             sends = ", ".join(f"{_size(size)} per batch to {to}" for to, size in one.sent.items()) or "nothing"
             held = f"weights {_size(one.weights)}, moments {_size(one.moments)}"
-            lines.append(f"rank{one.rank} ({one.host}): {', '.join(one.layers)}; {held}; sends {sends}")
+            which = f", replica {one.replica + 1}" if one.replica else ""
+            lines.append(f"rank{one.rank} ({one.host}{which}): {', '.join(one.layers)}; {held}; sends {sends}")
         if lines:
-            together = sum(one.weights for one in self.ranks)
-            lines.append(f"weights of all ranks: {_size(together)}; the network in one process: {_size(self.weights)}")
+            together = sum(one.weights for one in self.ranks if not one.replica)
+            once = ", replicas not counted" if any(one.replica for one in self.ranks) else ""
+            whole = _size(self.weights)
+            lines.append(f"weights of all ranks{once}: {_size(together)}; the network in one process: {whole}")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -196,7 +199,7 @@ def measure_utilization(
         rows,
         [_layer_row(name, usages, seconds[name], total) for name in places],
         at_work=total / span,
-        ceiling=total / bound(list(seconds.values()), _members(usages, places)) if total else float(len(usages)),
+        ceiling=total / _least(usages, seconds, places, ranks) if total else float(len(usages)),
         speedup_estimate=sum(cost for _, cost in costs) * batches / span if costs else None,
         advice=f"advice: {_of_ranks(rows, ranks) if ranks else _advice(schedule, facts)}",
         ranks=tuple(ranks),
@@ -239,6 +242,22 @@ def _layer_row(name: str, usages: Sequence[Usage], seconds: float, total: float)
     count = sum(usage.layer_batches.get(name, 0) for usage in usages)
     workers = {usage.device: 100 * usage.layer_busy[name] / seconds for usage in usages if usage.layer_busy.get(name)}
     return LayerRow(name, 100 * seconds / total if total else 0.0, 1e3 * seconds / max(1, count), workers)
+
+
+def _least(
+    usages: Sequence[Usage],
+    seconds: Mapping[str, float],
+    places: Mapping[str, torch.device],
+    ranks: Sequence[RankReport],
+) -> float:
+    """Return the s that the run would have taken if nobody had waited for anything but the layers' order.
+
+    The replicas of a layer divide its time, and the others do what the first ones do.
+    """
+    count = {name: sum(name in one.layers for one in ranks) or 1 for name in seconds}
+    others = tuple(f"rank{one.rank} " for one in ranks if one.replica)
+    first = [usage for usage in usages if not usage.device.startswith(others)]
+    return bound([took / count[name] for name, took in seconds.items()], _members(first, places))
 
 
 def _members(usages: Sequence[Usage], places: Mapping[str, torch.device]) -> list[Member]:

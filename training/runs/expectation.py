@@ -20,6 +20,7 @@ from ..trainers.trainer import Trainer
 from .make_trainer import make_trainer, training_batches
 from .memory import PeakMemory
 from .placement import Placement
+from .ranks import Ranks
 from .tasks import LoadedTask
 
 #: Seconds of training that are measured, unless the epoch is shorter.
@@ -50,13 +51,15 @@ class Expectation:
     """Peak memory while measuring, as the results have it."""
 
 
-def expect(spec: RunSpec, task: LoadedTask, placement: Placement | None, devices: Sequence[str]) -> Expectation:
+def expect(
+    spec: RunSpec, task: LoadedTask, placement: Placement | None, devices: Sequence[str], ranks: Ranks | None = None
+) -> Expectation:
     """Measure the first batches of an epoch, and return what all of it will take. `devices`: those of the layers.
 
     The learning rate is 0: the work is the same, and no weight moves.
     """
     seed = spec.seeds[0]
-    with PeakMemory(devices) as memory, make_trainer(spec, task, placement, seed, None) as trainer:
+    with PeakMemory(devices) as memory, make_trainer(spec, task, placement, seed, None, ranks) as trainer:
 
         def epoch(number: int) -> Batches:
             return training_batches(task, trainer.devices[0], seed=seed, epoch=number)
@@ -91,9 +94,8 @@ def _simulated(spec: RunSpec, placement: Placement | None, batches: float, loadi
     short = int(batches) - beyond
 
     def after(count: int) -> float:
-        return simulate(
-            spec.config.schedule, plan.costs, plan.workers, count, loader=loading, at_once=max(1.0, plan.at_once)
-        )
+        at_once = max(1.0, plan.at_once)
+        return simulate(spec.config.schedule, plan.shares, plan.workers, count, loader=loading, at_once=at_once)
 
     whole, half = after(short), after(max(1, short // 2))
     # Once the pipeline is full, every batch takes as long as the others.

@@ -85,11 +85,12 @@ def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:
     """Make this rank's part of a schedule, and serve in it until rank 0 closes it."""
     config = command.config
     stack = builder(config, command.arguments.model, shape_from_json(order["shape"]))(order["method"])
-    placement = Placement([torch.device(name) for name in order["devices"]], None, tuple(order["ranks"]))
+    replicas = None if config.stage_replicas is None else tuple(config.stage_replicas)
+    placement = Placement([torch.device(name) for name in order["devices"]], None, tuple(order["ranks"]), replicas)
     assert isinstance(stack, ALStack)  # BP trains on rank 0 alone
     rank = ranks.launch.rank
-    ranks.describe([name for name, other in zip(stack.names, order["ranks"], strict=True) if other == rank])
-    stack.set_device(placement.here(rank))
+    ranks.describe(placement.layers_of(rank, stack.names))
+    stack.set_device(placement.here(rank, ranks.devices[rank]))
     set_layout(stack)
     if config.on_nan == "skip":
         for layer in stack:

@@ -76,14 +76,15 @@ def schedule_options(schedule: str, config: Config, ranks: Sequence[int] | None)
     if schedule in ("continuous", "distributed"):
         options |= {"workers": config.workers, "streams_per_device": config.streams_per_device}
     if schedule == "distributed":
-        options |= {"ranks": ranks, "timeout": config.timeout, "wire": config.wire}
+        options |= {"ranks": ranks, "replicas": config.stage_replicas, "sync_batchnorm": config.sync_batchnorm}
+        options |= {"timeout": config.timeout, "wire": config.wire}
     return options
 
 
 def order_training(ranks: Ranks, spec: RunSpec, task: LoadedTask, placement: Placement, seed: int) -> None:
     """Have the other ranks make their parts of the schedule that is made next."""
     assert placement.ranks is not None
-    ranks.describe([name for name, rank in zip(spec.layers, placement.ranks, strict=True) if rank == 0])
+    ranks.describe(placement.layers_of(0, spec.layers))
     ranks.order(
         "train",
         method=spec.method,

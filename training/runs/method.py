@@ -147,15 +147,25 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
         loss_titles=trainer.loss_titles,
         plan=plan.to_json() if plan else None,
         provenance=collect(trainer.devices),
-        notes=[*task.notes, *_about_wire(spec)],
+        notes=[*task.notes, *_not_exact(spec)],
     )
     return info, placement
 
 
-def _about_wire(spec: RunSpec) -> list[str]:
-    if not spec.over_ranks or spec.config.wire == "fp32":
+def _not_exact(spec: RunSpec) -> list[str]:
+    """Return why the numbers are not those of one process, if they are not."""
+    if not spec.over_ranks:
         return []
-    return [f"wire {spec.config.wire}: rounded between processes, so the numbers are not those of one process"]
+    notes = []
+    if spec.config.wire != "fp32":
+        notes.append(f"wire {spec.config.wire}: rounded between processes, so the numbers are not those of one process")
+    if spec.replicated:
+        batchnorm = "by the rows of all replicas" if spec.config.sync_batchnorm else "by each replica's own rows"
+        notes.append(
+            f"stage_replicas {spec.config.stage_replicas}: sums of parts, so the numbers are those of one process but "
+            f"for rounding; batch normalization {batchnorm}"
+        )
+    return notes
 
 
 def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int) -> str:
@@ -166,6 +176,8 @@ def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int
     where = ", ".join(dict.fromkeys(devices))
     if spec.over_ranks and spec.config.wire != "fp32":
         how += f", {spec.config.wire} between processes (not exact)"
+    if spec.replicated:
+        how += f", replicas {', '.join(map(str, spec.config.stage_replicas or ()))} (exact but for rounding)"
     alone = " (this process alone, the others wait)" if spec.world > 1 and spec.method == "bp" else ""
     return f"{method_title(spec.method)}: {layers} layers on {where}{alone}; {how}; {parameters:,} parameters"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from ALPackage.devices import capacities, own_cores, resolve
 from ALPackage.errors import PlacementError
 from ALPackage.placement import assign
 from ALPackage.placement.cost import LayerCost, measure
-from ALPackage.placement.over_ranks import over_ranks, rank_name
+from ALPackage.placement.over_ranks import Stages, over_ranks, rank_name
 from ALPackage.placement.plan import Plan
 from ALPackage.stage.crew import Member, crew
 
@@ -33,19 +33,45 @@ class Placement:
     devices: list[torch.device]
     plan: Plan | None
     ranks: tuple[int, ...] | None = None
-    """The process of every layer, where there are several."""
+    """The process of every layer, where there are several; of replicas the first one."""
+    replicas: tuple[int, ...] | None = None
+    """How many processes each stage has, where the config says so."""
 
     @property
     def names(self) -> list[str]:
         """The devices by name, with the process where there are several."""
         if self.ranks is None:
             return [str(device) for device in self.devices]
-        return [rank_name(rank, device) for rank, device in zip(self.ranks, self.devices, strict=True)]
+        return [rank_name(*one) for one in zip(self.ranks, self.devices, self.counts, strict=True)]
 
-    def here(self, rank: int) -> list[str]:
-        """Return the devices as `set_device` takes them in a process: what is in another one stays on the CPU."""
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many processes divide the rows of every layer."""
+        if self.ranks is None or self.replicas is None:
+            return (1,) * len(self.devices)
+        stages = list(dict.fromkeys(self.ranks))
+        return tuple(self.replicas[stages.index(rank)] for rank in self.ranks)
+
+    def has(self, rank: int) -> list[bool]:
+        """Return of every layer whether it is in a process."""
         ranks = self.ranks or (rank,) * len(self.devices)
-        return [str(device) if other == rank else "cpu" for other, device in zip(ranks, self.devices, strict=True)]
+        return [first <= rank < first + count for first, count in zip(ranks, self.counts, strict=True)]
+
+    def layers_of(self, rank: int, names: Sequence[str]) -> list[str]:
+        """Return the names of a process's layers, from those of all."""
+        return [name for name, own in zip(names, self.has(rank), strict=True) if own]
+
+    def here(self, rank: int, own: str | None = None) -> list[str]:
+        """Return the devices as `set_device` takes them in a process: what is in another one stays on the CPU.
+
+        `own`: the process's own device, for a replica other than the first one of a layer on a GPU.
+        """
+        firsts = self.ranks or (rank,) * len(self.devices)
+        found = []
+        for device, first, here in zip(self.devices, firsts, self.has(rank), strict=True):
+            replica = device if own is None or rank == first or device.type == "cpu" else own
+            found.append(str(replica) if here else "cpu")
+        return found
 
 
 def place(
@@ -103,30 +129,40 @@ def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ra
     own = [torch.device(name) if spec.config.workers is None else CPU for name in ranks.devices]
     measuring = own[:1] * len(stack)
     costs = _measure(stack, batch, spec, measuring, measuring)
+    replicas = spec.config.stage_replicas
     if spec.ranks is not None:
         where = list(spec.ranks)
     else:
-        each = spec.config.workers or max(1, own_cores() // spec.threads)
-        where = over_ranks(
-            [cost.total for cost in costs],
-            [cost.sent for cost in costs],
-            spec.world,
-            workers=[each] * spec.world,
-            speed=ranks.speed(),
-        )
+        known = stages_of(costs, spec, ranks.speed())
+        where = over_ranks(**vars(known), world=spec.world, replicas=replicas)
     named = spec.devices or ("auto",) * len(stack)
     devices = [
         own[rank] if name == "auto" else given[layer]
         for layer, (rank, name) in enumerate(zip(where, named, strict=True))
     ]
     members = []
-    for rank in range(spec.world):
+    firsts = list(dict.fromkeys(where))
+    for rank in firsts:
         held = [layer for layer, other in enumerate(where) if other == rank]
         for member in workers_of(spec, [devices[layer] for layer in held]):
             layers = tuple(held[layer] for layer in member.layers)
             members.append(Member(f"rank{rank} {member.name}", member.device, layers))
-    at_once = spec.world * max(1.0, own_cores() / spec.threads)
-    return Placement(devices, Plan(tuple(costs), tuple(devices), tuple(members), at_once, tuple(where)), tuple(where))
+    at_once = len(firsts) * max(1.0, own_cores() / spec.threads)
+    placed = Placement(devices, None, tuple(where), None if replicas is None else tuple(replicas))
+    counts = () if replicas is None else placed.counts
+    plan = Plan(tuple(costs), tuple(devices), tuple(members), at_once, tuple(where), counts)
+    return replace(placed, plan=plan)
+
+
+def stages_of(costs: Sequence[LayerCost], spec: RunSpec, speed: float) -> Stages:
+    """Return the layers as they can be spread over ranks. `speed`: of a connection, in bytes per second."""
+    return Stages(
+        [cost.total for cost in costs],
+        [cost.sent for cost in costs],
+        [cost.gradients for cost in costs],
+        spec.config.workers or max(1, own_cores() // spec.threads),
+        speed,
+    )
 
 
 def _gpus(layers: int) -> list[torch.device]:

@@ -9,6 +9,7 @@ import torch
 
 from ALPackage import ALStack
 from ALPackage.placement import Plan
+from ALPackage.placement.over_ranks import best_replicas
 from ALPackage.stage.crew import bound, crew
 from models import parameter_counts
 from utils import set_seed
@@ -18,19 +19,23 @@ from ..config.spec import RunSpec
 from .expectation import Expectation, expect
 from .make_trainer import training_batches
 from .method import headline, memory_errors
-from .placement import place
+from .placement import place, stages_of
+from .ranks import Ranks
 from .tasks import LoadedTask
 
 #: Numbers of workers whose ceilings are shown.
 WORKERS = (1, 2, 4, 8)
 
 
-def preview(specs: Sequence[RunSpec], task: LoadedTask) -> None:
-    """Print what each method would do; its models are thrown away. Raises UsageError where memory does not suffice."""
+def preview(specs: Sequence[RunSpec], task: LoadedTask, ranks: Ranks | None = None) -> None:
+    """Print what each method would do; its models are thrown away. Raises UsageError where memory does not suffice.
+
+    `ranks`: the processes that would train, if there are several: they take part.
+    """
     found: dict[str, Expectation] = {}
     for spec in specs:
         with memory_errors(spec, task):
-            found[method_title(spec.method)] = _preview(spec, task)
+            found[method_title(spec.method)] = _preview(spec, task, ranks if spec.over_ranks else None)
     each = ", ".join(f"{title} {_time(one.seconds)}" for title, one in found.items())
     runs = f"{specs[0].turns} turn{'s' * (specs[0].turns > 1)} of {specs[0].config.epochs} epochs"
     total = sum(one.seconds for one in found.values()) * specs[0].turns * specs[0].config.epochs
@@ -38,14 +43,15 @@ def preview(specs: Sequence[RunSpec], task: LoadedTask) -> None:
     print("nothing was trained or written; without --plan the same command runs", flush=True)
 
 
-def _preview(spec: RunSpec, task: LoadedTask) -> Expectation:
+def _preview(spec: RunSpec, task: LoadedTask, ranks: Ranks | None) -> Expectation:
     """Print what one method would do."""
     torch.set_num_threads(spec.threads)
     set_seed(spec.seeds[0])
     model = task.build(spec.method)
     placement, plan = None, None
     if isinstance(model, ALStack):
-        placement = place(model, next(iter(training_batches(task, "cpu", seed=spec.seeds[0]))), spec, always=True)
+        batch = next(iter(training_batches(task, "cpu", seed=spec.seeds[0])))
+        placement = place(model, batch, spec, ranks, always=True)
         plan = placement.plan
     layers = dict(model.items()) if isinstance(model, ALStack) else dict(model.layers.items())
     parameters = {name: sum(one.numel() for one in layer.parameters()) for name, layer in layers.items()}
@@ -60,8 +66,9 @@ def _preview(spec: RunSpec, task: LoadedTask) -> Expectation:
     if plan is not None:
         for line in plan.text().splitlines():
             _say(line)
-        _say(_ceilings(plan))
-    one = expect(spec, task, placement, names)
+        for line in [_ceilings(plan)] if ranks is None else proposals(plan, spec, ranks.speed()):
+            _say(line)
+    one = expect(spec, task, placement, placement.here(0) if placement else names, ranks)
     own = f"{sum(cost.bytes for cost in plan.costs) / 2**20:,.0f} MiB for the layers; " if plan else ""
     peak = "unknown" if one.peak_mb is None else f"{one.peak_mb:,.0f} MB"
     whole = "of the GPUs" if any(name.startswith("cuda") for name in names) else "of the process, its data included"
@@ -80,6 +87,19 @@ def _ceilings(plan: Plan) -> str:
     least = [bound(seconds, crew(anywhere, workers=count)) for count in WORKERS]
     gains: list[Any] = [f"{sum(seconds) / one:.2f}x" for one in least]
     return f"ceiling for {', '.join(map(str, WORKERS))} workers with a core each: {', '.join(gains)}"
+
+
+def proposals(plan: Plan, spec: RunSpec, speed: float) -> list[str]:
+    """Return what other numbers of processes per stage could bring. `speed`: of a connection, in bytes per second."""
+    stages = stages_of(plan.costs, spec, speed)
+    work = sum(cost.total for cost in plan.costs)
+    lines = [f"connections: {speed / 1e6:,.0f} MB/s; estimated ceilings over one worker, with what is sent:"]
+    for world in (spec.world, spec.world + 1):
+        seconds, counts = best_replicas(stages, world)
+        now = counts == (spec.config.stage_replicas or [1] * spec.world)
+        what = "what is set is the best" if now else f'"stage_replicas": {counts}'
+        lines.append(f"  {world} processes: {what}, {work / seconds:.2f}x")
+    return lines
 
 
 def _say(line: str) -> None:

@@ -52,7 +52,7 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     ranks: tuple[int, ...] | None = None
     if method != "bp":
         ranks = check_ranks(config, model, method, launch)
-        _check_chain(len(layers), ranks, launch)
+        _check_chain(len(layers), ranks, launch, config.stage_replicas)
     here = devices if devices != "auto" else []
     if ranks is not None:  # what another process has, it checks itself
         devices = [split_rank(device)[1] or "auto" for device in here]
@@ -63,12 +63,18 @@ def find_machine(config: Config, model: str, method: str) -> Machine:
     return Machine(layers, None if devices == "auto" else tuple(devices), launch.world, ranks, threads)
 
 
-def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch) -> None:
+def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch, replicas: list[int] | None) -> None:
     """Raise ConfigError where the processes do not fit the layers."""
+    if launch.world == 1 and replicas and sum(replicas) > 1:
+        raise ConfigError(
+            f"stage_replicas: got {replicas}; start that many processes with torchrun --nproc-per-node {sum(replicas)} "
+            "..., or leave it out"
+        )
     try:
-        make_chain(layers, ranks, launch.world, launch.rank)
+        make_chain(layers, ranks, launch.world, launch.rank, replicas)
     except PlacementError as error:
-        raise ConfigError(f"al_gpu_list: {error}") from None
+        key = "" if str(error).startswith("stage_replicas") else "al_gpu_list: "
+        raise ConfigError(f"{key}{error}") from None
 
 
 def _check_devices(key: str, devices: Sequence[str]) -> None:

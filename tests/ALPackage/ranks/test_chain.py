@@ -44,7 +44,7 @@ def test_replicas_have_the_same_layers_and_send_to_whom_they_have_rows_in_common
         (None, [4, 0], "stage_replicas: got 4, 0"),
         (None, [1, 1, 1, 1], "4 stages for 3 layers"),
         ([0, 1, 1], [2, 2], "the stages begin with the ranks 0, 2, in this order"),
-        (None, None, r"stage_replicas \[2, 1, 1\]"),
+        (None, None, r'"stage_replicas": \[2, 1, 1\]'),
     ],
 )
 def test_replicas_that_do_not_fit_are_refused(ranks: list[int] | None, replicas: list[int] | None, words: str) -> None:

@@ -144,7 +144,11 @@ def test_a_configuration_that_was_saved_before_is_read_in_todays_keys() -> None:
     vision = schema("vision")().model_dump()
     assert in_todays_keys(vision) == vision
     # A plug-in may have a key of this name.
-    assert in_todays_keys({"n_layers": 3, "wire": "bf16"}) == {"n_layers": 3, "wire": "bf16"}
-    # Before there was this key, nothing went between processes.
-    del vision["wire"]
-    assert in_todays_keys(vision) == {**vision, "wire": "fp32"}
+    assert in_todays_keys({"n_layers": 3, "wire": "bf16"}) == {
+        "n_layers": 3,
+        "wire": "bf16",
+        "sync_batchnorm": False,
+    }
+    # Before there were these keys, nothing went between processes, and no layer had replicas.
+    del vision["wire"], vision["sync_batchnorm"]
+    assert in_todays_keys(vision) == {**vision, "wire": "fp32", "sync_batchnorm": False}

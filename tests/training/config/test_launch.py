@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,8 +24,9 @@ def launch(monkeypatch: pytest.MonkeyPatch, **variables: object) -> None:
         monkeypatch.setenv(name, str(value))
 
 
-def place(places: str) -> Machine:
-    command = read_command("vision", ["digits", "vgg", "--method", "al", "--set", f"al_gpu_list={places}"])
+def place(places: str, replicas: list[int] | None = None) -> Machine:
+    more = ["--set", f"stage_replicas={json.dumps(replicas)}"]
+    command = read_command("vision", ["digits", "vgg", "--method", "al", "--set", f"al_gpu_list={places}", *more])
     return find_machine(command.config, "vgg", "al")
 
 
@@ -103,6 +105,24 @@ def test_a_list_that_does_not_fit_is_refused(
         place(places)
 
 
+@pytest.mark.parametrize(
+    ("world", "replicas", "words"),
+    [
+        (3, [2, 2], "stage_replicas: got 2, 2, which is 4 ranks; expected numbers of at least 1 that make 3"),
+        (6, [2, 1, 1, 1, 1], "stage_replicas: got 2, 1, 1, 1, 1: 5 stages for 4 layers"),
+        (5, None, 'give stages replicas, which divide the rows: "stage_replicas": [2, 1, 1, 1]'),
+        (1, [2, 1], "stage_replicas: got [2, 1]; start that many processes with torchrun --nproc-per-node 3"),
+    ],
+)
+def test_numbers_of_replicas_that_do_not_fit_are_refused(
+    world: int, replicas: list[int] | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(monkeypatch, RANK=0, WORLD_SIZE=world)
+    with pytest.raises(UsageError) as refused:
+        place("auto", replicas)
+    assert words in str(refused.value)
+
+
 def test_a_list_places_every_layer_on_a_device_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another process has, such as GPUs, is not asked for here."""
     launch(monkeypatch, RANK=0, WORLD_SIZE=2)
@@ -116,7 +136,6 @@ def test_a_list_places_every_layer_on_a_device_of_its_process(monkeypatch: pytes
     [
         ("--schedule al-fm", "schedule: got al-fm; over several processes"),
         ("--set compile=true", "compile: not over several processes"),
-        ("--plan", "--plan: it looks at one process"),
     ],
 )
 def test_what_several_processes_cannot_do_is_said(words: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:

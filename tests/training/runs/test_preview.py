@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from training.config.schema import Task
 from training.runs import expectation
 from training.runs.expectation import _simulated
 from training.runs.placement import Placement
+from training.runs.preview import proposals
 from training.trainers.trainer import Trainer
+
+from ..launched import SMALL, launch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,6 +113,38 @@ def placed(*costs: tuple[float, float]) -> Placement:
     devices = [torch.device("cpu")] * len(costs)
     layers = tuple(LayerCost(str(number), *times) for number, times in enumerate(costs))
     return Placement(devices, Plan(layers, tuple(devices), tuple(crew(devices, workers=2)), 2.0))
+
+
+def test_proposals_say_what_other_numbers_of_processes_could_bring() -> None:
+    plan = placed((1.0, 3.0), (0.5, 0.5)).plan
+    assert plan is not None
+    spec = make_spec(world=2, workers=1)
+    first, *found = proposals(plan, spec, 1e9)
+    assert first == "connections: 1,000 MB/s; estimated ceilings over one worker, with what is sent:"
+    # These layers have no gradients, so averaging costs nothing: every process does its part of everything.
+    assert found == ['  2 processes: "stage_replicas": [2], 2.00x', '  3 processes: "stage_replicas": [3], 3.00x']
+    heavy = replace(plan, costs=tuple(replace(cost, gradients=10**10) for cost in plan.costs))
+    assert proposals(heavy, spec, 1e9)[1] == "  2 processes: what is set is the best, 1.25x"
+
+
+def test_replicas_take_their_part_of_the_time() -> None:
+    placement = placed((1.0, 2.0), (1.0, 2.0))
+    assert placement.plan is not None
+    halved = replace(placement, plan=replace(placement.plan, replicas=(2, 2)))
+    spec = make_spec()
+    assert _simulated(spec, halved, 5, 0.0) == pytest.approx(_simulated(spec, placement, 5, 0.0) / 2)
+
+
+@pytest.mark.slow
+def test_a_plan_over_processes_measures_with_all_of_them(tmp_path: Path) -> None:
+    with launch(tmp_path, 2, f"{SMALL} --set epochs=1 --plan --out {tmp_path / 'out'}") as launched:
+        first, second = launched.ends()
+    assert (first.code, second.code) == (0, 0), first.text + second.text
+    assert second.text == ""
+    assert "2 processes: " in first.text
+    assert "3 processes: " in first.text
+    assert sum("expected: " in line for line in first.text.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_more_batches_than_measured_take_what_the_simulation_says() -> None:
