@@ -44,7 +44,8 @@ class LayerRunner:
         """
         layers = [(self.name, self.layer)]
         example.x, example.y = to_device((example.x, example.y), source.device)
-        if source.copies and self._graph is None:
+        # What replicas exchange goes through the host, which a graph cannot capture.
+        if source.copies and self._graph is None and self.layer.averaging is None:
             self._graph = make_graph(layers, self._step, example, source.stream, force=force)
         return preview(layers, self._step, example)
 
