@@ -96,6 +96,8 @@ class OverRanks(Continuous):
             self._alarm.tell(error)
             self._alarm.leave()
             raise
+        # What replicas exchange goes through the host, which no CUDA graph can capture.
+        self._captured = self._captured or len(own_chain.group) > 1
         self._alarm.thread.start()
         self._links.start()
         self._loading = False

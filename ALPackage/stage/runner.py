@@ -44,8 +44,7 @@ class LayerRunner:
         """
         layers = [(self.name, self.layer)]
         example.x, example.y = to_device((example.x, example.y), source.device)
-        # What replicas exchange goes through the host, which a graph cannot capture.
-        if source.copies and self._graph is None and self.layer.averaging is None:
+        if source.copies and self._graph is None:
             self._graph = make_graph(layers, self._step, example, source.stream, force=force)
         return preview(layers, self._step, example)
 
