@@ -186,7 +186,8 @@ class Distributed(Continuous):
         except PeerLost as lost:
             if self._over:
                 raise Closed from None
-            raise self._explained(lost) from None
+            reason = self._explained(lost)
+            raise reason from reason.__cause__  # that of a layer's failure tells whose mistake it was
         if isinstance(item, TrainBatch):
             item.x = item.y = item.guard = None
         elif isinstance(item, PredictBatch):
@@ -407,7 +408,13 @@ class Distributed(Continuous):
                 states.enter_context(torch.autocast(kind, dtype=getattr(torch, dtype)))
             states.enter_context(self._opened(to_train=None if modes.get("predicts") else "serve"))
             states.enter_context(busy((self.stack, *self.stack)))
-            yield
+            try:
+                yield
+            except Closed:
+                raise  # whatever closed this rank's part is known
+            except Exception as error:
+                self._alarm.tell(error)  # before the run is left, which the others would take for the reason
+                raise
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -66,12 +68,23 @@ def store_prefix() -> str:
     return f"al/start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
+def note_cause(words: str) -> None:
+    """Have the summary that torchrun prints at the end say why this process has failed; the first cause stays.
+
+    It is what `torch.distributed.elastic.multiprocessing.errors.record` writes, but for the stack, which stderr has.
+    """
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        about = {"message": " ".join(words.splitlines()), "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError), open(path, "x", encoding="utf-8") as file:
+            json.dump({"message": about}, file)
+
+
 def prepare_launch() -> None:
     """Set up the environment of a process that torchrun has started; to be called before torch is loaded."""
     forget_default_threads()
-    # A store or a peer that is gone is told in one line; torch would add its stack.
+    # A store or a peer that is gone is told in one line; torch would add its own, and a stack.
     if "RANK" in os.environ:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 def forget_default_threads() -> None:
