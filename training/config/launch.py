@@ -55,19 +55,6 @@ def torchrun_began() -> datetime | None:
     return None
 
 
-def store_prefix() -> str:
-    """Return what keeps apart the starts of a command at one store.
-
-    With the static rendezvous torchrun starts a command again at the same store, where the addresses of processes that
-    are gone still stand; all hosts count such starts alike. With the others every start has a store of its own.
-    """
-    with suppress(OSError):
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-        if any(kind in words for kind in (b"c10d", b"standalone", b"etcd")):
-            return "al/start"
-    return f"al/start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-
-
 def note_cause(words: str) -> None:
     """Have the summary that torchrun prints at the end say why this process has failed; the first cause stays.
 

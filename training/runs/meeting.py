@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch.distributed as dist
 
 from ALPackage.ranks.alarm import AGENT_STORE
 from ALPackage.ranks.links import store_of
 
-from ..config.launch import Launch, store_prefix
+from ..config.launch import Launch
 from ..errors import UsageError
 from .shutdown import ignore_signals
 
@@ -33,11 +34,9 @@ def meet(launch: Launch, about: Callable[[], dict[str, Any]], timeout: float) ->
     Raises UsageError, in all of them, where they do not meet within `timeout` seconds, or differ.
     """
     try:
-        whole = dist.PrefixStore(store_prefix(), _connect(launch, timeout))  # type: ignore[attr-defined]
-        with _parting(launch, whole):
-            _check_in(launch, whole, timeout)
+        store = _begin(launch, _connect(launch, timeout), timeout)
         limit = timedelta(seconds=timeout)
-        dist.init_process_group("gloo", store=whole, rank=launch.rank, world_size=launch.world, timeout=limit)
+        dist.init_process_group("gloo", store=store, rank=launch.rank, world_size=launch.world, timeout=limit)
         store = store_of("al/command")
         with _parting(launch, store):
             _compare(launch, store, about())
@@ -73,9 +72,8 @@ def _connect(launch: Launch, timeout: float) -> Any:
     thread.start()
     thread.join(timeout + 1.0)
     if not made:
-        where = f"{host}:{port}"
         raise UsageError(
-            f"{_apart(launch)}: no rank 0 answers at {where}; is it there, and the port no other program's?"
+            f"{_apart(launch)}: no rank 0 answers at {host}:{port}; is it started, and the port no other program's?"
         )
     if isinstance(made[0], RuntimeError):
         words = str(made[0]).strip().splitlines()[0]
@@ -85,27 +83,52 @@ def _connect(launch: Launch, timeout: float) -> Any:
     return made[0]
 
 
-def _check_in(launch: Launch, store: Any, timeout: float) -> None:
-    """Wait until all are there. Raises UsageError if one is missing, is there twice, or counts otherwise."""
+def _begin(launch: Launch, whole: Any, timeout: float) -> Any:
+    """Return the part of the store that belongs to this start of the command, once all are there.
+
+    torchrun may start a command again at the same store, where the words of processes that are gone still stand. So
+    rank 0 makes a part with a name of its own, and tells it in answer to what only a living process can have said.
+    Raises UsageError if a process is missing, is there twice, or counts otherwise.
+    """
+    deadline = time.monotonic() + timeout
+    if launch.leads:
+        name = uuid4().hex
+    else:
+        whole.set(f"hello/{launch.rank}", uuid4().hex)
+        # Where another process says hello with this rank, both take the same answer, and are found out there.
+        while not whole.check([f"answer to {(said := whole.get(f'hello/{launch.rank}').decode())}"]):
+            if time.monotonic() > deadline:
+                raise UsageError(f"{_apart(launch)}: rank 0 has not answered for {timeout:.0f} s")
+            time.sleep(BEAT)
+        name = whole.get(f"answer to {said}").decode()
+    store = dist.PrefixStore(name, whole)  # type: ignore[attr-defined]
+    with _parting(launch, store):
+        _check_in(launch, store)
+        missing, answered = list(range(launch.world)), {b""}
+        while missing:
+            missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
+            for rank in missing if launch.leads else ():
+                if whole.check([f"hello/{rank}"]) and (said := whole.get(f"hello/{rank}")) not in answered:
+                    answered.add(said)
+                    whole.set(f"answer to {said.decode()}", name)
+            if store.check(["wrong"]):
+                raise UsageError(store.get("wrong").decode())
+            if missing and time.monotonic() > deadline:
+                names = ", ".join(map(str, missing))
+                raise UsageError(f"{_apart(launch)}: nothing was heard of rank {names} for {timeout:.0f} s")
+            time.sleep(BEAT)
+    return store
+
+
+def _check_in(launch: Launch, store: Any) -> None:
+    """Say that this process is there, and what does not fit."""
     rank, world = launch.rank, launch.world
     first = int(store.compare_set("world", "", str(world)))
     twice = store.add(f"here/{rank}", 1) > 1
     if first != world or twice:
         counts = f"one process was started as one of {first}, rank {rank} as one of {world}"
         wrong = f"there are two processes with rank {rank} of {world}" if first == world else counts
-        store.set(
-            "wrong", f"{wrong}: every host needs a number of its own, and all of them the same number of processes"
-        )
-    deadline = time.monotonic() + timeout
-    missing = list(range(world))
-    while missing:
-        missing = [other for other in missing if not store.check([f"here/{other}"])]
-        if store.check(["wrong"]):
-            raise UsageError(store.get("wrong").decode())
-        if missing and time.monotonic() > deadline:
-            names = ", ".join(map(str, missing))
-            raise UsageError(f"{_apart(launch)}: nothing was heard of rank {names} for {timeout:.0f} s")
-        time.sleep(BEAT)
+        store.set("wrong", f"{wrong}: each process needs a RANK of its own, and all of them the same WORLD_SIZE")
 
 
 @contextmanager

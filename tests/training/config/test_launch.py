@@ -18,7 +18,6 @@ from training.config.launch import (
     note_cause,
     prepare_launch,
     split_rank,
-    store_prefix,
     torchrun_began,
 )
 from training.errors import UsageError
@@ -61,11 +60,6 @@ def test_when_torchrun_began_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {asked!r}])"  # this one is the parent
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, cwd=ROOT, check=True)
     assert before - 2.5 < float(done.stdout) <= time.time()
-
-
-def test_starts_at_one_store_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch(monkeypatch, TORCHELASTIC_RESTART_COUNT=2)
-    assert store_prefix() == "al/start/2"
 
 
 def test_the_first_cause_is_what_torchrun_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
