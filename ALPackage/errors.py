@@ -61,16 +61,18 @@ def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException, 
 class RankError(RuntimeError):
     """A rank of a distributed run is gone, or has ended the run; the one-line message says which rank and why.
 
-    `silent`: the rank, if it has given no sign of life and may still exist.
+    `silent`: the rank, if it has given no sign of life and may still exist. `mistake`: whether it is one of the user's,
+    and not a fault of the program.
 
     Example:
         >>> print(RankError("rank 1 (node-7, conv_2) has given no sign of life for 5 s", silent=1))
         rank 1 (node-7, conv_2) has given no sign of life for 5 s
     """
 
-    def __init__(self, message: str, silent: int | None = None) -> None:
+    def __init__(self, message: str, silent: int | None = None, *, mistake: bool = False) -> None:
         super().__init__(message)
         self.silent = silent
+        self.mistake = mistake
 
 
 class PlacementError(ValueError):

@@ -26,6 +26,8 @@ from .link import PeerLost
 
 #: Seconds between two looks at the store, and between two signs of life.
 BEAT = 0.5
+#: Looks at the store between two in which a rank reads anew what the others say of themselves.
+RENEWAL = 4
 #: Seconds for which a rank may be silent that is seen to run.
 BUSY = 60.0
 #: Whether torchrun itself holds the store; otherwise rank 0 does.
@@ -101,8 +103,15 @@ class Alarm:
     def store_lost(self, error: BaseException) -> RankError:
         """Return what to say when the store is gone, which is where torchrun is, or with rank 0."""
         self._mute = True
-        held = "torchrun" if AGENT_STORE else self.who(0)
-        return RankError(f"{held} is gone, and with it the store of the ranks: {str(error).strip().splitlines()[0]}")
+        return RankError(
+            f"{self._holder()} is gone, and with it the store of the ranks: {str(error).strip().splitlines()[0]}"
+        )
+
+    def end_if_stopped(self, rank: int) -> None:
+        """End a rank of this machine that is stopped: nobody will watch it any more, and it would stay for good."""
+        about = self._about(rank)
+        if about and about["machine"] == _machine() and not _runs(about["process"]):
+            self._end(rank)
 
     def leave(self) -> None:
         """End the watch: from now on this rank's silence means nothing."""
@@ -123,9 +132,10 @@ class Alarm:
     def _watch(self) -> None:
         threading.Thread(target=self._watch_store, name="al-alarm-store", daemon=True).start()
         count = 0
-        self._about(0)
-        self._about((self._rank + 1) % self._world)
-        while not self._over.wait(BEAT):
+        while not self._over.wait(BEAT if count else 0.0):
+            if count % RENEWAL == 0:  # for the message where the store itself is gone
+                self._about(0)
+                self._about((self._rank + 1) % self._world)
             count += 1
             self._looks += 1
             try:
@@ -156,9 +166,13 @@ class Alarm:
                 self._mute = True
                 if not AGENT_STORE:
                     self._end(0)
-                held = "torchrun, which holds the store of the ranks," if AGENT_STORE else self.who(0)
-                self._report(RankError(f"{held} has not answered for {self._patience:.0f} s"))
+                self._report(
+                    RankError(f"{self._holder()}, which holds the store, has not answered for {self._patience:.0f} s")
+                )
                 return
+
+    def _holder(self) -> str:
+        return f"torchrun on the host of {self.who(0)}" if AGENT_STORE else self.who(0)
 
     def _failure(self) -> Exception | None:
         if not self._store.check(["failure"]):
@@ -246,7 +260,8 @@ def _written(error: BaseException) -> dict[str, Any]:
         }
     if isinstance(error, UnfitLayersError):
         return {"kind": "unfit", "words": str(error)}
-    return {"kind": "rank", "words": str(error), "silent": getattr(error, "silent", None)}
+    told = RankError(str(error)) if not isinstance(error, RankError) else error
+    return {"kind": "rank", "words": str(told), "silent": told.silent, "mistake": told.mistake}
 
 
 def _read(told: dict[str, Any]) -> Exception:
@@ -260,4 +275,6 @@ def _read(told: dict[str, Any]) -> Exception:
         except TypeError:  # it takes other arguments
             cause = type(name, (RuntimeError,), {})(told["words"])
         return StageError(told["layer"], told["batch"], cause, told["rank"])
-    return UnfitLayersError(told["words"]) if told["kind"] == "unfit" else RankError(told["words"])
+    if told["kind"] == "unfit":
+        return UnfitLayersError(told["words"])
+    return RankError(told["words"], mistake=told["mistake"])

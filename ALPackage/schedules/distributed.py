@@ -157,7 +157,8 @@ class Distributed(Serving):
                 self._send(sender, batch, place, members, first)
             inputs, batch.share = rows_for(batch, 0, members, first)
         except PeerLost as lost:
-            raise self._explained(lost) from None
+            reason = self._explained(lost)
+            raise reason from reason.__cause__
         except LayerError as error:
             raise StageError(self.stack.names[0], batch.number, error) from error
         if inputs is None and isinstance(batch, TrainBatch):

@@ -171,7 +171,8 @@ class OverRanks(Continuous):
         except PeerLost as lost:
             if self._over:
                 raise Closed from None
-            raise self._explained(lost) from None
+            reason = self._explained(lost)
+            raise reason from reason.__cause__  # that of a layer's failure tells whose mistake it was
         if isinstance(item, TrainBatch):
             item.x = item.y = item.guard = None
         elif isinstance(item, PredictBatch):

@@ -111,4 +111,10 @@ class Serving(OverRanks):
                 states.enter_context(torch.autocast(kind, dtype=getattr(torch, dtype)))
             states.enter_context(self._opened(to_train=None if modes.get("predicts") else "serve"))
             states.enter_context(busy((self.stack, *self.stack)))
-            yield
+            try:
+                yield
+            except Closed:
+                raise  # whatever closed this rank's part is known
+            except Exception as error:
+                self._alarm.tell(error)  # before the run is left, which the others would take for the reason
+                raise

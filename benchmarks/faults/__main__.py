@@ -44,7 +44,13 @@ class Victims:
         self._root = root
         self._fork = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload(
-            ["benchmarks.faults.victim", "data.vision.load", "data.text.load", "training.runs.method"]
+            [
+                "benchmarks.faults.victim",
+                "training.experiment",
+                "data.vision.load",
+                "data.text.load",
+                "training.runs.method",
+            ]
         )
 
     def run(

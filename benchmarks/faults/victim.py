@@ -1,18 +1,21 @@
-"""A process that runs a command and, where told so, kills itself in the middle of writing a file."""
+"""A process that runs a command and, where told so, kills itself in the middle of writing a file.
+
+    python -m benchmarks.faults.victim SCRIPT ARGUMENTS..
+
+runs a script so: with KILL="7 half" in the environment, rank 0 of the first start dies in file number 7.
+"""
 
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import signal
 import sys
 from pathlib import Path
 from typing import Any, cast
 
-from training.config.schema import Task
-from training.experiment import main
-
-__all__ = ["STAGES", "work"]
+__all__ = ["STAGES", "arm", "work"]
 
 #: Where in the writing of a file: half of it is written; all of it, without a name; it has its name.
 STAGES = ("half", "nameless", "named")
@@ -20,15 +23,19 @@ STAGES = ("half", "nameless", "named")
 
 def work(task: str, command: str, log: str, write: int | None, stage: str) -> None:
     """Run the command with its output appended to `log`; die at `stage` of file number `write`, counted from 0."""
+    from training.config.schema import Task
+    from training.experiment import main
+
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     if write is not None:
-        _arm(write, stage)
+        arm(write, stage)
     sys.exit(main(cast(Task, task), shlex.split(command)))
 
 
-def _arm(write: int, stage: str) -> None:
+def arm(write: int, stage: str) -> None:
+    """Have this process die at `stage` of file number `write`, counted from 0."""
     replace, begun = os.replace, [0]
 
     def replaced(source: Any, target: Any) -> None:
@@ -43,3 +50,12 @@ def _arm(write: int, stage: str) -> None:
         replace(source, target)
 
     os.replace = replaced
+
+
+if __name__ == "__main__":
+    first = (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")) == ("0", "0")
+    if first and "KILL" in os.environ:
+        number, where = os.environ["KILL"].split()
+        arm(int(number), where)
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")

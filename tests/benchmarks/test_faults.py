@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from benchmarks.faults import __main__ as faults
+from benchmarks.faults import ranks
 from benchmarks.faults.outcome import differences
-from benchmarks.faults.table import markdown
+from benchmarks.faults.table import markdown, over_ranks
 from benchmarks.faults.victim import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +41,9 @@ def test_whatever_differs_is_seen(one: Any, two: Any, words: list[str]) -> None:
 def test_a_victim_dies_in_the_middle_of_a_file(stage: str, tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from benchmarks.faults.victim import _arm
+from benchmarks.faults.victim import arm
 from data.storage.files import atomic_write_text
-_arm(1, {stage!r})
+arm(1, {stage!r})
 for number in range(3):
     atomic_write_text(Path({str(tmp_path)!r}) / "a.json", str(number) * 10)
 """
@@ -72,3 +73,28 @@ def test_the_table_counts() -> None:
     kills = [{"killed": True, "hit": "half .pt"}, {"killed": True, "hit": ""}, {"killed": False, "hit": ""}]
     runs = [{"name": "digits vgg", "kills": kills, "processes": 4, "differences": found} for found in ([], ["x"])]
     assert markdown({"runs": runs}).splitlines()[-1] == "| digits vgg | 2 | 1 of 2 | 4 | 2 (2 .pt) | 8 |"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks' processes as Linux shows them")
+@pytest.mark.timeout(300)
+def test_a_run_of_which_a_rank_is_killed_ends_as_one_that_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ranks.json"
+    assert ranks.main(["--runs", "1", "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert [run["differences"] for run in results["runs"]] == [[]]
+    assert over_ranks(results) in capsys.readouterr().out
+
+
+def test_the_table_over_ranks_counts() -> None:
+    commands = {"digits vgg, 3 ranks": {"ranks": 3}, "docstrings lstm": {"ranks": 2}}
+    kills = [{"rank": 0, "when": "during", "hit": "half .pt"}, {"rank": 2, "when": "before", "hit": ""}]
+    runs = [
+        {"name": "digits vgg, 3 ranks", **kill, "differences": found}
+        for kill, found in zip(kills, ([], ["x"]), strict=True)
+    ]
+    assert over_ranks({"commands": commands, "runs": runs}).splitlines()[2:] == [
+        "| digits vgg | 3 | 2 | 1 of 2 | rank 0: 1, rank 2: 1 | 1, 1, 0 | 1 .pt |"
+    ]

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +64,18 @@ class Launched:
 
 
 @contextmanager
-def launch(folder: Path, world: int, text: str, *per_rank: str, script: str = "cvmain.py") -> Iterator[Launched]:
-    """Start `script` in `world` processes; `per_rank`: what each has besides. They are ended with the block."""
+def launch(
+    folder: Path,
+    world: int,
+    text: str,
+    *per_rank: str,
+    script: str = "cvmain.py",
+    told: Sequence[Mapping[str, object]] = (),
+) -> Iterator[Launched]:
+    """Start `script` in `world` processes; `per_rank`: what each has besides. They are ended with the block.
+
+    `told`: variables of each process that are others than torchrun would set.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,6 +84,7 @@ def launch(folder: Path, world: int, text: str, *per_rank: str, script: str = "c
     for rank in range(world):
         words = [sys.executable, script, *shlex.split(f"{text} {per_rank[rank] if per_rank else ''}")]
         own = {**about, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1}
+        own |= told[rank] if told else {}
         outputs.append(folder / f"rank{rank}.txt")
         with open(outputs[-1], "w") as output:
             processes.append(

@@ -20,7 +20,7 @@ from data import TEXT, VISION, DataError, canonical
 from models import registry
 
 from ..errors import UsageError, closest, reason
-from .launch import launched, prepare_launch
+from .launch import launched, note_cause, prepare_launch
 from .load import check_ranks, check_workers, device_list, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
@@ -109,6 +109,7 @@ def command_or_exit(task: Task) -> Command:
         return read_command(task)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
+        note_cause(str(error))
         with suppress(UsageError):  # of the variables themselves
             if (launch := launched()).world > 1:
                 from ..runs.ranks import share_mistake  # with torch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -53,25 +55,23 @@ def torchrun_began() -> datetime | None:
     return None
 
 
-def store_prefix() -> str:
-    """Return what keeps apart the starts of a command at one store.
+def note_cause(words: str) -> None:
+    """Have the summary that torchrun prints at the end say why this process has failed; the first cause stays.
 
-    With the static rendezvous torchrun starts a command again at the same store, where the addresses of processes that
-    are gone still stand; all hosts count such starts alike. With the others every start has a store of its own.
+    It is what `torch.distributed.elastic.multiprocessing.errors.record` writes, but for the stack, which stderr has.
     """
-    with suppress(OSError):
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-        if any(kind in words for kind in (b"c10d", b"standalone", b"etcd")):
-            return "al/start"
-    return f"al/start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        about = {"message": " ".join(words.splitlines()), "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError), open(path, "x", encoding="utf-8") as file:
+            json.dump({"message": about}, file)
 
 
 def prepare_launch() -> None:
     """Set up the environment of a process that torchrun has started; to be called before torch is loaded."""
     forget_default_threads()
-    # A store or a peer that is gone is told in one line; torch would add its stack.
+    # A store or a peer that is gone is told in one line; torch would add its own, and a stack.
     if "RANK" in os.environ:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 def forget_default_threads() -> None:

@@ -11,12 +11,25 @@ from ALPackage import RankError, StageError
 from ALPackage.errors import LayerError, UnfitLayersError
 from data import DataError
 
+from ..config.launch import note_cause
 from ..errors import UsageError
 from ..report.comparison import comparison_table
 from ..report.summary import MethodSummary
 
 #: What can be wrong with a command or its data, as opposed to with the program.
 MISTAKES = (UsageError, DataError)
+
+
+def mistake_in(error: BaseException | None) -> Exception | None:
+    """Return the mistake that an exception stands for, wherever it was found; None for a fault of the program."""
+    # What fails in a worker of the pipeline is as much the user's mistake as what fails here.
+    if isinstance(error, StageError) and isinstance(error.__cause__, MISTAKES):
+        return error.__cause__
+    of_a_layer = isinstance(error, StageError) and isinstance(error.__cause__, LayerError)  # told with its name
+    of_a_plugin = isinstance(error, (LayerError, UnfitLayersError))
+    if of_a_layer or of_a_plugin or (isinstance(error, RankError) and error.mistake):
+        return UsageError(str(error))
+    return error if isinstance(error, MISTAKES) else None
 
 
 @dataclass(frozen=True)
@@ -50,16 +63,11 @@ class ExitCode:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        # What fails in a worker of the pipeline is as much the user's mistake as what fails here.
-        if isinstance(error, StageError) and isinstance(error.__cause__, LayerError):
-            error = UsageError(str(error))  # with the layer's name
-        elif isinstance(error, StageError) and isinstance(error.__cause__, MISTAKES):
-            error = error.__cause__
-        elif isinstance(error, (LayerError, UnfitLayersError)):  # of a plug-in
-            error = UsageError(str(error))
+        error = mistake_in(error) or error
         # Of another process: there the traceback was printed, if there is one.
         elsewhere = isinstance(error, RankError) or (isinstance(error, StageError) and error.rank is not None)
         if error is not None and not elsewhere and not isinstance(error, (*MISTAKES, KeyboardInterrupt)):
+            note_cause(f"{type(error).__name__}: {error}")
             return False
         self._report(error)
         return True
@@ -88,3 +96,5 @@ class ExitCode:
             self.code = 2 if isinstance(error, MISTAKES) else 1
             self.words = " ".join(str(error).splitlines())  # names may hold line breaks
             print(f"error: {self.words}", file=sys.stderr)
+        if self.code:
+            note_cause(self.words)

@@ -16,8 +16,12 @@ from ALPackage.schedules.distributed import Distributed
 from utils import set_deterministic
 
 from ..config.arguments import Command
+from ..config.launch import note_cause
+from ..config.schema import VisionConfig
 from ..errors import UsageError
+from .exit_code import mistake_in
 from .make_trainer import schedule_options
+from .memory import out_of_memory
 from .placement import Placement, set_layout
 from .provenance import versions
 from .ranks import Ranks
@@ -68,6 +72,7 @@ def _follow(command: Command, ranks: Ranks) -> int:
         if order["what"] == "end":
             if order["code"]:
                 print(f"{ranks.who()}: {order['words']}", file=sys.stderr, flush=True)
+                note_cause(order["words"])
             return int(order["code"])
         try:
             if order["what"] == "train":
@@ -76,9 +81,21 @@ def _follow(command: Command, ranks: Ranks) -> int:
                 link_speed(list(range(ranks.launch.world)))
         except (StageError, RankError, PeerLost) as error:
             # Rank 0 knows of it, and says how the command ends.
-            if isinstance(error, StageError) and error.rank is None:
+            if isinstance(error, StageError) and error.rank is None and _fault(error):
                 traceback.print_exception(error)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UsageError(
+                "there is too little memory to make the layers of this rank: give it fewer of them with al_gpu_list, "
+                f"or lower {'width' if isinstance(command.config, VisionConfig) else 'x_hid'}"
+            ) from None
     raise AssertionError("the last order is the end")
+
+
+def _fault(error: StageError) -> bool:
+    """Tell whether a layer has failed for what is no mistake of the user's: then the place in the program matters."""
+    return mistake_in(error) is None and not out_of_memory(error.__cause__)
 
 
 def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:

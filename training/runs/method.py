@@ -201,6 +201,8 @@ def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
     devices = json.dumps(list(spec.devices) if spec.devices else "auto")
     vision = isinstance(spec.config, VisionConfig)
     batch, width = ("train_batch_size", "width") if vision else ("batch_size", "x_hid")
+    if isinstance(error, StageError) and error.rank is not None:
+        who += f" in rank {error.rank}"
     return (
         f"{who} ran out of memory; the devices are {devices}, a batch has {task.batch_size} samples "
         f"in training and {task.test_batch_size} in evaluation: lower {batch}, "

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,23 +22,20 @@ import torch.distributed as dist
 
 from ALPackage import RankError
 from ALPackage.ranks.alarm import Alarm
-from ALPackage.ranks.links import store_of
 from ALPackage.ranks.speed import link_speed
 
-from ..config.launch import Launch, store_prefix
+from ..config.launch import Launch, note_cause
 from ..errors import UsageError
+from .exit_code import mistake_in
+from .meeting import BEAT, FAREWELL, meet
 from .shutdown import GracefulShutdown, ignore_signals
 
 #: Seconds for which a rank may give no sign of life.
 PATIENCE = 4.0
 #: Seconds that a rank has to end by itself when another one has failed.
 GRACE = 3.0
-#: Seconds between two looks for an order.
-BEAT = 0.02
 #: Seconds between two looks for a signal.
 LOOK = 0.2
-#: Seconds that rank 0 waits at the end for the others to have read that it is the end.
-FAREWELL = 2.0
 
 
 class Ranks:
@@ -127,8 +123,10 @@ class Ranks:
         threading.Thread(target=watch, name="ranks", daemon=True).start()
 
     def fail(self, error: BaseException) -> None:
-        """Let all ranks know that this one ends."""
-        self._alarm.tell(error)
+        """Let all ranks know that this one ends, and why."""
+        mistake = mistake_in(error)
+        words = str(mistake or f"{type(error).__name__}: {error}")
+        self._alarm.tell(RankError(f"{self.who()}: {words}", mistake=mistake is not None))
 
     def end(self, code: int, words: str) -> None:
         """On rank 0: have the others end with this code, and wait for them to know."""
@@ -139,9 +137,11 @@ class Ranks:
             while waiting and self.failure is None and time.monotonic() < deadline:
                 time.sleep(BEAT)
                 waiting = [rank for rank in waiting if not self._store.check([f"ended/{rank}"])]
-            # A signal may have been torchrun's answer to a death that nobody here had seen yet.
-            for rank in waiting if code > 2 else ():
-                print(f"{self._alarm.who(rank)} did not answer at the end", file=sys.stderr, flush=True)
+            for rank in waiting:
+                # A signal may have been torchrun's answer to a death that nobody here had seen yet.
+                if code > 2:
+                    print(f"{self._alarm.who(rank)} did not answer at the end", file=sys.stderr, flush=True)
+                self._alarm.end_if_stopped(rank)
 
     def leave(self) -> None:
         """End the watch over the others, and theirs over this one."""
@@ -167,7 +167,8 @@ class Ranks:
                     stream.flush()
             with suppress(OSError, ValueError):
                 print(f"error: {failure}", file=sys.stderr, flush=True)
-            os._exit(1)
+            note_cause(str(failure))
+            os._exit(2 if mistake_in(failure) else 1)
 
     def _forward_signal(self) -> None:
         while not self._ended.wait(LOOK):
@@ -191,18 +192,7 @@ def joined(launch: Launch, about: Callable[[], dict[str, Any]], timeout: float) 
     if launch.world == 1:
         yield None
         return
-    limit = timedelta(seconds=timeout)
-    try:
-        meeting = dist.rendezvous("env://", launch.rank, launch.world, timeout=limit)  # type: ignore[attr-defined]
-        whole, rank, world = next(meeting)
-        whole = dist.PrefixStore(store_prefix(), whole)  # type: ignore[attr-defined]
-        dist.init_process_group("gloo", store=whole, rank=rank, world_size=world, timeout=limit)
-        store = store_of("al/command")
-        _compare(launch, store, about())
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"rank {launch.rank} of {launch.world}: the processes did not meet: {reason}") from None
-    ranks = Ranks(launch, store, "")
+    ranks = Ranks(launch, meet(launch, about, timeout), "")
     try:
         yield ranks
     except BaseException as error:
@@ -219,22 +209,3 @@ def share_mistake(launch: Launch, words: str, timeout: float = 60.0) -> None:
     """Let the other processes of a command know what is wrong with it in this one, before they wait for it in vain."""
     with suppress(UsageError), joined(launch, lambda: {"mistake": words}, timeout):
         pass
-
-
-def _compare(launch: Launch, store: Any, about: dict[str, Any]) -> None:
-    """Raise UsageError, on all ranks, if one of them has another command, configuration or version than rank 0."""
-    store.set(f"about/{launch.rank}", json.dumps(about, sort_keys=True))
-    everybody: list[dict[str, Any]] = [json.loads(store.get(f"about/{rank}")) for rank in range(launch.world)]
-    for rank, other in enumerate(everybody):
-        if other["mistake"] is not None:
-            here = other["mistake"] == everybody[launch.rank]["mistake"]
-            where = "" if here else f" (in rank {rank})"
-            raise UsageError(f"{other['mistake']}{where}")
-    first = everybody[0]
-    for rank, other in enumerate(everybody):
-        for name in sorted({*first, *other}):
-            if first.get(name) != other.get(name):
-                raise UsageError(
-                    f"{name}: rank {rank} has {json.dumps(other.get(name))}, rank 0 has {json.dumps(first.get(name))}; "
-                    "all ranks need the same command, configuration and versions"
-                )

@@ -112,6 +112,15 @@ def test_memory_that_is_missing_elsewhere_is_known_as_such(make: Make) -> None:
     assert isinstance(cause, torch.cuda.OutOfMemoryError)
 
 
+def test_a_mistake_elsewhere_is_known_as_such(make: Make) -> None:
+    _, heard = make(0)
+    other, _ = make(1)
+    other.tell(RankError("there is no such file", mistake=True))
+    failure = heard.get(timeout=5.0)
+    assert isinstance(failure, RankError)
+    assert failure.mistake
+
+
 def test_a_silent_rank_is_named_and_killed_and_one_that_has_left_is_not(make: Make, killed: list[Any]) -> None:
     _, heard = make(0, 3, patience=0.3)
     make(1, 3, lives=False)
@@ -185,6 +194,29 @@ def test_a_rank_that_is_seen_to_run_may_be_silent_for_longer(
     monkeypatch.setattr(alarm, "BUSY", 0.1)
     assert "has given no sign of life" in str(heard.get(timeout=5.0))
     assert killed
+
+
+def test_only_a_rank_that_is_stopped_is_ended_when_all_is_over(
+    make: Make, monkeypatch: pytest.MonkeyPatch, killed: list[Any]
+) -> None:
+    """Guards a bug: one that was stopped after training stayed for good, and torchrun waited for it."""
+    first, _ = make(0)
+    make(1, lives=False)
+    monkeypatch.setattr(alarm, "_runs", lambda process: True)
+    first.end_if_stopped(1)
+    assert killed == []
+    monkeypatch.setattr(alarm, "_runs", lambda process: False)
+    first.end_if_stopped(1)
+    assert killed == [(os.getpid(), signal.SIGKILL)]
+
+
+def test_what_a_rank_has_is_known_when_the_store_is_gone(make: Make) -> None:
+    """Guards a bug: it was read once, before rank 0 had said it."""
+    first, _ = make(0)
+    second, _ = make(1)
+    first.describe("conv_7")
+    time.sleep(0.3)
+    assert "conv_7) is gone, and with it the store" in str(second.store_lost(RuntimeError("Broken pipe")))
 
 
 def test_a_process_runs_unless_it_is_stopped_or_gone() -> None:

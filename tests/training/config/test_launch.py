@@ -10,9 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from training.config.arguments import read_command
-from training.config.launch import Launch, launched, prepare_launch, split_rank, store_prefix, torchrun_began
+from training.config.launch import (
+    Launch,
+    launched,
+    note_cause,
+    prepare_launch,
+    split_rank,
+    torchrun_began,
+)
 from training.errors import UsageError
 from training.runs.resolve import Machine, find_machine
 
@@ -56,9 +64,20 @@ def test_when_torchrun_began_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert before - 2.5 < float(done.stdout) <= time.time()
 
 
-def test_starts_at_one_store_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch(monkeypatch, TORCHELASTIC_RESTART_COUNT=2)
-    assert store_prefix() == "al/start/2"
+def test_the_first_cause_is_what_torchrun_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "error.json"
+    launch(monkeypatch, TORCHELASTIC_ERROR_FILE=file)
+    before = int(time.time())
+    note_cause("a mistake\nin two lines")
+    note_cause("what came of it")
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(file))
+    assert before <= failure.timestamp <= time.time()
+    summary = str(ChildFailedError("cvmain.py", {0: failure}))
+    assert "traceback : a mistake in two lines\n" in summary
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "nowhere" / "error.json"))
+    note_cause("it cannot be written, and nobody minds")
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
+    note_cause("nobody has launched it")
 
 
 @pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("", "2"), ("0", "two")])

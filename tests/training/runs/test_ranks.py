@@ -181,11 +181,15 @@ def test_a_text_model_and_a_list_of_ranks_and_of_three_processes_on_in_one(datas
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep finds the processes that torchrun has started")
-def test_torchrun_starts_again_what_was_killed_and_nothing_differs(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rendezvous", [[], ["--standalone"]])
+def test_torchrun_starts_again_what_was_killed_and_nothing_differs(tmp_path: Path, rendezvous: list[str]) -> None:
+    """Guards a hang: with --standalone it starts at the same store, where the orders of before still stood."""
     one, out = tmp_path / "one", tmp_path / "out"
     command = f"{SMALL} --set epochs=8 --set checkpoint_every=3"
     alone(f"{command} --out {one}")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *rendezvous, "--nproc-per-node", "2"]
+    torchrun += ["--max-restarts", "3"]
     with subprocess.Popen(
         [*torchrun, "cvmain.py", *command.split(), "--out", str(out)],
         cwd=ROOT,
@@ -200,7 +204,7 @@ def test_torchrun_starts_again_what_was_killed_and_nothing_differs(tmp_path: Pat
                 time.sleep(0.02)
             found = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
             os.kill(sorted(map(int, found.stdout.split()))[local_rank], signal.SIGKILL)
-        text, _ = running.communicate(timeout=100)
+        text, _ = running.communicate(timeout=200)
     assert running.returncode == 0, text
     assert rows(out / "digits_vgg_al.csv") == rows(one / "digits_vgg_al.csv")
     assert json.loads((out / "digits_vgg_al.json").read_text())["resumptions"] == 2

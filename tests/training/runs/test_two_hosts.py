@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,12 @@ class Cable:
         """Let no packet pass."""
         for name in self.names:
             ip("-n", name, "link", "set", name, "down")
+
+    def unplug_the_first(self) -> None:
+        """Let no packet reach the first host, and end all that runs there at once."""
+        ip("-n", self.names[0], "link", "set", self.names[0], "down")
+        for process in [*_children(self.running[0]), self.running[0].pid]:
+            os.kill(process, signal.SIGKILL)
 
     def start(self, folder: Path, text: str) -> list[subprocess.Popen[str]]:
         """Start torchrun on both hosts, each with its own folder for results."""
@@ -150,11 +157,29 @@ def test_a_cable_that_is_cut_ends_both_and_the_command_goes_on_later(
     assert rows(tmp_path / "host0" / "digits_vgg_al.csv") == rows(tmp_path / "one" / "digits_vgg_al.csv")
 
 
+def test_a_first_host_that_is_gone_ends_the_second_in_time(cable: Cable, tmp_path: Path) -> None:
+    """And with it rank 0, the store and the first torchrun: no word comes from there any more, not even of an end."""
+    running = cable.start(tmp_path, f"{SMALL} --set epochs=500")
+    wait_for_epochs(running, tmp_path, 1)
+    cable.unplug_the_first()
+    assert _gone(running[1], time.monotonic() + 2.5 * LIMIT), said(tmp_path)
+    os.killpg(running[1].pid, signal.SIGTERM)
+    assert running[1].wait(60) != 0
+    lines = [line for line in (tmp_path / "host1.txt").read_text().splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, said(tmp_path)
+    assert re.match(r"error: torchrun on the host of rank 0 \(.+, conv_1.*\)", lines[0])
+    assert "has not answered for 4 s" in lines[0]
+
+
+def _children(torchrun: subprocess.Popen[str]) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(torchrun.pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
+
+
 def _gone(torchrun: subprocess.Popen[str], deadline: float) -> bool:
     """Wait until torchrun has no process any more that trains."""
     while time.monotonic() < deadline:
-        found = subprocess.run(["pgrep", "-P", str(torchrun.pid)], capture_output=True, text=True, check=False)
-        if not found.stdout.split():
+        if not _children(torchrun):
             return True
         time.sleep(0.1)
     return False
