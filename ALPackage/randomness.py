@@ -46,12 +46,23 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout: got p={p}; expected a probability in [0, 1)")
         self.p = p
         self.stream: torch.Generator | None = None
+        #: (start, stop, total): `x` is these rows of a batch of `total`, for which the numbers are drawn.
+        self.rows: tuple[int, int, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with a share `p` of it zeroed and the rest scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0.0:
             return x
-        keep = self.noise(x).bernoulli_(1.0 - self.p, generator=self.stream)
+        if self.rows is None:
+            keep = self.noise(x).bernoulli_(1.0 - self.p, generator=self.stream)
+        else:
+            start, stop, total = self.rows
+            # The strides of `x` go on: numbers are drawn in the order of the memory.
+            whole = torch.empty_strided(
+                (total, *x.shape[1:]), torch.empty_like(x).stride(), dtype=x.dtype, device=x.device
+            )
+            keep = self.noise(whole).bernoulli_(1.0 - self.p, generator=self.stream)
+            keep = keep[start:stop] if len(keep) == total else keep
         return x * keep.div_(1.0 - self.p)
 
     def noise(self, x: Tensor) -> Tensor:
@@ -170,6 +181,15 @@ def _drops(module: nn.Module) -> bool:
 def dropouts(layer: nn.Module) -> list[Dropout]:
     """Return the `Dropout`s inside `layer`."""
     return [module for module in layer.modules() if isinstance(module, Dropout)]
+
+
+def share_rows(layer: nn.Module, rows: tuple[int, int, int] | None) -> None:
+    """Have every Dropout inside draw for a whole batch and keep the rows [start, stop) of it.
+
+    `rows`: (start, stop, total), where dimension 0 is the batch; None: each draws for what it gets.
+    """
+    for module in dropouts(layer):
+        module.rows = rows
 
 
 def enter_stream(layer: nn.Module, *coordinates: int | str) -> None:

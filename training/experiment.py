@@ -21,6 +21,7 @@ from .report.output import json_path, lock_results, prepare_output
 from .report.run_log import RunLog
 from .report.timeline import prepare_trace
 from .report.trackers import Trackers, load_modules, open_tensorboard
+from .runs.bp_ranks import share_data
 from .runs.exit_code import ExitCode, Outcome
 from .runs.follow import about, follow
 from .runs.method import train_method
@@ -71,7 +72,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         return _plan(arguments, config)
     # What can be refused without data is refused first: loading may download.
     machines: dict[str, Machine] = {
-        method: find_machine(config, arguments.model, method) for method in arguments.methods
+        method: find_machine(config, arguments.model, method, arguments.bp_parallel) for method in arguments.methods
     }
     modules = load_modules(arguments.trackers)
     out = prepare_output(config.outputpath)
@@ -91,6 +92,8 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         specs = {
             method: make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()
         }
+        if ranks is not None and any(spec.bp_parallel == "ddp" for spec in specs.values()):
+            share_data(ranks, task)
         # A full disk or another run's checkpoints are found before hours of training, not after.
         stores = make_stores(specs)
         for store in stores.values():
@@ -145,7 +148,9 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
 
 def _plan(arguments: Arguments, config: Config) -> Outcome:
     """Say what a command would do. It leaves nothing, and does not look at what an earlier one has left."""
-    machines = {method: find_machine(config, arguments.model, method) for method in arguments.methods}
+    machines = {
+        method: find_machine(config, arguments.model, method, arguments.bp_parallel) for method in arguments.methods
+    }
     if torch.cuda.is_available():
         set_deterministic()
     task = load_task(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)

@@ -17,13 +17,14 @@ from utils import set_deterministic
 
 from ..config.arguments import Command
 from ..errors import UsageError
+from .bp_ranks import follow_bp, load_for
 from .make_trainer import schedule_options
 from .placement import Placement, set_layout
 from .provenance import versions
 from .ranks import Ranks
 from .resolve import find_machine
 from .shutdown import GracefulShutdown, Interrupted
-from .tasks import builder, shape_from_json
+from .tasks import LoadedTask, builder, shape_from_json
 
 #: Arguments that may differ between the machines of a command, or that rank 0 alone heeds.
 OF_A_MACHINE = ("config", "data_root", "out", "trace", "trackers", "tensorboard", "resume")
@@ -38,7 +39,7 @@ def about(command: Command) -> dict[str, Any]:
     found: dict[str, Any] = {"mistake": None}
     try:
         for method in arguments.methods:
-            find_machine(config, arguments.model, method)
+            find_machine(config, arguments.model, method, arguments.bp_parallel)
     except UsageError as error:
         found["mistake"] = str(error)
     found |= {name: value for name, value in vars(arguments).items() if name not in (*OF_A_MACHINE, "overrides")}
@@ -64,6 +65,7 @@ def follow(command: Command, ranks: Ranks) -> int:
 
 
 def _follow(command: Command, ranks: Ranks) -> int:
+    task: LoadedTask | None = None  # only some ways to train need it here
     for order in ranks.orders():
         if order["what"] == "end":
             if order["code"]:
@@ -72,6 +74,10 @@ def _follow(command: Command, ranks: Ranks) -> int:
         try:
             if order["what"] == "train":
                 _serve(command, order, ranks)
+            elif order["what"] == "train bp":
+                follow_bp(command, order, ranks, task)
+            elif order["what"] == "load":
+                task = load_for(command, ranks)
             else:
                 link_speed(list(range(ranks.launch.world)))
         except (StageError, RankError, PeerLost) as error:
@@ -86,7 +92,7 @@ def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:
     config = command.config
     stack = builder(config, command.arguments.model, shape_from_json(order["shape"]))(order["method"])
     placement = Placement([torch.device(name) for name in order["devices"]], None, tuple(order["ranks"]))
-    assert isinstance(stack, ALStack)  # BP trains on rank 0 alone
+    assert isinstance(stack, ALStack)
     rank = ranks.launch.rank
     ranks.describe([name for name, other in zip(stack.names, order["ranks"], strict=True) if other == rank])
     stack.set_device(placement.here(rank))

@@ -16,6 +16,7 @@ from utils import set_seed
 from ..checkpoints.info import RunRecord
 from ..checkpoints.resume import checkpoint_errors, describe
 from ..checkpoints.store import Checkpoint
+from ..config.bp_parallel import TITLES
 from ..config.load import method_title
 from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
@@ -24,6 +25,8 @@ from ..report.run_info import RunInfo
 from ..report.run_log import RunLog
 from ..report.tracker import TrackedTurn
 from ..report.utilization import Utilization
+from ..trainers.parallel.trainer import ParallelTrainer
+from ..trainers.trainer import Trainer
 from .make_trainer import make_trainer, training_batches
 from .memory import out_of_memory
 from .placement import Placement, place
@@ -126,7 +129,7 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
     del model  # the trainer makes its own, and two would not fit where one just does
     # Two batches: the second finds everything set up, so what fails here would fail in the run.
     with make_trainer(spec, task, placement, seed, None, ranks) as trainer:
-        batches = islice(training_batches(task, trainer.devices[0]), 2)
+        batches = islice(training_batches(task, trainer.devices[0], seed=seed, epoch=1), 2)
         trainer.train_epoch(batches, lambda step: task.lr, lambda losses: None)
 
     names = placement.names if placement else [str(device) for device in trainer.devices]
@@ -147,15 +150,24 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
         loss_titles=trainer.loss_titles,
         plan=plan.to_json() if plan else None,
         provenance=collect(trainer.devices),
-        notes=[*task.notes, *_about_wire(spec)],
+        bp_parallel=spec.bp_parallel if placement is None and spec.world > 1 else None,
+        notes=[*task.notes, *_about_wire(spec), *_about_bp(spec, trainer)],
     )
     return info, placement
 
 
 def _about_wire(spec: RunSpec) -> list[str]:
-    if not spec.over_ranks or spec.config.wire == "fp32":
+    if spec.method == "bp" or not spec.over_ranks or spec.config.wire == "fp32":
         return []
     return [f"wire {spec.config.wire}: rounded between processes, so the numbers are not those of one process"]
+
+
+def _about_bp(spec: RunSpec, trainer: Trainer) -> list[str]:
+    """Return what makes the numbers of BP over ranks other than those of one process."""
+    if not isinstance(trainer, ParallelTrainer):
+        return []
+    way = f"BP: {TITLES[spec.bp_parallel]} over {spec.world} ranks"
+    return [f"{way}: {note}" for note in trainer.notes]
 
 
 def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int) -> str:
@@ -164,9 +176,12 @@ def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int
     if spec.method != "bp":
         how = f"{spec.schedule}, {how} per worker"
     where = ", ".join(dict.fromkeys(devices))
-    if spec.over_ranks and spec.config.wire != "fp32":
+    if spec.method != "bp" and spec.over_ranks and spec.config.wire != "fp32":
         how += f", {spec.config.wire} between processes (not exact)"
-    alone = " (this process alone, the others wait)" if spec.world > 1 and spec.method == "bp" else ""
+    if spec.method == "bp" and spec.over_ranks:
+        where = f"{where}, {TITLES[spec.bp_parallel]} over {spec.world} ranks"
+        how += " per rank"
+    alone = " (this process alone, the others wait)" if spec.world > 1 and not spec.over_ranks else ""
     return f"{method_title(spec.method)}: {layers} layers on {where}{alone}; {how}; {parameters:,} parameters"
 
 

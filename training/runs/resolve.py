@@ -17,6 +17,7 @@ from ALPackage.errors import PlacementError
 from ALPackage.ranks.chain import make_chain
 
 from ..config.arguments import Arguments
+from ..config.bp_parallel import BPParallel, bp_parallel, check_bp_ranks
 from ..config.launch import Launch, launched, split_rank
 from ..config.load import check_ranks, device_list, layer_names
 from ..config.schema import Config
@@ -41,26 +42,35 @@ class Machine:
     """The process of every layer, where the config says so."""
     threads: int
     """Intra-op threads of a worker, or of BP."""
+    bp_parallel: BPParallel = "none"
+    """How BP uses the processes."""
 
 
-def find_machine(config: Config, model: str, method: str) -> Machine:
-    """Return where a method runs. Raises ConfigError, with the key, for a device that this machine does not have."""
+def find_machine(config: Config, model: str, method: str, asked: BPParallel | None = None) -> Machine:
+    """Return where a method runs. `asked`: what the command line says of BP's use of several processes.
+
+    Raises ConfigError, with the key, for a device that this machine does not have.
+    """
     # The registry knows the layers without building the model, which would take its memory.
     layers = tuple(layer_names(model, method, config))
     devices = device_list(config, model, method)
     launch = launched()
     ranks: tuple[int, ...] | None = None
+    way: BPParallel = "none"
     if method != "bp":
         ranks = check_ranks(config, model, method, launch)
         _check_chain(len(layers), ranks, launch)
+    else:
+        way = bp_parallel(asked, [method], config, launch)
+        ranks = check_bp_ranks(way, devices, launch)
     here = devices if devices != "auto" else []
     if ranks is not None:  # what another process has, it checks itself
         devices = [split_rank(device)[1] or "auto" for device in here]
         here = [device for device, rank in zip(devices, ranks, strict=True) if rank == launch.rank and device != "auto"]
     if here:
         _check_devices("bp_gpu_list" if method == "bp" else "al_gpu_list", here)
-    threads = count_threads(config, method)
-    return Machine(layers, None if devices == "auto" else tuple(devices), launch.world, ranks, threads)
+    threads = count_threads(config, method, alone=way == "none")
+    return Machine(layers, None if devices == "auto" else tuple(devices), launch.world, ranks, threads, way)
 
 
 def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch) -> None:
@@ -110,6 +120,7 @@ def make_spec(
         layers=machine.layers,
         devices=machine.devices,
         world=machine.world,
+        bp_parallel=machine.bp_parallel,
         ranks=machine.ranks,
         threads=machine.threads,
         seeds=tuple(config.seed + turn for turn in range(1, arguments.turns + 1)),
