@@ -123,11 +123,12 @@ class Alarm:
     def _watch(self) -> None:
         threading.Thread(target=self._watch_store, name="al-alarm-store", daemon=True).start()
         count = 0
-        self._about(0)
-        self._about((self._rank + 1) % self._world)
+        needed = {0, (self._rank + 1) % self._world}  # who they are cannot be asked once they are gone
         while not self._over.wait(BEAT):
             count += 1
             self._looks += 1
+            for rank in needed - self._known.keys():  # it may not have come yet
+                self._about(rank)
             try:
                 self._store.set(f"beat/{self._rank}", str(count))
                 failure = self._failure() or self._silent()
