@@ -22,7 +22,7 @@ from models import registry
 from ..errors import UsageError, closest, reason
 from .bp_parallel import BPParallel, bp_parallel, check_bp_ranks
 from .launch import launched, prepare_launch
-from .load import check_ranks, check_workers, device_list, load_config, resolve_model
+from .load import check_ranks, check_workers, device_list, layer_count, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
 from .schema import LARGEST_SEED, TASKS, Config, Method, Schedule, Task
@@ -182,11 +182,11 @@ def configure(arguments: Arguments) -> Config:
     config = load_config(arguments.task, arguments.config, [*arguments.overrides, *overrides])
     if arguments.model:
         resolve_model(config, arguments.model)
-        way = bp_parallel(arguments.bp_parallel, arguments.methods, config, launched())
+        way = bp_parallel(arguments.bp_parallel, arguments.methods, launched())
     for method in arguments.methods:
         devices = device_list(config, arguments.model, method)
         if method == "bp":
-            check_bp_ranks(way, devices, launched())
+            check_bp_ranks(way, config, devices, layer_count(arguments.model, method, config), launched())
         else:
             check_workers(config, arguments.model, method)
             check_ranks(config, arguments.model, method, launched())

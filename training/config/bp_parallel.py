@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Literal
 
 from ..errors import ConfigError, UsageError
@@ -22,13 +23,14 @@ TITLES: dict[BPParallel, str] = {
 }
 """How messages call a way to use several processes."""
 
+STAGES: dict[BPParallel, int] = {"gpipe": 1, "1f1b": 1, "interleaved": 2, "zb": 2}
+"""The pipelines, and how many stages of neighboring layers every process has."""
 
-def bp_parallel(
-    asked: BPParallel | None, methods: Sequence[Method], config: CommonConfig, launch: Launch
-) -> BPParallel:
+
+def bp_parallel(asked: BPParallel | None, methods: Sequence[Method], launch: Launch) -> BPParallel:
     """Return how BP uses the processes; `asked`: what the command line says, None where it says nothing.
 
-    Raises UsageError or ConfigError where that does not go with the command.
+    Raises UsageError where that does not go with the command.
     """
     if asked is not None and "bp" not in methods:
         raise UsageError(f"--bp-parallel says how BP trains, and --method {','.join(methods)} has no BP: leave one out")
@@ -39,20 +41,27 @@ def bp_parallel(
                 "command without python, or leave --bp-parallel out"
             )
         return "none"
-    way = asked or "ddp"
-    if "bp" in methods and way != "none" and getattr(config, "compile", False):
+    return asked or "ddp"
+
+
+def check_bp_ranks(
+    way: BPParallel, config: CommonConfig, devices: Literal["auto"] | list[str], layers: int, launch: Launch
+) -> tuple[int, ...] | None:
+    """Return the process of every BP layer that `devices`, the `bp_gpu_list`, names; None where it names none.
+
+    Raises ConfigError where the config does not go with the way in which BP uses the processes.
+    """
+    if way != "none" and getattr(config, "compile", False):
         raise ConfigError(
             f"compile: not with BP over several processes ({TITLES[way]}); leave compile at false, or give "
             "--bp-parallel none"
         )
-    return way
-
-
-def check_bp_ranks(way: BPParallel, devices: Literal["auto"] | list[str], launch: Launch) -> tuple[int, ...] | None:
-    """Return the process of every BP layer that `bp_gpu_list` names, None where it names none.
-
-    Raises ConfigError for a list that does not go with the way in which BP uses the processes.
-    """
+    stages = STAGES.get(way, 0) * launch.world
+    if stages > layers:
+        raise ConfigError(
+            f"--bp-parallel {way}: {launch.world} processes need at least {stages} layers, {STAGES[way]} each, and the "
+            f"model has {layers} with BP; start at most {layers // STAGES[way]} processes, or give --bp-parallel ddp"
+        )
     if devices == "auto":
         return None
     if way == "ddp":
@@ -63,4 +72,14 @@ def check_bp_ranks(way: BPParallel, devices: Literal["auto"] | list[str], launch
                 'alone, "auto", or a pipeline such as --bp-parallel 1f1b'
             )
         return None
-    return None if way == "none" and launch.world > 1 else ranks_of("bp_gpu_list", devices, launch)
+    if way == "none" and launch.world > 1:
+        return None
+    ranks = ranks_of("bp_gpu_list", devices, launch)
+    in_turn = [stage % launch.world for stage in range(stages)]
+    if ranks is not None and [rank for rank, _ in groupby(ranks)] != in_turn:
+        expected = ", ".join(f"rank{rank}" for rank in in_turn)
+        raise ConfigError(
+            f"bp_gpu_list: with {TITLES[way]} over {launch.world} processes the layers are in {stages} stages of "
+            f'neighbors, in {expected}; give the layers in that order, or "auto"'
+        )
+    return ranks

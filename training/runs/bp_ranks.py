@@ -17,16 +17,18 @@ from models import BPModel
 from utils import set_seed
 
 from ..config.arguments import Command
-from ..config.bp_parallel import BPParallel
 from ..config.schema import Config
 from ..config.spec import RunSpec
 from ..errors import UsageError
 from ..trainers.parallel.ddp import DataParallelTrainer
 from ..trainers.parallel.group import Group
+from ..trainers.parallel.stage import shapes_between
 from ..trainers.parallel.trainer import ParallelTrainer
 from ..trainers.parallel.upcoming import Upcoming
+from ..trainers.trainer import mixed_precision
+from .placement import Placement, set_layout
 from .ranks import Ranks
-from .tasks import LoadedTask, builder, load_task, shape_from_json, shape_to_json
+from .tasks import LoadedTask, builder, load_task, shape_from_json, shape_to_json, training_batches
 
 #: The name that an error of BP in another process gives to where it was.
 WHOLE = "the whole network"
@@ -57,26 +59,42 @@ def load_for(command: Command, ranks: Ranks) -> LoadedTask | None:
     return task
 
 
-def lead_bp(ranks: Ranks, spec: RunSpec, task: LoadedTask, model: BPModel, seed: int) -> ParallelTrainer:
+def lead_bp(
+    ranks: Ranks, spec: RunSpec, task: LoadedTask, model: BPModel, placement: Placement | None, seed: int
+) -> ParallelTrainer:
     """Return rank 0's trainer of a model, after having the other ranks make theirs.
 
-    The model is where this rank trains it.
+    The model is where this rank trains it. `placement`: of a pipeline's layers.
     """
-    order = {
+    order: dict[str, Any] = {
         "way": spec.bp_parallel,
         "shape": shape_to_json(task.shape),
         "devices": list(spec.devices) if spec.devices else None,
         "seed": seed,
         "threads": spec.threads,
+        "stages": None,
     }
-    ranks.describe(["BP"])
+    if placement is not None:
+        positions = task.data.train.inputs[0].shape[1] if isinstance(task.data.train.inputs, tuple) else None
+        example, _ = next(iter(training_batches(task, model.devices[0])))
+        with mixed_precision(model.devices, spec.config.precision):
+            shapes = shapes_between(model, example, positions)
+        order |= {
+            "devices": [str(device) for device in placement.devices],
+            "ranks": placement.ranks,
+            "stages": placement.stages,
+            "shapes": shapes,
+            "positions": positions,
+        }
+    ranks.describe(_names(model, order, 0))
     ranks.order("train bp", **order)
-    return _trainer(spec.bp_parallel, model, spec.config, Group(ranks.why), task.lr, seed)
+    return _trainer(order, model, spec.config, Group(ranks.why), task.lr)
 
 
 def follow_bp(command: Command, order: dict[str, Any], ranks: Ranks, task: LoadedTask | None) -> None:
     """Train with rank 0 until it ends its trainer."""
-    step: list[ParallelTrainer] = []
+    begun: list[ParallelTrainer] = []
+    rank = ranks.launch.rank
 
     def work() -> None:
         torch.get_num_threads()  # a thread's first question gives it another thread's count
@@ -84,12 +102,16 @@ def follow_bp(command: Command, order: dict[str, Any], ranks: Ranks, task: Loade
         set_seed(order["seed"])
         model = builder(command.config, command.arguments.model, shape_from_json(order["shape"]))("bp")
         assert isinstance(model, BPModel)
-        model.set_device(order["devices"] or [ranks.devices[ranks.launch.rank]] * len(model))
-        trainer = _trainer(order["way"], model, command.config, Group(), 0.0, order["seed"])
-        step.append(trainer)
-        trainer.serve(_upcoming(task, trainer.devices[0], order["seed"]) if task else None)
+        ranks.describe(_names(model, order, rank))
+        devices = order["devices"] or [ranks.devices[rank]] * len(model)
+        if order["stages"] is not None:
+            devices = Placement([torch.device(name) for name in devices], None, tuple(order["ranks"])).here(rank)
+        model.set_device(devices)
+        set_layout(model)
+        trainer = _trainer(order, model, command.config, Group(), 0.0)
+        begun.append(trainer)
+        trainer.serve(_upcoming(task, trainer.devices[0], order["seed"]) if order["stages"] is None else None)
 
-    ranks.describe(["BP"])
     try:
         _apart(work)
     except RankError:
@@ -97,14 +119,27 @@ def follow_bp(command: Command, order: dict[str, Any], ranks: Ranks, task: Loade
     except Exception as error:
         traceback.print_exception(error)
         sys.stderr.flush()
-        failed = StageError(WHOLE, step[0].step if step else None, error)
+        failed = StageError(WHOLE, begun[0].step if begun else None, error)
         ranks.fail(failed)
         raise RankError(str(failed)) from None
 
 
-def _trainer(way: BPParallel, model: BPModel, config: Config, group: Group, lr: float, seed: int) -> ParallelTrainer:
-    assert way == "ddp"
-    return DataParallelTrainer(model, group, lr=lr, **bp_options(config, seed))
+def _trainer(order: dict[str, Any], model: BPModel, config: Config, group: Group, lr: float) -> ParallelTrainer:
+    """Return this rank's trainer, as all ranks make it."""
+    options = bp_options(config, order["seed"])
+    if order["stages"] is None:
+        return DataParallelTrainer(model, group, lr=lr, **options)
+    from ..trainers.parallel.pipeline import PipelineTrainer  # takes a second to import
+
+    given = {name: order[name] for name in ("way", "stages", "shapes", "positions")}
+    return PipelineTrainer(model, group, lr=lr, **given, **options)
+
+
+def _names(model: BPModel, order: dict[str, Any], rank: int) -> list[str]:
+    """Return what a rank has, for messages."""
+    if order["stages"] is None:
+        return ["BP"]
+    return [name for name, one in zip(model.layers, order["ranks"], strict=True) if one == rank]
 
 
 def bp_options(config: Config, seed: int) -> dict[str, Any]:
@@ -118,11 +153,11 @@ def bp_options(config: Config, seed: int) -> dict[str, Any]:
     }
 
 
-def _upcoming(task: LoadedTask, device: torch.device, seed: int | None) -> Upcoming:
+def _upcoming(task: LoadedTask | None, device: torch.device, seed: int) -> Upcoming:
+    assert task is not None  # rank 0 has had it loaded
+
     def epoch(number: int, done: int) -> Batches:
-        return Batches(
-            task.data.train, task.batch_size, task.transform, device=device, seed=seed, epoch=number, done=done
-        )
+        return training_batches(task, device, seed=seed, epoch=number, done=done)
 
     return Upcoming(epoch, len(epoch(1, 0)))
 

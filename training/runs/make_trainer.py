@@ -1,4 +1,4 @@
-"""A fresh model with its trainer, and the batches that it trains on."""
+"""A fresh model with its trainer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from ALPackage import ALStack
 from ALPackage.stage.threads import process_threads
 from ALPackage.stage.trace import Trace
-from data.batches import Batches
 from models import BPModel
 from utils import set_seed
 
@@ -23,12 +22,7 @@ from .bp_ranks import bp_options, lead_bp
 from .compile import compile_layers
 from .placement import Placement, set_layout
 from .ranks import Ranks
-from .tasks import LoadedTask, shape_to_json
-
-
-def training_batches(task: LoadedTask, device: torch.device | str, **order: int) -> Batches:
-    """Return the training batches on `device`; `order`: seed, epoch, and how many of its batches are done."""
-    return Batches(task.data.train, task.batch_size, task.transform, device=device, **order)
+from .tasks import LoadedTask, shape_to_json, training_batches
 
 
 def make_trainer(
@@ -41,7 +35,8 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer of a new model; the seed decides the initial weights.
 
-    `placement`: of local layers. `ranks`: the processes that train together, which make their parts too.
+    `placement`: of local layers, or of a pipeline's. `ranks`: the processes that train together, which make their
+    parts too.
     """
     config = spec.config
     # The schedule limits the threads of its workers itself; BP and measuring take all cores.
@@ -55,7 +50,7 @@ def make_trainer(
         _compile(model, spec, task)
     if not isinstance(model, ALStack):
         if ranks is not None:
-            return lead_bp(ranks, spec, task, model, seed)
+            return lead_bp(ranks, spec, task, model, placement, seed)
         return BPTrainer(model, lr=task.lr, **bp_options(config, seed))
     assert placement is not None  # local layers are always placed first
     options = {**schedule_options(spec.schedule, config, placement.ranks), "threads": spec.threads, "seed": seed}

@@ -16,7 +16,7 @@ from utils import set_seed
 from ..checkpoints.info import RunRecord
 from ..checkpoints.resume import checkpoint_errors, describe
 from ..checkpoints.store import Checkpoint
-from ..config.bp_parallel import TITLES
+from ..config.bp_parallel import STAGES, TITLES
 from ..config.load import method_title
 from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
@@ -27,13 +27,14 @@ from ..report.tracker import TrackedTurn
 from ..report.utilization import Utilization
 from ..trainers.parallel.trainer import ParallelTrainer
 from ..trainers.trainer import Trainer
-from .make_trainer import make_trainer, training_batches
+from .bp_stages import place_stages
+from .make_trainer import make_trainer
 from .memory import out_of_memory
 from .placement import Placement, place
 from .provenance import collect
 from .ranks import Ranks
 from .session import Session
-from .tasks import LoadedTask
+from .tasks import LoadedTask, training_batches
 from .turn import train_turn
 
 
@@ -126,6 +127,8 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
     placement: Placement | None = None
     if isinstance(model, ALStack):
         placement = place(model, next(iter(training_batches(task, "cpu", seed=seed))), spec, ranks)
+    elif ranks is not None and spec.bp_parallel in STAGES:
+        placement = place_stages(model, next(iter(training_batches(task, "cpu", seed=seed))), spec, ranks)
     del model  # the trainer makes its own, and two would not fit where one just does
     # Two batches: the second finds everything set up, so what fails here would fail in the run.
     with make_trainer(spec, task, placement, seed, None, ranks) as trainer:
@@ -144,13 +147,14 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
         parameters_training=trained,
         parameters_inference=inferred,
         threads=spec.threads,
-        schedule=spec.schedule if placement else None,
+        schedule=spec.schedule if spec.method != "bp" else None,
         devices=names,
         losses={layer: list(losses) for layer, losses in trainer.losses.names.items()},
         loss_titles=trainer.loss_titles,
         plan=plan.to_json() if plan else None,
         provenance=collect(trainer.devices),
-        bp_parallel=spec.bp_parallel if placement is None and spec.world > 1 else None,
+        processes=spec.world if spec.over_ranks else 1,
+        bp_parallel=spec.bp_parallel if spec.method == "bp" and spec.world > 1 else None,
         notes=[*task.notes, *_about_wire(spec), *_about_bp(spec, trainer)],
     )
     return info, placement

@@ -34,6 +34,8 @@ class Placement:
     plan: Plan | None
     ranks: tuple[int, ...] | None = None
     """The process of every layer, where there are several."""
+    stages: tuple[int, ...] | None = None
+    """The stage of every layer, in a pipeline of BP."""
 
     @property
     def names(self) -> list[str]:

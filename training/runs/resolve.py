@@ -6,10 +6,13 @@ What only needs the machine is asked before the data is loaded, because loading 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ALPackage.devices import available_devices
 from ALPackage.devices import resolve as resolve_devices
@@ -17,15 +20,18 @@ from ALPackage.errors import PlacementError
 from ALPackage.ranks.chain import make_chain
 
 from ..config.arguments import Arguments
-from ..config.bp_parallel import BPParallel, bp_parallel, check_bp_ranks
+from ..config.bp_parallel import STAGES, BPParallel, bp_parallel, check_bp_ranks
 from ..config.launch import Launch, launched, split_rank
 from ..config.load import check_ranks, device_list, layer_names
 from ..config.schema import Config
 from ..config.spec import RunSpec
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 from .provenance import versions
 from .tasks import LoadedTask
 from .threads import count_threads
+
+#: The version of torch from which on its pipelines work over gloo.
+PIPELINES_SINCE = (2, 8)
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,9 @@ def find_machine(config: Config, model: str, method: str, asked: BPParallel | No
         ranks = check_ranks(config, model, method, launch)
         _check_chain(len(layers), ranks, launch)
     else:
-        way = bp_parallel(asked, [method], config, launch)
-        ranks = check_bp_ranks(way, devices, launch)
+        way = bp_parallel(asked, [method], launch)
+        ranks = check_bp_ranks(way, config, devices, len(layers), launch)
+        _check_torch(way)
     here = devices if devices != "auto" else []
     if ranks is not None:  # what another process has, it checks itself
         devices = [split_rank(device)[1] or "auto" for device in here]
@@ -79,6 +86,17 @@ def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch) -> 
         make_chain(layers, ranks, launch.world, launch.rank)
     except PlacementError as error:
         raise ConfigError(f"al_gpu_list: {error}") from None
+
+
+def _check_torch(way: BPParallel) -> None:
+    """Raise UsageError where torch's pipelines are older than those that work over gloo."""
+    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    if way in STAGES and version < PIPELINES_SINCE:
+        needed = ".".join(map(str, PIPELINES_SINCE))
+        raise UsageError(
+            f"--bp-parallel {way}: needs torch {needed}, this is {torch.__version__}; install that, or give "
+            "--bp-parallel ddp"
+        )
 
 
 def _check_devices(key: str, devices: Sequence[str]) -> None:

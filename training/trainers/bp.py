@@ -41,6 +41,8 @@ class BPTrainer(Trainer):
         self.model = model
         self.label_smoothing = label_smoothing
         self.seed = seed
+        #: The layers that are trained here, by name.
+        self.held: dict[str, nn.Module] = dict(model.layers.items())
         self.optimizer = adamw(model.parameters(), lr=lr, weight_decay=weight_decay)
         self._guard = Guard()
         #: The layers by name, each with its dropouts.
@@ -69,7 +71,7 @@ class BPTrainer(Trainer):
         return loss.detach()
 
     def _find_dropouts(self) -> None:
-        self._layers = [(name, layer, dropouts(layer)) for name, layer in self.model.layers.items()]
+        self._layers = [(name, layer, dropouts(layer)) for name, layer in self.held.items()]
 
     def _begin(self, step: int, rate: float) -> None:
         # Random numbers are derived from the step, as AL's are, so that a run can be resumed anywhere.
@@ -101,7 +103,7 @@ class BPTrainer(Trainer):
         moments = self.optimizer.state_dict()["state"]
         state: dict[str, Any] = {}
         first = 0
-        for name, layer in self.model.layers.items():
+        for name, layer in self.held.items():
             count = len(list(layer.parameters()))
             own = {number - first: moments[number] for number in range(first, first + count) if number in moments}
             state[name] = tree_map(_copy, {"layer": layer.state_dict(), "optimizer": {"state": own}})
@@ -111,7 +113,7 @@ class BPTrainer(Trainer):
     def _load(self, layers: Mapping[str, Any]) -> None:
         moments: dict[int, Any] = {}
         first = 0
-        for name, layer in self.model.layers.items():
+        for name, layer in self.held.items():
             layer.load_state_dict(layers[name]["layer"])
             moments |= {first + number: state for number, state in layers[name]["optimizer"]["state"].items()}
             first += len(list(layer.parameters()))

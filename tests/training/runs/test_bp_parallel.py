@@ -60,7 +60,29 @@ def test_a_checkpoint_goes_on_over_processes_and_in_one(datasets: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["ddp"])
+@pytest.mark.parametrize("way", ["gpipe", "1f1b", "interleaved", "zb"])
+def test_a_pipeline_trains_as_one_process_does_and_goes_on_in_one(datasets: Path, tmp_path: Path, way: str) -> None:
+    """Without dropout, whose numbers padding changes. Only rank 0 needs the data."""
+    one, two, name = tmp_path / "one", tmp_path / "two", "imdb_transformer_bp"
+    text = f"{TEXT} --set dropout=0 --set val_fraction=0.2"
+    alone(f"{text} --data-root {datasets} --out {one}", "nlpmain.py")
+    roots = (f"--data-root {datasets}", f"--data-root {tmp_path / 'nothing'}")
+    with launch(tmp_path, 2, f"{text} --bp-parallel {way} --out {two}", *roots, script="nlpmain.py") as launched:
+        first, second = launched.ends()
+    assert (first.code, second.code, second.text) == (0, 0, ""), first.text + second.text
+    expected = losses(one / f"{name}.csv")
+    assert losses(two / f"{name}.csv") == pytest.approx(expected, rel=1e-3)
+    found = json.loads((two / f"{name}.json").read_text())
+    assert found["bp_parallel"] == way
+    assert set(found["devices"]) == {"rank0", "rank1"}
+    assert any("texts are padded to 12 positions" in note for note in found["notes"])
+    forget_the_last_epoch(two, name)
+    alone(f"{text} --data-root {datasets} --resume --out {two}", "nlpmain.py")
+    assert losses(two / f"{name}.csv") == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ddp", "1f1b"])
 @pytest.mark.parametrize("dies", [0, 1])
 def test_a_process_that_is_killed_ends_the_others(tmp_path: Path, dies: int, way: str) -> None:
     out = tmp_path / "out"
@@ -74,8 +96,7 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path, dies: int, way
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["ddp"])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("way", "rank"), [("ddp", 0), ("ddp", 1), ("1f1b", 0), ("zb", 1)])
 def test_a_signal_to_any_process_ends_all_with_a_checkpoint(tmp_path: Path, rank: int, way: str) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = f"{IMAGES} --bp-parallel {way} --set epochs=12"
@@ -127,6 +148,16 @@ def test_none_leaves_the_other_processes_idle(tmp_path: Path) -> None:
         (1, "--bp-parallel ddp", "--bp-parallel ddp: needs several processes; start them with torchrun --nproc"),
         (1, "--bp-parallel none --method al", "--bp-parallel says how BP trains, and --method al has no BP"),
         (2, "--set compile=true --method bp", "compile: not with BP over several processes"),
+        (
+            3,
+            "--method bp --bp-parallel interleaved",
+            "--bp-parallel interleaved: 3 processes need at least 6 layers, 2",
+        ),
+        (
+            2,
+            "--method bp --bp-parallel 1f1b --set bp_gpu_list=rank1,rank1,rank0,rank0,rank0",
+            "bp_gpu_list: with 1F1B over 2 processes the layers are in 2 stages of neighbors, in rank0, rank1; give",
+        ),
         (
             2,
             "--method bp --set bp_gpu_list=rank0,rank0,rank1,rank1,rank1",

@@ -70,7 +70,11 @@ class ParallelTrainer(BPTrainer):
         with self.group.connected():
             self.group.tell(Order(Do.LOAD))
             for peer in range(1, self.group.world):
-                self.group.send(peer, layers)
+                self.group.send(peer, {name: layers[name] for name in self._layers_of(peer)})
+
+    def _layers_of(self, rank: int) -> list[str]:
+        """Return the names of the layers that a rank trains."""
+        return list(self.model.layers)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -14,20 +15,23 @@ from models import BPModel, build_text, build_vision
 from training.trainers.bp import BPTrainer
 from training.trainers.parallel.ddp import DataParallelTrainer
 from training.trainers.parallel.group import Group
+from training.trainers.parallel.pipeline import PipelineTrainer
+from training.trainers.parallel.stage import shapes_between
 from training.trainers.parallel.upcoming import Upcoming
 
 CLASSES, WORDS, SEED = 4, 30, 3
 #: Rows of the batches, over and over: uneven ones, one with as many rows as ranks, and one with fewer.
 SIZES = (8, 7, 5, 3, 1)
 STEPS = 20
+LONGEST = 6
 OPTIONS: dict[str, Any] = {"weight_decay": 0.01, "label_smoothing": 0.1, "seed": SEED}
 
 
-def text_model(model: str, dtype: torch.dtype) -> BPModel:
-    """Return a small text model with dropout and without batch normalization."""
+def text_model(model: str, dtype: torch.dtype, dropout: float = 0.2) -> BPModel:
+    """Return a small text model without batch normalization."""
     torch.manual_seed(SEED)
     vectors = torch.randn(WORDS, 8)
-    built = build_text(model, "bp", n_classes=CLASSES, vectors=vectors, x_hid=6, dropout=0.2, n_heads=2)
+    built = build_text(model, "bp", n_classes=CLASSES, vectors=vectors, x_hid=6, dropout=dropout, n_heads=2)
     assert isinstance(built, BPModel)
     return built.to(dtype)
 
@@ -40,7 +44,7 @@ def vision_model() -> BPModel:
     return built
 
 
-def texts(steps: int = STEPS, longest: int = 6) -> list[tuple[Any, Tensor]]:
+def texts(steps: int = STEPS, longest: int = LONGEST) -> list[tuple[Any, Tensor]]:
     """Return batches of texts of changing length."""
     made = torch.Generator().manual_seed(SEED)
     batches: list[tuple[Any, Tensor]] = []
@@ -90,6 +94,63 @@ def together(model: BPModel, batches: list[Any], **options: Any) -> dict[str, An
         return None
     with trainer:
         return train(trainer, batches)
+
+
+def in_stages(
+    way: str, model: BPModel, stages: list[int], batches: list[Any], positions: int | None = None, **options: Any
+) -> dict[str, Any] | None:
+    """Train in a pipeline; only rank 0 says how it went."""
+    group = Group()
+    if not group.leads:
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight)
+    shapes = shapes_between(model, batches[0][0], positions)
+    trainer = PipelineTrainer(
+        model, group, way=way, stages=stages, shapes=shapes, positions=positions, lr=0.0, **{**OPTIONS, **options}
+    )
+    if not group.leads:
+        trainer.serve()
+        return None
+    with trainer:
+        return train(trainer, batches)
+
+
+def texts_in_stages(cases: list[tuple[str, str, list[int], float]]) -> list[dict[str, Any] | None]:
+    """Train text models of changing length, padded."""
+    return [
+        in_stages(way, text_model(model, torch.float64, dropout), stages, staged_texts(dropout, padded=False), LONGEST)
+        for way, model, stages, dropout in cases
+    ]
+
+
+def staged_texts(dropout: float, padded: bool) -> list[tuple[Any, Tensor]]:
+    """Return batches for a pipeline, with dropout only those that its micro-batches divide; padded as it does it."""
+    batches = [batch for batch in texts(10) if not dropout or len(batch[1]) % 4 == 0]
+    if not padded:
+        return batches
+    return [((F.pad(tokens, (0, LONGEST - tokens.shape[1])), lengths), labels) for (tokens, lengths), labels in batches]
+
+
+def images_in_stages(way: str, stages: list[int], bad: int) -> dict[str, Any] | None:
+    """Train a model with batch normalization on odd batches, one of which is not finite and left out."""
+    batches = images(9, 8, 3, 5)
+    batches[bad][0][-1] = float("nan")
+    return in_stages(way, vision_model(), stages, batches, on_nan="skip")
+
+
+def resumed_in_stages(way: str, stages: list[int], state: Any, step: int) -> dict[str, Any] | None:
+    """Go on from a state that rank 0 has."""
+    model, group, batches = text_model("transformer", torch.float64, 0.0), Group(), staged_texts(0.0, padded=False)
+    shapes = shapes_between(model, batches[0][0], LONGEST)
+    trainer = PipelineTrainer(model, group, way=way, stages=stages, shapes=shapes, positions=LONGEST, lr=0.0, **OPTIONS)
+    if not group.leads:
+        trainer.serve()
+        return None
+    with trainer:
+        trainer.load(step, trainer.losses.state(), state)
+        found = train(trainer, batches[step:])
+        trainer.model.eval()
+        return found | {"logits": next(trainer._predict([batches[0][0]]))[0].detach()}
 
 
 def texts_in_ddp(models: list[str], dtype: torch.dtype) -> list[dict[str, Any] | None]:
