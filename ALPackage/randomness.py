@@ -206,7 +206,10 @@ def seed_dropouts(layer: nn.Module, found: Sequence[Dropout], *coordinates: int 
 
 
 def share_rows(found: Sequence[Dropout], rows: tuple[int, int, int] | None) -> None:
-    """Have `found`, the result of `dropouts(layer)`, draw for a whole batch and take its rows: (start, stop, total)."""
+    """Have `found`, the result of `dropouts(layer)`, draw for a whole batch and keep the rows [start, stop) of it.
+
+    `rows`: (start, stop, total), where dimension 0 is the batch; None: each draws for what it gets.
+    """
     for module in found:
         module.rows = rows
 

@@ -66,6 +66,9 @@ def words_of(line: str) -> list[str]:
     if words[0] != "torchrun":
         return words
     script = next(number for number, word in enumerate(words) if word.endswith(".py"))
+    if "--bp-parallel" in words:  # it is for several
+        place = words.index("--bp-parallel")
+        del words[place : place + 2]
     return ["python", *words[script:]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from .checkpoints.store import Checkpoint
 from .config.arguments import Arguments, Command, read_command
 from .config.launch import launched, torchrun_began
 from .config.schema import Config, Task
+from .config.spec import RunSpec
 from .errors import UsageError
 from .report.gallery import Gallery
 from .report.output import json_path, lock_results, prepare_output
 from .report.run_log import RunLog
 from .report.timeline import prepare_trace
 from .report.trackers import Trackers, load_modules, open_tensorboard
+from .runs.bp_ranks import share_data
 from .runs.exit_code import ExitCode, Outcome
 from .runs.follow import about, follow
 from .runs.method import train_method
@@ -71,7 +73,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         return _plan(arguments, config, ranks)
     # What can be refused without data is refused first: loading may download.
     machines: dict[str, Machine] = {
-        method: find_machine(config, arguments.model, method) for method in arguments.methods
+        method: find_machine(config, arguments.model, method, arguments.bp_parallel) for method in arguments.methods
     }
     modules = load_modules(arguments.trackers)
     out = prepare_output(config.outputpath)
@@ -91,6 +93,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         specs = {
             method: make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()
         }
+        _share_data(specs.values(), task, ranks)
         # A full disk or another run's checkpoints are found before hours of training, not after.
         stores = make_stores(specs)
         for store in stores.values():
@@ -145,15 +148,24 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
 
 def _plan(arguments: Arguments, config: Config, ranks: Ranks | None) -> Outcome:
     """Say what a command would do. It leaves nothing, and does not look at what an earlier one has left."""
-    machines = {method: find_machine(config, arguments.model, method) for method in arguments.methods}
+    machines = {
+        method: find_machine(config, arguments.model, method, arguments.bp_parallel) for method in arguments.methods
+    }
     if torch.cuda.is_available():
         set_deterministic()
     task = load_task(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
     _introduce(arguments, task)
     out = Path(config.outputpath)
     specs = [make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()]
+    _share_data(specs, task, ranks)
     preview(specs, task, ranks)
     return Outcome("", [], [], None, resumable=False)
+
+
+def _share_data(specs: Iterable[RunSpec], task: LoadedTask, ranks: Ranks | None) -> None:
+    """Have the other processes load the data, if any method needs it there."""
+    if ranks is not None and any(spec.bp_parallel == "ddp" for spec in specs):
+        share_data(ranks, task)
 
 
 def _check_trace(arguments: Arguments, results: Sequence[Path]) -> None:

@@ -132,10 +132,11 @@ class Alarm:
     def _watch(self) -> None:
         threading.Thread(target=self._watch_store, name="al-alarm-store", daemon=True).start()
         count = 0
+        needed = {0, (self._rank + 1) % self._world}  # who they are cannot be asked once they are gone
         while not self._over.wait(BEAT if count else 0.0):
-            if count % RENEWAL == 0:  # for the message where the store itself is gone
-                self._about(0)
-                self._about((self._rank + 1) % self._world)
+            # What they have changes, and one may not have come yet.
+            for rank in needed if count % RENEWAL == 0 else needed - self._known.keys():
+                self._about(rank)
             count += 1
             self._looks += 1
             try:

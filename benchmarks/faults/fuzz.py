@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from data.storage.streams import exit_code
 from training import experiment
 from training.config.spec import RunSpec
-from training.runs.make_trainer import training_batches
 from training.runs.provenance import collect
 from training.runs.session import Session
+from training.runs.tasks import training_batches
 
 from .cases import Case, cases
 

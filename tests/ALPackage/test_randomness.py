@@ -289,3 +289,19 @@ def test_slices_are_dropped_as_a_whole() -> None:
     assert share.unique().tolist() == [0.0, 1.0]
     assert share.mean().item() == pytest.approx(0.5, abs=0.05)
     assert repr(SliceDropout(0.5, 1)) == "SliceDropout(p=0.5, leading=1)"
+
+
+@pytest.mark.parametrize("drop", [Dropout(0.4), SliceDropout(0.4, 2), SliceDropout(0.4, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_rows_of_a_batch_get_the_numbers_that_they_have_in_it(drop: Dropout, layout: torch.memory_format) -> None:
+    """Such as those of one of several processes that share a batch."""
+    layer, x = nn.Sequential(drop), torch.ones(7, 3, 4, 4).to(memory_format=layout)
+    enter_stream(layer, 1, "a", 2)
+    whole = layer(x)
+    for start, stop in ((0, 3), (3, 6), (6, 7)):
+        share_rows([drop], (start, stop, 7))
+        enter_stream(layer, 1, "a", 2)
+        assert torch.equal(layer(x[start:stop]), whole[start:stop])
+    share_rows([drop], None)
+    enter_stream(layer, 1, "a", 2)
+    assert torch.equal(layer(x), whole)

@@ -153,7 +153,15 @@ def describe(checkpoint: Checkpoint, spec: RunSpec) -> list[str]:
         changed.append(f"intra-op threads per worker: {before['threads']} then, {spec.threads} now")
     if changed:
         lines.append(f"  {'; '.join(changed)}: the last bits may differ from those of an uninterrupted run")
+    then = _of_bp(before.get("processes", 1), before.get("bp_parallel"))
+    now = _of_bp(spec.world if spec.over_ranks else 1, spec.bp_parallel)
+    if spec.method == "bp" and then != now:
+        lines.append(f"  BP: {then} then, {now} now: the numbers are not those of an uninterrupted run")
     return lines
+
+
+def _of_bp(processes: int, way: str | None) -> str:
+    return "one process" if processes == 1 else f"{way} over {processes} processes"
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:

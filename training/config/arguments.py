@@ -20,8 +20,9 @@ from data import TEXT, VISION, DataError, canonical
 from models import registry
 
 from ..errors import UsageError, closest, reason
+from .bp_parallel import BPParallel, bp_parallel, check_bp_ranks
 from .launch import launched, note_cause, prepare_launch
-from .load import check_ranks, check_workers, device_list, load_config, resolve_model
+from .load import check_ranks, check_workers, device_list, layer_count, load_config, resolve_model
 from .paths import user_path
 from .plugins import load_plugin
 from .schema import LARGEST_SEED, TASKS, Config, Method, Schedule, Task
@@ -78,6 +79,8 @@ class Arguments:
     """The names of `--tracker`, in order, each once."""
     tensorboard: Path | None
     resume: bool
+    bp_parallel: BPParallel | None
+    """How BP uses the processes of the command; None: as `bp_parallel` has it where nothing is said."""
     plan: bool
     """Whether to say what would be done, instead of doing it."""
     plugins: tuple[str, ...]
@@ -148,6 +151,7 @@ def parse(task: Task, argv: Sequence[str]) -> Arguments:
         trackers=tuple(dict.fromkeys(given.tracker)),
         tensorboard=given.tensorboard,
         resume=given.resume,
+        bp_parallel=given.bp_parallel,
         plan=given.plan,
         plugins=tuple(given.plugin),
     )
@@ -179,9 +183,12 @@ def configure(arguments: Arguments) -> Config:
     config = load_config(arguments.task, arguments.config, [*arguments.overrides, *overrides])
     if arguments.model:
         resolve_model(config, arguments.model)
+        way = bp_parallel(arguments.bp_parallel, arguments.methods, launched())
     for method in arguments.methods:
-        device_list(config, arguments.model, method)
-        if method != "bp":
+        devices = device_list(config, arguments.model, method)
+        if method == "bp":
+            check_bp_ranks(way, config, devices, layer_count(arguments.model, method, config), launched())
+        else:
             check_workers(config, arguments.model, method)
             check_ranks(config, arguments.model, method, launched())
     return config
@@ -247,6 +254,11 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         type=_number(1, 4096),
         metavar="N",
         help="let N CPU workers share AL's layers (default: the config's)",
+    )
+    run.add_argument(
+        "--bp-parallel",
+        choices=get_args(BPParallel),
+        help="under torchrun: how BP uses the processes; none: process 0 trains alone (default: ddp)",
     )
     config = parser.add_argument_group("configuration")
     config.add_argument(

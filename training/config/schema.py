@@ -140,7 +140,8 @@ class DeviceKeys(Settings):
     section: ClassVar[str] = "devices"
 
     bp_gpu_list: DeviceLists = "auto"
-    """The device of each BP layer, in order; 1 is short for "cuda:1"; `"auto"` decides by what the machine has."""
+    """The device of each BP layer, in order; 1 is short for "cuda:1"; `"auto"` decides by what the machine has. Under
+    torchrun an entry of a pipeline (`--bp-parallel`) names its process: "rank0"."""
 
     al_gpu_list: DeviceLists = "auto"
     """The device of each layer of AL, or of another local objective; 1 is short for "cuda:1"; `"auto"` decides by what

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .bp_parallel import BPParallel
 from .schema import Config, Task
 
 
@@ -32,7 +33,9 @@ class RunSpec:
     devices: tuple[str, ...] | None
     """A device per layer that this machine has, or None for "auto"."""
     world: int = 1
-    """How many processes train local layers together; BP trains in one."""
+    """How many processes the command has."""
+    bp_parallel: BPParallel = "none"
+    """How BP uses them."""
     ranks: tuple[int, ...] | None = None
     """The process of every layer, where the config says so."""
     threads: int
@@ -49,17 +52,17 @@ class RunSpec:
     @property
     def schedule(self) -> str:
         """The schedule of a local method: over several processes there is one of its own."""
-        return "distributed" if self.over_ranks else self.config.schedule
+        return "distributed" if self.world > 1 else self.config.schedule
 
     @property
     def over_ranks(self) -> bool:
-        """Whether the layers are spread over several processes."""
-        return self.world > 1 and self.method != "bp"
+        """Whether the method trains in several processes."""
+        return self.world > 1 and (self.method != "bp" or self.bp_parallel != "none")
 
     @property
     def replicated(self) -> bool:
         """Whether several processes divide the rows of a batch among themselves."""
-        return self.over_ranks and max(self.config.stage_replicas or [1]) > 1
+        return self.method != "bp" and self.over_ranks and max(self.config.stage_replicas or [1]) > 1
 
     @property
     def turns(self) -> int:

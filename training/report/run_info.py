@@ -28,6 +28,10 @@ class RunInfo:
     """The device of each layer."""
     losses: dict[str, list[str]]
     """The names of the losses by layer; a network with one loss is the layer ""."""
+    processes: int = 1
+    """How many processes trained together."""
+    bp_parallel: str | None = None
+    """How BP used several processes: `ddp`, the name of a pipeline, or `none`; None where there was one."""
     loss_titles: dict[str, str] = field(default_factory=dict)
     """How pictures call a loss, where that is not its name."""
     plan: dict[str, Any] | None = None

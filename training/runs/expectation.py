@@ -17,11 +17,11 @@ from data.batches import Batches
 
 from ..config.spec import RunSpec
 from ..trainers.trainer import Trainer
-from .make_trainer import make_trainer, training_batches
+from .make_trainer import make_trainer
 from .memory import PeakMemory
 from .placement import Placement
 from .ranks import Ranks
-from .tasks import LoadedTask
+from .tasks import LoadedTask, training_batches
 
 #: Seconds of training that are measured, unless the epoch is shorter.
 BUDGET = 6.0

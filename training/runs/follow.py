@@ -19,6 +19,7 @@ from ..config.arguments import Command
 from ..config.launch import note_cause
 from ..config.schema import VisionConfig
 from ..errors import UsageError
+from .bp_ranks import follow_bp, load_for
 from .exit_code import mistake_in
 from .make_trainer import schedule_options
 from .memory import out_of_memory
@@ -27,7 +28,7 @@ from .provenance import versions
 from .ranks import Ranks
 from .resolve import find_machine
 from .shutdown import GracefulShutdown, Interrupted
-from .tasks import builder, shape_from_json
+from .tasks import LoadedTask, builder, shape_from_json
 
 #: Arguments that may differ between the machines of a command, or that rank 0 alone heeds.
 OF_A_MACHINE = ("config", "data_root", "out", "trace", "trackers", "tensorboard", "resume")
@@ -42,7 +43,7 @@ def about(command: Command) -> dict[str, Any]:
     found: dict[str, Any] = {"mistake": None}
     try:
         for method in arguments.methods:
-            find_machine(config, arguments.model, method)
+            find_machine(config, arguments.model, method, arguments.bp_parallel)
     except UsageError as error:
         found["mistake"] = str(error)
     found |= {name: value for name, value in vars(arguments).items() if name not in (*OF_A_MACHINE, "overrides")}
@@ -68,6 +69,7 @@ def follow(command: Command, ranks: Ranks) -> int:
 
 
 def _follow(command: Command, ranks: Ranks) -> int:
+    task: LoadedTask | None = None  # only some ways to train need it here
     for order in ranks.orders():
         if order["what"] == "end":
             if order["code"]:
@@ -77,6 +79,10 @@ def _follow(command: Command, ranks: Ranks) -> int:
         try:
             if order["what"] == "train":
                 _serve(command, order, ranks)
+            elif order["what"] == "train bp":
+                follow_bp(command, order, ranks, task)
+            elif order["what"] == "load":
+                task = load_for(command, ranks)
             else:
                 link_speed(list(range(ranks.launch.world)))
         except (StageError, RankError, PeerLost) as error:
@@ -104,7 +110,7 @@ def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:
     stack = builder(config, command.arguments.model, shape_from_json(order["shape"]))(order["method"])
     replicas = None if config.stage_replicas is None else tuple(config.stage_replicas)
     placement = Placement([torch.device(name) for name in order["devices"]], None, tuple(order["ranks"]), replicas)
-    assert isinstance(stack, ALStack)  # BP trains on rank 0 alone
+    assert isinstance(stack, ALStack)
     rank = ranks.launch.rank
     ranks.describe(placement.layers_of(rank, stack.names))
     stack.set_device(placement.here(rank, ranks.devices[rank]))

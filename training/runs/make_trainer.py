@@ -1,4 +1,4 @@
-"""A fresh model with its trainer, and the batches that it trains on."""
+"""A fresh model with its trainer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from ALPackage import ALStack
 from ALPackage.stage.threads import process_threads
 from ALPackage.stage.trace import Trace
-from data.batches import Batches
 from models import BPModel
 from utils import set_seed
 
@@ -19,15 +18,11 @@ from ..config.spec import RunSpec
 from ..trainers.al import ALTrainer
 from ..trainers.bp import BPTrainer
 from ..trainers.trainer import Trainer, mixed_precision
+from .bp_ranks import bp_options, lead_bp
 from .compile import compile_layers
 from .placement import Placement, set_layout
 from .ranks import Ranks
-from .tasks import LoadedTask, shape_to_json
-
-
-def training_batches(task: LoadedTask, device: torch.device | str, **order: int) -> Batches:
-    """Return the training batches on `device`; `order`: seed, epoch, and how many of its batches are done."""
-    return Batches(task.data.train, task.batch_size, task.transform, device=device, **order)
+from .tasks import LoadedTask, shape_to_json, training_batches
 
 
 def make_trainer(
@@ -40,11 +35,12 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer of a new model; the seed decides the initial weights.
 
-    `placement`: of local layers. `ranks`: the processes over which they are spread, which make their parts too.
+    `placement`: of local layers, or of a pipeline's. `ranks`: the processes that train together, which make their
+    parts too.
     """
     config = spec.config
     # The schedule limits the threads of its workers itself; BP and measuring take all cores.
-    torch.set_num_threads(process_threads())
+    torch.set_num_threads(spec.threads if ranks is not None and spec.method == "bp" else process_threads())
     set_seed(seed)
     model = task.build(spec.method)
     # Before the optimizer has moments, which would have to move along.
@@ -53,15 +49,9 @@ def make_trainer(
     if isinstance(config, VisionConfig) and config.compile:
         _compile(model, spec, task)
     if not isinstance(model, ALStack):
-        return BPTrainer(
-            model,
-            lr=task.lr,
-            weight_decay=config.weight_decay,
-            label_smoothing=config.label_smoothing,
-            precision=config.precision,
-            on_nan=config.on_nan,
-            seed=seed,
-        )
+        if ranks is not None:
+            return lead_bp(ranks, spec, task, model, placement, seed)
+        return BPTrainer(model, lr=task.lr, **bp_options(config, seed))
     assert placement is not None  # local layers are always placed first
     options = {**schedule_options(spec.schedule, config, placement.ranks), "threads": spec.threads, "seed": seed}
     if ranks is not None:

@@ -16,6 +16,7 @@ from utils import set_seed
 from ..checkpoints.info import RunRecord
 from ..checkpoints.resume import checkpoint_errors, describe
 from ..checkpoints.store import Checkpoint
+from ..config.bp_parallel import STAGES, TITLES
 from ..config.load import method_title
 from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
@@ -24,13 +25,16 @@ from ..report.run_info import RunInfo
 from ..report.run_log import RunLog
 from ..report.tracker import TrackedTurn
 from ..report.utilization import Utilization
-from .make_trainer import make_trainer, training_batches
+from ..trainers.parallel.trainer import ParallelTrainer
+from ..trainers.trainer import Trainer
+from .bp_stages import place_stages
+from .make_trainer import make_trainer
 from .memory import out_of_memory
 from .placement import Placement, place
 from .provenance import collect
 from .ranks import Ranks
 from .session import Session
-from .tasks import LoadedTask
+from .tasks import LoadedTask, training_batches
 from .turn import train_turn
 
 
@@ -123,10 +127,12 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
     placement: Placement | None = None
     if isinstance(model, ALStack):
         placement = place(model, next(iter(training_batches(task, "cpu", seed=seed))), spec, ranks)
+    elif ranks is not None and spec.bp_parallel in STAGES:
+        placement = place_stages(model, next(iter(training_batches(task, "cpu", seed=seed))), spec, ranks)
     del model  # the trainer makes its own, and two would not fit where one just does
     # Two batches: the second finds everything set up, so what fails here would fail in the run.
     with make_trainer(spec, task, placement, seed, None, ranks) as trainer:
-        batches = islice(training_batches(task, trainer.devices[0]), 2)
+        batches = islice(training_batches(task, trainer.devices[0], seed=seed, epoch=1), 2)
         trainer.train_epoch(batches, lambda step: task.lr, lambda losses: None)
 
     names = placement.names if placement else [str(device) for device in trainer.devices]
@@ -141,20 +147,22 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
         parameters_training=trained,
         parameters_inference=inferred,
         threads=spec.threads,
-        schedule=spec.schedule if placement else None,
+        schedule=spec.schedule if spec.method != "bp" else None,
         devices=names,
         losses={layer: list(losses) for layer, losses in trainer.losses.names.items()},
         loss_titles=trainer.loss_titles,
         plan=plan.to_json() if plan else None,
         provenance=collect(trainer.devices),
-        notes=[*task.notes, *_not_exact(spec)],
+        processes=spec.world if spec.over_ranks else 1,
+        bp_parallel=spec.bp_parallel if spec.method == "bp" and spec.world > 1 else None,
+        notes=[*task.notes, *_not_exact(spec), *_about_bp(spec, trainer)],
     )
     return info, placement
 
 
 def _not_exact(spec: RunSpec) -> list[str]:
-    """Return why the numbers are not those of one process, if they are not."""
-    if not spec.over_ranks:
+    """Return why the numbers of a local method are not those of one process, if they are not."""
+    if spec.method == "bp" or not spec.over_ranks:
         return []
     notes = []
     if spec.config.wire != "fp32":
@@ -168,17 +176,28 @@ def _not_exact(spec: RunSpec) -> list[str]:
     return notes
 
 
+def _about_bp(spec: RunSpec, trainer: Trainer) -> list[str]:
+    """Return what makes the numbers of BP over ranks other than those of one process."""
+    if not isinstance(trainer, ParallelTrainer):
+        return []
+    way = f"BP: {TITLES[spec.bp_parallel]} over {spec.world} ranks"
+    return [f"{way}: {note}" for note in trainer.notes]
+
+
 def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int) -> str:
     """Return the line that says what a method will run on."""
     how = "1 thread" if spec.threads == 1 else f"{spec.threads} threads"
     if spec.method != "bp":
         how = f"{spec.schedule}, {how} per worker"
     where = ", ".join(dict.fromkeys(devices))
-    if spec.over_ranks and spec.config.wire != "fp32":
+    if spec.method != "bp" and spec.over_ranks and spec.config.wire != "fp32":
         how += f", {spec.config.wire} between processes (not exact)"
     if spec.replicated:
         how += f", replicas {', '.join(map(str, spec.config.stage_replicas or ()))} (exact but for rounding)"
-    alone = " (this process alone, the others wait)" if spec.world > 1 and spec.method == "bp" else ""
+    if spec.method == "bp" and spec.over_ranks:
+        where = f"{where}, {TITLES[spec.bp_parallel]} over {spec.world} ranks"
+        how += " per rank"
+    alone = " (this process alone, the others wait)" if spec.world > 1 and not spec.over_ranks else ""
     return f"{method_title(spec.method)}: {layers} layers on {where}{alone}; {how}; {parameters:,} parameters"
 
 

@@ -36,6 +36,8 @@ class Placement:
     """The process of every layer, where there are several; of replicas the first one."""
     replicas: tuple[int, ...] | None = None
     """How many processes each stage has, where the config says so."""
+    stages: tuple[int, ...] | None = None
+    """The stage of every layer, in a pipeline of BP."""
 
     @property
     def names(self) -> list[str]:

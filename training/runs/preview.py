@@ -17,11 +17,10 @@ from utils import set_seed
 from ..config.load import method_title
 from ..config.spec import RunSpec
 from .expectation import Expectation, expect
-from .make_trainer import training_batches
 from .method import headline, memory_errors
 from .placement import place, stages_of
 from .ranks import Ranks
-from .tasks import LoadedTask
+from .tasks import LoadedTask, training_batches
 
 #: Numbers of workers whose ceilings are shown.
 WORKERS = (1, 2, 4, 8)

@@ -77,9 +77,9 @@ class Ranks:
         try:
             return link_speed(list(range(self.launch.world)))
         except RuntimeError as error:  # gloo's, too
-            raise self._why(error) from None
+            raise self.why(error) from None
 
-    def _why(self, error: RuntimeError) -> Exception:
+    def why(self, error: RuntimeError) -> Exception:
         """Return why something that all ranks take part in has failed: what is known of another rank, or the words."""
         deadline = time.monotonic() + PATIENCE + 1.0
         while self.failure is None and time.monotonic() < deadline:
@@ -94,21 +94,31 @@ class Ranks:
     def orders(self) -> Iterator[dict[str, Any]]:
         """Yield what rank 0 orders, up to the end. Raises RankError where a rank is gone."""
         for number in range(sys.maxsize):
-            order = self._order(number)
+            order: dict[str, Any] = json.loads(self._wait_for(f"order/{number}"))
+            self._given = number + 1
             yield order
             if order["what"] == "end":
                 return
 
-    def _order(self, number: int) -> dict[str, Any]:
+    def answer(self, **content: Any) -> None:
+        """Answer the last order."""
+        self._store.set(f"answer/{self._given}/{self.launch.rank}", json.dumps(content))
+
+    def answers(self) -> dict[int, dict[str, Any]]:
+        """Return the answers of the other ranks to the last order, by rank. Raises RankError where a rank is gone."""
+        others = range(1, self.launch.world)
+        return {rank: json.loads(self._wait_for(f"answer/{self._given}/{rank}")) for rank in others}
+
+    def _wait_for(self, key: str) -> bytes:
         try:
-            while not self._store.check([f"order/{number}"]):
+            while not self._store.check([key]):
                 if self.failure is not None:
                     raise self.failure
                 time.sleep(BEAT)
-            order: dict[str, Any] = json.loads(self._store.get(f"order/{number}"))
+            found: bytes = self._store.get(key)
         except dist.DistError as error:
             raise self.failure or self._alarm.store_lost(error) from None
-        return order
+        return found
 
     def report_signals(self, shutdown: GracefulShutdown) -> None:
         """Let rank 0 know of a signal that this rank receives; it ends the run, with a checkpoint."""

@@ -6,10 +6,13 @@ What only needs the machine is asked before the data is loaded, because loading 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ALPackage.devices import available_devices
 from ALPackage.devices import resolve as resolve_devices
@@ -17,14 +20,18 @@ from ALPackage.errors import PlacementError
 from ALPackage.ranks.chain import make_chain
 
 from ..config.arguments import Arguments
+from ..config.bp_parallel import STAGES, BPParallel, bp_parallel, check_bp_ranks
 from ..config.launch import Launch, launched, split_rank
 from ..config.load import check_ranks, device_list, layer_names
 from ..config.schema import Config
 from ..config.spec import RunSpec
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 from .provenance import versions
 from .tasks import LoadedTask
 from .threads import count_threads
+
+#: The version of torch from which on its pipelines work over gloo.
+PIPELINES_SINCE = (2, 8)
 
 
 @dataclass(frozen=True)
@@ -41,26 +48,36 @@ class Machine:
     """The process of every layer, where the config says so."""
     threads: int
     """Intra-op threads of a worker, or of BP."""
+    bp_parallel: BPParallel = "none"
+    """How BP uses the processes."""
 
 
-def find_machine(config: Config, model: str, method: str) -> Machine:
-    """Return where a method runs. Raises ConfigError, with the key, for a device that this machine does not have."""
+def find_machine(config: Config, model: str, method: str, asked: BPParallel | None = None) -> Machine:
+    """Return where a method runs. `asked`: what the command line says of BP's use of several processes.
+
+    Raises ConfigError, with the key, for a device that this machine does not have.
+    """
     # The registry knows the layers without building the model, which would take its memory.
     layers = tuple(layer_names(model, method, config))
     devices = device_list(config, model, method)
     launch = launched()
     ranks: tuple[int, ...] | None = None
+    way: BPParallel = "none"
     if method != "bp":
         ranks = check_ranks(config, model, method, launch)
         _check_chain(len(layers), ranks, launch, config.stage_replicas)
+    else:
+        way = bp_parallel(asked, [method], launch)
+        ranks = check_bp_ranks(way, config, devices, len(layers), launch)
+        _check_torch(way)
     here = devices if devices != "auto" else []
     if ranks is not None:  # what another process has, it checks itself
         devices = [split_rank(device)[1] or "auto" for device in here]
         here = [device for device, rank in zip(devices, ranks, strict=True) if rank == launch.rank and device != "auto"]
     if here:
         _check_devices("bp_gpu_list" if method == "bp" else "al_gpu_list", here)
-    threads = count_threads(config, method)
-    return Machine(layers, None if devices == "auto" else tuple(devices), launch.world, ranks, threads)
+    threads = count_threads(config, method, alone=way == "none")
+    return Machine(layers, None if devices == "auto" else tuple(devices), launch.world, ranks, threads, way)
 
 
 def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch, replicas: list[int] | None) -> None:
@@ -75,6 +92,17 @@ def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch, rep
     except PlacementError as error:
         key = "" if str(error).startswith("stage_replicas") else "al_gpu_list: "
         raise ConfigError(f"{key}{error}") from None
+
+
+def _check_torch(way: BPParallel) -> None:
+    """Raise UsageError where torch's pipelines are older than those that work over gloo."""
+    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    if way in STAGES and version < PIPELINES_SINCE:
+        needed = ".".join(map(str, PIPELINES_SINCE))
+        raise UsageError(
+            f"--bp-parallel {way}: needs torch {needed}, this is {torch.__version__}; install that, or give "
+            "--bp-parallel ddp"
+        )
 
 
 def _check_devices(key: str, devices: Sequence[str]) -> None:
@@ -116,6 +144,7 @@ def make_spec(
         layers=machine.layers,
         devices=machine.devices,
         world=machine.world,
+        bp_parallel=machine.bp_parallel,
         ranks=machine.ranks,
         threads=machine.threads,
         seeds=tuple(config.seed + turn for turn in range(1, arguments.turns + 1)),

@@ -11,7 +11,7 @@ import torch
 
 from ALPackage import ALStack
 from data import Dataset
-from data.batches import Transform
+from data.batches import Batches, Transform
 from data.dataset import digest
 from models import BPModel, ImageShape, TextShape, Training, build_model
 from models.registry import RegistryError
@@ -38,6 +38,11 @@ class LoadedTask:
     resolved: dict[str, Any]
     """What "auto" and null in the config came to mean."""
     notes: list[str]
+
+
+def training_batches(task: LoadedTask, device: torch.device | str, **order: int) -> Batches:
+    """Return the training batches on `device`; `order`: seed, epoch, and how many of its batches are done."""
+    return Batches(task.data.train, task.batch_size, task.transform, device=device, **order)
 
 
 def load_task(config: Config, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:

@@ -28,11 +28,12 @@ from ..report.tracker import EpochFigures
 from ..report.utilization import Utilization, measure_utilization
 from ..trainers.losses import MeanLosses
 from ..trainers.trainer import Trainer, cosine_lr
-from .make_trainer import make_trainer, training_batches
+from .make_trainer import make_trainer
 from .memory import PeakMemory
 from .placement import Placement
 from .progress import ProgressBar
 from .session import Session
+from .tasks import training_batches
 
 #: Saves a checkpoint: called with the position and the snapshot once the state of every layer has been taken.
 Save = Callable[[Position, Snapshot], None]
@@ -104,7 +105,7 @@ def train_turn(
                 losses=losses,
             )
             # Of this process alone: the workers of an earlier one have taken their times with them.
-            if placement is not None and trainer.step > first_step:
+            if placement is not None and spec.method != "bp" and trainer.step > first_step:
                 done_here = trainer.step - first_step, epoch - first + 1
                 used = utilization(spec, trainer, placement, train_time - before, computed, *done_here)
             report_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, train_time, used)

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ALPackage import Snapshot
 from ALPackage.nan_guard import Guard
-from ALPackage.randomness import dropouts, seed_dropouts
+from ALPackage.randomness import Dropout, dropouts, seed_dropouts
 from models import BPModel, adamw
 
 from .losses import BatchLosses
@@ -41,11 +41,15 @@ class BPTrainer(Trainer):
         self.model = model
         self.label_smoothing = label_smoothing
         self.seed = seed
+        #: The layers that are trained here, by name.
+        self.held: dict[str, nn.Module] = dict(model.layers.items())
         self.optimizer = adamw(model.parameters(), lr=lr, weight_decay=weight_decay)
+        self._guard = Guard()
+        #: The layers by name, each with its dropouts.
+        self._layers: list[tuple[str, nn.Module, list[Dropout]]] = []
 
     def _steps(self, batches: Batches, lr: LearningRate) -> Iterator[BatchLosses]:
-        guard = Guard()
-        layers = [(name, layer, dropouts(layer)) for name, layer in self.model.layers.items()]
+        self._find_dropouts()
         step = self.step
         for item in batches:
             if isinstance(item, Snapshot):
@@ -54,25 +58,44 @@ class BPTrainer(Trainer):
                     item.ready(item)
                 continue
             x, labels = item
-            # Random numbers are derived from the step, as AL's are, so that a run can be resumed anywhere.
-            for name, layer, inside in layers:
-                seed_dropouts(layer, inside, self.seed, name, step)
-            # By the step, not by a scheduler with a state of its own to save.
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr(step)
-            # A bad batch must not leave its mark on running statistics either.
-            if self.skipping:
-                guard.save_buffers(self.model.buffers())
-            logits = self.model(x)
-            loss = F.cross_entropy(logits.float(), labels.to(logits.device), label_smoothing=self.label_smoothing)
-            torch.autograd.backward(loss)
-            if self.skipping:
-                guard.step(self.optimizer, loss)
-            else:
-                self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._train(x, labels, step, lr(step))
             step += 1
-            yield [{"loss": loss.detach()}]
+            yield [{"loss": loss}]
+
+    def _train(self, x: Any, labels: Tensor, step: int, rate: float) -> Tensor:
+        """Take the optimizer step on one batch at a learning rate, and return the batch's loss."""
+        self._begin(step, rate)
+        loss = self._loss(self.model(x), labels)
+        torch.autograd.backward(loss)
+        self._update(loss)
+        return loss.detach()
+
+    def _find_dropouts(self) -> None:
+        self._layers = [(name, layer, dropouts(layer)) for name, layer in self.held.items()]
+
+    def _begin(self, step: int, rate: float) -> None:
+        # Random numbers are derived from the step, as AL's are, so that a run can be resumed anywhere.
+        for name, layer, inside in self._layers:
+            seed_dropouts(layer, inside, self.seed, name, step)
+        # By the step, not by a scheduler with a state of its own to save.
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # A bad batch must not leave its mark on running statistics either.
+        if self.skipping:
+            self._guard.save_buffers(self.model.buffers())
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy, in float32 at least."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, labels.to(logits.device), label_smoothing=self.label_smoothing)
+
+    def _update(self, loss: Tensor) -> None:
+        """Take the step for which the gradients are there, unless the loss is bad and such steps are skipped."""
+        if self.skipping:
+            self._guard.step(self.optimizer, loss)
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _state(self) -> dict[str, Any]:
         """Return copies of the weights, buffers and moments by layer, as a snapshot of a stack has them."""
@@ -80,7 +103,7 @@ class BPTrainer(Trainer):
         moments = self.optimizer.state_dict()["state"]
         state: dict[str, Any] = {}
         first = 0
-        for name, layer in self.model.layers.items():
+        for name, layer in self.held.items():
             count = len(list(layer.parameters()))
             own = {number - first: moments[number] for number in range(first, first + count) if number in moments}
             state[name] = tree_map(_copy, {"layer": layer.state_dict(), "optimizer": {"state": own}})
@@ -90,7 +113,7 @@ class BPTrainer(Trainer):
     def _load(self, layers: Mapping[str, Any]) -> None:
         moments: dict[int, Any] = {}
         first = 0
-        for name, layer in self.model.layers.items():
+        for name, layer in self.held.items():
             layer.load_state_dict(layers[name]["layer"])
             moments |= {first + number: state for number, state in layers[name]["optimizer"]["state"].items()}
             first += len(list(layer.parameters()))

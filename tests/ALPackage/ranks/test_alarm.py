@@ -231,3 +231,13 @@ def test_a_process_runs_unless_it_is_stopped_or_gone() -> None:
         finally:
             process.kill()
     assert not alarm._runs(process.pid)
+
+
+def test_a_rank_that_came_later_has_its_name_when_the_store_is_gone(make: Make) -> None:
+    """Guards a bug: who rank 0 is was asked once, at the start, and a busy machine had not let it say so yet."""
+    first, _ = make(1)
+    time.sleep(0.1)
+    make(0)
+    time.sleep(0.3)
+    first.store_lost(RuntimeError("Connection reset by peer"))
+    assert "conv_0" in first.who(0)

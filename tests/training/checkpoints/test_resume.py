@@ -415,3 +415,13 @@ def test_what_may_change_the_last_bits_is_said(tmp_path: Path) -> None:
     assert describe(point, spec) == ["AL: continues from turn 2, epoch 1/3, batch 4/9 (of D)"]
     (_, more) = describe(point, replace(spec, threads=2, versions={"torch": "2.4"}))
     assert "torch 2.3 then, 2.4 now; intra-op threads per worker: 1 then, 2 now: the last bits may differ" in more
+
+
+def test_that_bp_had_other_processes_is_said(tmp_path: Path) -> None:
+    described = {"provenance": {"versions": {}}, "threads": 1}
+    record = RunRecord(dataset="digits", model="vgg", method="bp", methods_of_run=["bp"], info=described)
+    point = Checkpoint("run", record, info(2, 1, 4).model_copy(update={"method": "bp"}), {})
+    alone = replace(make_spec(tmp_path, versions={}, threads=1), method="bp")
+    assert len(describe(point, alone)) == 1
+    (_, more) = describe(point, replace(alone, world=2, bp_parallel="ddp"))
+    assert more == "  BP: one process then, ddp over 2 processes now: the numbers are not those of an uninterrupted run"

@@ -16,7 +16,7 @@ from training.errors import ConfigError, UsageError
 FLAGS = {
     *("--method", "-r", "--repeat", "--seed", "--schedule", "--config", "--set", "--data-root", "--limit-train"),
     *("--out", "--list", "--print-config", "-h", "--help", "--workers", "--trace", "--tensorboard", "--resume"),
-    *("--plugin", "--tracker", "--plan", "--dry-run"),
+    *("--plugin", "--tracker", "--plan", "--dry-run", "--bp-parallel"),
 }
 
 
