@@ -11,7 +11,7 @@ from benchmarks.pipeline.table import TITLES, ratios, speeds
 Results = dict[str, Any]
 Figures = dict[str, Any]
 #: In the order in which they are measured: those that are compared first stand side by side.
-CONTESTANTS = ("al-ranks", "al-cut", "continuous", "ddp", "1f1b", "interleaved", "gpipe")
+CONTESTANTS = ("al-ranks", "al-cut", "continuous", "ddp", "1f1b", "zero-bubble", "interleaved", "gpipe", "2bw")
 NAMES = {**TITLES, "al-ranks": "**AL, over two processes**", "al-cut": "AL, two threads with the same layers"}
 NAMES["continuous"] = "AL, continuous: two threads that share all layers"
 OF_THREADS = 0.95
@@ -36,23 +36,29 @@ def targets(results: Results) -> list[Target]:
 
 def _table(figures: Figures) -> list[str]:
     lines = [
-        "| | samples/s, median (range) | two processes over it, median (range) | peak memory, MiB (per process) |",
-        "|---|---|---|---|",
+        "| | samples/s, median (range) | two processes over it, median (range) | sent per batch, MB "
+        "| peak memory, MiB (per process) |",
+        "|---|---|---|---|---|",
     ]
     for contestant in CONTESTANTS:
         runs = [run for run in figures["runs"] if run["contestant"] == contestant]
         good = [run for run in runs if "failed" not in run]
         if not good:
             reason = runs[0]["failed"].strip().splitlines()[-1] if runs else "not measured"
-            lines.append(f"| {NAMES[contestant]} | cannot run: {reason} | | |")
+            lines.append(f"| {NAMES[contestant]} | cannot run: {reason} | | | |")
             continue
         over = ratios(figures, "al-ranks", contestant)
         ratio = spread(over, 2) if over and contestant != "al-ranks" else ""
         peaks = [median(values) for values in zip(*(run["peak_mib"] for run in good), strict=True)]
         each = f" ({' + '.join(f'{peak:.0f}' for peak in peaks)})" if len(peaks) > 1 else ""
         own = spread(list(speeds(figures, contestant).values()))
-        lines.append(f"| {NAMES[contestant]} | {own} | {ratio} | {sum(peaks):.0f}{each} |")
+        lines.append(f"| {NAMES[contestant]} | {own} | {ratio} | {megabytes(good[0])} | {sum(peaks):.0f}{each} |")
     return lines
+
+
+def megabytes(run: Figures) -> str:
+    """Return what all processes of a run together send per batch, in MB."""
+    return f"{sum(run['sent'].values()) / 1e6:.2f}" if "sent" in run else ""
 
 
 def _sent(figures: Figures) -> str:

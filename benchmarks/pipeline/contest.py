@@ -29,7 +29,7 @@ CONTESTANTS = (
     "al-sequential",
 )
 #: These fill and drain once per run, so they get more batches than those that join at every batch.
-FLOWING = ("continuous", "al-cut", "al-ranks")
+FLOWING = ("continuous", "al-cut", "al-ranks", "2bw")
 WARMUP = 2
 #: Keep freed memory instead of returning it to the system after every operation; the same for every contestant. As
 #: glibc comes, tensors above 32 MB are mapped, and zeroed by the system page by page, each time anew.
@@ -57,7 +57,9 @@ def launch(jobs: Sequence[Mapping[str, Any]], *, timeout: float, **common: Any) 
     return run_jobs("benchmarks.pipeline.worker", told, timeout=timeout, environment=KEEP_MEMORY)
 
 
-def prepare(model: str, size: str, cores: Sequence[int], seconds: float) -> dict[str, Any]:
+def prepare(
+    model: str, size: str, cores: Sequence[int], seconds: float, contestants: Sequence[str] = CONTESTANTS
+) -> dict[str, Any]:
     """Measure what the layers cost, search everyone's best setting, and choose how many batches are measured.
 
     `seconds`: how long a measurement of BP on one core lasts.
@@ -70,7 +72,7 @@ def prepare(model: str, size: str, cores: Sequence[int], seconds: float) -> dict
     costs = {form: costs[form] for form in ("bp", "al")}
     joined = max(8, min(60, round(seconds / sum(costs["bp"].values()))))
     batches = {"joined": joined, "flowing": max(40, 3 * joined)} if size != "quick" else {"joined": 3, "flowing": 6}
-    return {"costs": costs, "batches": batches, "choices": search(costs, run, cores)}
+    return {"costs": costs, "batches": batches, "choices": search(costs, run, cores, contestants)}
 
 
 def jobs_of(contestant: str, choice: Mapping[str, Any], cores: Sequence[int]) -> list[dict[str, Any]]:
@@ -126,8 +128,9 @@ def measure(
         "batches": batches,
         "peak_mib": [process["peak_mib"] for process in done],
         "base_mib": [process["base_mib"] for process in done],
-        **({"sent": done[0]["sent"]} if "sent" in done[0] else {}),
     }
+    if sent := {edge: size for process in done for edge, size in process.get("sent", {}).items()}:
+        found["sent"] = sent
     if "busy" in done[0] and len(done) == 1:
         found["busy_s"] = done[0]["busy"]
     return found

@@ -8,12 +8,14 @@ from typing import Any
 from benchmarks.launch import WorkerError
 from benchmarks.record import say
 
-#: Contestants with a schedule of torch.distributed.pipelining: its name, stages per process, and micro-batch counts.
-PIPELINES: dict[str, tuple[str, int, tuple[int, ...]]] = {
-    "bp-model-parallel": ("gpipe", 1, (1,)),
-    "gpipe": ("gpipe", 1, (2, 4, 8)),
-    "1f1b": ("1f1b", 1, (2, 4, 8)),
-    "interleaved": ("interleaved", 2, (2, 4, 8)),
+#: Contestants that are pipelines of BP: their schedules with the stages per process, and micro-batch counts.
+PIPELINES: dict[str, tuple[dict[str, int], tuple[int, ...]]] = {
+    "bp-model-parallel": ({"gpipe": 1}, (1,)),
+    "gpipe": ({"gpipe": 1}, (2, 4, 8)),
+    "1f1b": ({"1f1b": 1}, (2, 4, 8)),
+    "interleaved": ({"interleaved": 2}, (2, 4, 8)),
+    "zero-bubble": ({"zero-bubble": 1, "zero-bubble-v": 2}, (2, 4, 8)),
+    "2bw": ({"delayed": 1}, (1, 2, 4, 8)),
 }
 RANKS = 2
 #: A cut whose busier process has this much more to do than that of the best cut cannot win by noise: it is not tried.
@@ -33,25 +35,32 @@ def cuts(layers: int, stages: int) -> list[list[int]]:
     return [[first, *rest] for first in range(1, layers) for rest in cuts(layers - first, stages - 1)]
 
 
-def busiest(costs: Sequence[float], cut: Sequence[int]) -> float:
-    """Return what the busier process has to do; stage s belongs to process s % RANKS."""
+def owners(schedule: str, stages: int, ranks: int = RANKS) -> list[int]:
+    """Return the process of every stage: in turn, or in a schedule in the form of a V there and back."""
+    if schedule.endswith("-v"):
+        return [*range(ranks), *reversed(range(ranks))]
+    return [stage % ranks for stage in range(stages)]
+
+
+def busiest(costs: Sequence[float], cut: Sequence[int], schedule: str = "1f1b") -> float:
+    """Return what the busier process has to do."""
     work = [0.0] * RANKS
-    for stage, size in enumerate(cut):
+    for stage, owner in enumerate(owners(schedule, len(cut))):
         first = sum(cut[:stage])
-        work[stage % RANKS] += sum(costs[first : first + size])
+        work[owner] += sum(costs[first : first + cut[stage]])
     return max(work)
 
 
 def trials(contestant: str, costs: Sequence[float]) -> list[Trial]:
     """Return the settings of a pipeline that are worth a trial, from what BP's layers cost."""
-    schedule, each, counts = PIPELINES[contestant]
-    possible = cuts(len(costs), each * RANKS)
-    least = min(busiest(costs, cut) for cut in possible)
+    schedules, counts = PIPELINES[contestant]
+    possible = [(name, cut) for name, each in schedules.items() for cut in cuts(len(costs), each * RANKS)]
+    least = min(busiest(costs, cut, name) for name, cut in possible)
     return [
-        {"schedule": schedule, "cut": cut, "micro": micro}
-        for cut in possible
+        {"schedule": name, "cut": cut, "micro": micro}
+        for name, cut in possible
         for micro in counts
-        if busiest(costs, cut) <= HOPELESS * least
+        if busiest(costs, cut, name) <= HOPELESS * least
     ]
 
 
@@ -66,14 +75,16 @@ def placements(costs: Sequence[float]) -> list[Trial]:
     ]
 
 
-def search(costs: Mapping[str, Mapping[str, float]], launch: Launch, cores: Sequence[int]) -> dict[str, Any]:
-    """Return the best setting of every contestant that has settings, with all that was tried.
+def search(
+    costs: Mapping[str, Mapping[str, float]], launch: Launch, cores: Sequence[int], contestants: Sequence[str]
+) -> dict[str, Any]:
+    """Return the best setting of every one of the `contestants` that has settings, with all that was tried.
 
     A contestant that cannot run gets {"failed": why}.
     """
     found: dict[str, Any] = {}
     bp, al = list(costs["bp"].values()), list(costs["al"].values())
-    for contestant in PIPELINES:
+    for contestant in (name for name in PIPELINES if name in contestants):
 
         def both(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
             job = {"do": "search-stages", "trials": list(tried), "batches": batches, "warmup": 1}

@@ -19,6 +19,8 @@ TITLES = {
     "gpipe": "BP, GPipe",
     "1f1b": "BP, 1F1B",
     "interleaved": "BP, interleaved 1F1B",
+    "zero-bubble": "BP, zero bubble",
+    "2bw": "BP with a delay of one step (2BW)",
     "ddp": "BP, DDP",
     "al-sequential": "AL, sequential, one core",
     "al-two-runs": "AL, two sequential runs at the same time",

@@ -36,9 +36,9 @@ def test_a_process_has_the_layers_of_a_thread_and_a_core() -> None:
 
 def test_the_table_says_what_processes_cost_and_send() -> None:
     shown = markdown({"vgg": made(**{"al-ranks": 96.0})})
-    assert "| **AL, over two processes** | 192.0 (96.0 - 288.0) |  | 1400 (700 + 700) |" in shown
-    assert "| AL, two threads with the same layers | 200.0 (100.0 - 300.0) | 0.96 (0.96 - 0.96) | 700 |" in shown
-    assert "| BP, 1F1B | cannot run: ValueError: no tuples | | |" in shown
+    assert "| **AL, over two processes** | 192.0 (96.0 - 288.0) |  | 8.40 | 1400 (700 + 700) |" in shown
+    assert "| AL, two threads with the same layers | 200.0 (100.0 - 300.0) | 0.96 (0.96 - 0.96) |  | 700 |" in shown
+    assert "| BP, 1F1B | cannot run: ValueError: no tuples | | | |" in shown
     assert (
         "Per batch AL sends rank0 to rank1 8,400,000 bytes, rank1 to rank0 24 bytes; its processes have 1 and 3"
         in shown
