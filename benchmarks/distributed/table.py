@@ -8,6 +8,9 @@ from typing import Any
 from benchmarks.page import Target, origin, spread, target_table
 from benchmarks.pipeline.table import TITLES, ratios, speeds
 
+from .links_table import links as links
+from .sent import megabytes
+
 Results = dict[str, Any]
 Figures = dict[str, Any]
 #: In the order in which they are measured: those that are compared first stand side by side.
@@ -54,11 +57,6 @@ def _table(figures: Figures) -> list[str]:
         own = spread(list(speeds(figures, contestant).values()))
         lines.append(f"| {NAMES[contestant]} | {own} | {ratio} | {megabytes(good[0])} | {sum(peaks):.0f}{each} |")
     return lines
-
-
-def megabytes(run: Figures) -> str:
-    """Return what all processes of a run together send per batch, in MB."""
-    return f"{sum(run['sent'].values()) / 1e6:.2f}" if "sent" in run else ""
 
 
 def _sent(figures: Figures) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ALPackage import Schedule, make_schedule, set_device
+from ALPackage.ranks.speed import link_speed
 from ALPackage.schedules.distributed import Distributed
 from models import adamw
 
@@ -125,6 +126,14 @@ def over_ranks(job: Job) -> dict[str, Any]:
             schedule.serve()
     dist.destroy_process_group()
     return found
+
+
+def measure_link(job: Job) -> dict[str, Any]:
+    """Return the bytes per second from this process to the next, as the program itself measures them."""
+    meet(job)
+    speed = link_speed(list(range(job["ranks"])))
+    dist.destroy_process_group()
+    return {"bytes_per_s": speed}
 
 
 def search_cuts(job: Job) -> dict[str, Any]:

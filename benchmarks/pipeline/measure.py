@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ALPackage import make_schedule
+from ALPackage.nested import tensors
 from ALPackage.stage.trace import Trace
 from models import adamw
 
@@ -22,8 +23,33 @@ Job = dict[str, Any]
 
 
 def layer_costs(job: Job) -> dict[str, Any]:
-    """Return the median seconds per batch of every layer, by name, of both forms."""
-    return {"bp": _bp_costs(job), "al": _al_costs(job)}
+    """Return the median seconds per batch of every layer, by name, of both forms, and the bytes that it hands on."""
+    return {"bp": _bp_costs(job), "al": _al_costs(job), "sent": {"bp": _bp_sent(job), "al": _al_sent(job)}}
+
+
+def _al_sent(job: Job) -> dict[str, int]:
+    stack = al_model(job["model"], job["size"])
+    x, labels = make_batches(job["model"], job["size"], count=1)[0]
+    y, found = stack.target(labels), {}
+    for name, layer in stack.items():
+        x, y = layer(x, y)
+        layer.discard()
+        found[name] = _bytes((x, y))
+    return found
+
+
+@torch.no_grad()
+def _bp_sent(job: Job) -> dict[str, int]:
+    x, others = arguments(make_batches(job["model"], job["size"], count=1)[0][0])
+    found = {}
+    for name, layer in bp_layers(job["model"], job["size"]):
+        x = Part([layer])(x, **others)
+        found[name] = _bytes(x)
+    return found
+
+
+def _bytes(tree: Any) -> int:
+    return sum(one.numel() * one.element_size() for one in tensors(tree))
 
 
 def _al_costs(job: Job) -> dict[str, float]:

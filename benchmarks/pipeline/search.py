@@ -26,6 +26,8 @@ TRIAL, FINAL, FINALISTS = 3, 8, 2
 Trial = dict[str, Any]
 #: Runs jobs at the same time in fresh processes and returns their results.
 Launch = Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
+#: Runs trials of so many batches and returns, for each, what its processes found.
+Run = Callable[[Sequence[Trial], int], list[list[dict[str, float]]]]
 
 
 def cuts(layers: int, stages: int) -> list[list[int]]:
@@ -85,13 +87,7 @@ def search(
     found: dict[str, Any] = {}
     bp, al = list(costs["bp"].values()), list(costs["al"].values())
     for contestant in (name for name in PIPELINES if name in contestants):
-
-        def both(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
-            job = {"do": "search-stages", "trials": list(tried), "batches": batches, "warmup": 1}
-            ranks = launch([{**job, "cores": [core]} for core in cores])
-            return [list(of_ranks) for of_ranks in zip(*(rank["trials"] for rank in ranks), strict=True)]
-
-        found[contestant] = _best(contestant, trials(contestant, bp), both)
+        found[contestant] = _best(contestant, trials(contestant, bp), _over_processes(launch, cores))
 
     def alone(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
         job = {"do": "search-cuts", "trials": list(tried), "batches": 2 * batches, "warmup": 1, "cores": cores}
@@ -102,9 +98,26 @@ def search(
     return found
 
 
-def _best(
-    contestant: str, tried: list[Trial], run: Callable[[Sequence[Trial], int], list[list[dict[str, float]]]]
+def search_pipeline(
+    schedule: str, layers: int, micro: Sequence[int], launch: Launch, cores: Sequence[int]
 ) -> dict[str, Any]:
+    """Return the best of all cuts into a stage per process, where it is not the layers alone that cost time."""
+    tried = [{"schedule": schedule, "cut": cut, "micro": count} for cut in cuts(layers, RANKS) for count in micro]
+    return _best(schedule, tried, _over_processes(launch, cores))
+
+
+def _over_processes(launch: Launch, cores: Sequence[int]) -> Run:
+    """Return what runs trials over processes, one per core."""
+
+    def run(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
+        job = {"do": "search-stages", "trials": list(tried), "batches": batches, "warmup": 1}
+        ranks = launch([{**job, "cores": [core]} for core in cores])
+        return [list(of_ranks) for of_ranks in zip(*(rank["trials"] for rank in ranks), strict=True)]
+
+    return run
+
+
+def _best(contestant: str, tried: list[Trial], run: Run) -> dict[str, Any]:
     """Time all trials briefly and the best of them for longer, and return the winner with the times of all."""
     say(f"{contestant}: trying {len(tried)} settings")
 

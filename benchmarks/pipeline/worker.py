@@ -30,6 +30,7 @@ def main() -> None:
         "stages": stages.pipeline_stages,
         "search-stages": stages.search_stages,
         "search-cuts": contestants.search_cuts,
+        "link": contestants.measure_link,
         "ddp": contestants.data_parallel,
         "costs": measure.layer_costs,
     }[job["do"]]
