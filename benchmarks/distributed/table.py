@@ -10,6 +10,7 @@ from benchmarks.pipeline.table import TITLES, ratios, speeds
 
 from .links_table import links as links
 from .sent import megabytes
+from .sleepers_table import sleepers as sleepers
 
 Results = dict[str, Any]
 Figures = dict[str, Any]
