@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         metavar="FILE",
         help="simulate --devices that are connected by links, beside 1F1B, zero bubble and DDP: a JSON file as "
-        "`ALPackage.placement.workload.read_workload` describes it",
+        "`ALPackage.placement.workload.workload_of` describes it",
     )
     parser.add_argument("--rows", type=int, help="of a batch, with --workload (default: those of the file)")
     parser.add_argument("--link-gbit", type=float, default=10.0, help="speed of a link, with --workload (default: 10)")

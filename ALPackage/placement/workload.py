@@ -56,25 +56,29 @@ def all_reduce(size: float, members: int, speed: float) -> float:
 
 
 def read_workload(path: Path) -> Workload:
-    """Read a workload from a JSON file:
+    """Read a workload from a JSON file, in the form of `workload_of`. Raises ValueError with one line."""
+    try:
+        return workload_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        raise ValueError(f"--workload: {path}: {reason}") from None
+
+
+def workload_of(told: Mapping[str, Any]) -> Workload:
+    """Return the workload that a mapping tells:
 
         {"rows": 64, "al": [{"name": .., "forward_ms": .., "backward_ms": .., "update_ms": .., "sent_bytes": ..,
                              "weight_bytes": ..}, ..], "bp": [..]}
 
-    "update_ms", "sent_bytes" and "weight_bytes" are 0 where they are missing, and "bp" is as "al".
-    Raises ValueError with one line.
+    "update_ms", "sent_bytes" and "weight_bytes" are 0 where they are missing, and "bp" is as "al". Raises ValueError,
+    KeyError, TypeError or AttributeError for another form.
     """
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        al = tuple(_load(one) for one in told["al"])
-        bp = tuple(_load(one) for one in told.get("bp", told["al"]))
-        rows = int(told["rows"])
-        if not al or not bp or rows < 1:
-            raise ValueError("it has no layers or no rows")
-        return Workload(al, bp, rows)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
-        raise ValueError(f"--workload: {path}: {reason}") from None
+    al = tuple(_load(one) for one in told["al"])
+    bp = tuple(_load(one) for one in told.get("bp", told["al"]))
+    rows = int(told["rows"])
+    if not al or not bp or rows < 1:
+        raise ValueError("it has no layers or no rows")
+    return Workload(al, bp, rows)
 
 
 def written(workload: Workload) -> dict[str, Any]:

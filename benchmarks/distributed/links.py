@@ -74,8 +74,9 @@ def prepare(
     AL gets the cut that the program itself would choose; of 1F1B all cuts are tried.
     """
     say(f"{model}: layer costs")
-    costs, sent = measure_layers(model, size, cores)
-    found: dict[str, Any] = {"costs": costs, "sent": sent, "batches": count_batches(costs, size, seconds), "links": {}}
+    costs, workload = measure_layers(model, size, cores)
+    batches = count_batches(costs, size, seconds)
+    found: dict[str, Any] = {"costs": costs, "workload": workload, "batches": batches, "links": {}}
     for rate in rates:
         cable.limit(RATES[rate])
 
@@ -84,7 +85,7 @@ def prepare(
 
         speed = run([{"do": "link", "cores": [core]} for core in cores])[0]["bytes_per_s"]
         say(f"{rate}: {speed / 1e6:.1f} MB/s")
-        al, handed_on = list(costs["al"].values()), list(sent["al"].values())
+        al, handed_on = list(costs["al"].values()), [layer["sent_bytes"] for layer in workload["al"]]
         micro = (2,) if size == "quick" else (2, 4, 8)
         found["links"][rate] = {
             "bytes_per_s": speed,

@@ -82,7 +82,8 @@ def _measured(figures: Figures) -> str:
     """Return the speeds of the link as they were measured, and what the layers hand on."""
     prepared = figures["prepared"]
     found = ", ".join(f"{rate} {8 * link['bytes_per_s'] / 1e6:,.0f}" for rate, link in prepared["links"].items())
-    handed_on = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in prepared["sent"]["al"].items())
+    layers = prepared["workload"]["al"][:-1]
+    handed_on = ", ".join(f"{layer['name']} {layer['sent_bytes'] / 1e6:.2f}" for layer in layers)
     return (
         f"The link's speed as the program itself measures it, Mbit/s: {found}. What a layer of AL hands on, MB per "
         f"batch: {handed_on}."

@@ -10,6 +10,7 @@ from benchmarks.pipeline.table import TITLES, ratios, speeds
 
 from .links_table import links as links
 from .sent import megabytes
+from .simulation_table import simulation as simulation
 from .sleepers_table import sleepers as sleepers
 
 Results = dict[str, Any]

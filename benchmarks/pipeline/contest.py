@@ -70,16 +70,16 @@ def prepare(
     def run(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return launch(jobs, timeout=900, model=model, size=size)
 
-    costs, sent = measure_layers(model, size, cores)
+    costs, workload = measure_layers(model, size, cores)
     batches = count_batches(costs, size, seconds)
-    return {"costs": costs, "sent": sent, "batches": batches, "choices": search(costs, run, cores, contestants)}
+    return {"costs": costs, "workload": workload, "batches": batches, "choices": search(costs, run, cores, contestants)}
 
 
 def measure_layers(model: str, size: str, cores: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the seconds per batch of the layers of both forms, by name, and the bytes that each hands on."""
+    """Return the seconds per batch of the layers of both forms, by name, and the same in parts, with bytes."""
     job = {"do": "costs", "cores": cores[:1], "batches": 3 if size == "quick" else 8}
     found = launch([job], timeout=900, model=model, size=size)[0]
-    return {form: found[form] for form in ("bp", "al")}, found["sent"]
+    return {form: found[form] for form in ("bp", "al")}, found["workload"]
 
 
 def count_batches(costs: Mapping[str, Mapping[str, float]], size: str, seconds: float) -> dict[str, int]:

@@ -16,6 +16,8 @@ from tests.benchmarks.made_up import results, verdicts
 
 SPEEDS = {"al-ranks": (150.0, 120.0), "al-bf16": (150.0, 149.0), "ddp": (160.0, 40.0), "1f1b": (100.0, 70.0)}
 
+AL = [{"name": "conv_1", "sent_bytes": 8_400_000}, {"name": "conv_2", "sent_bytes": 0}]
+
 
 def made(**speeds: tuple[float, float]) -> dict[str, Any]:
     """Return figures of a model: by contestant, samples/s of the unlimited link and of the slow one."""
@@ -35,7 +37,7 @@ def made(**speeds: tuple[float, float]) -> dict[str, Any]:
     ]
     choices = {"al-ranks": {"ranks": [0, 1, 1, 1]}, "1f1b": {"schedule": "1f1b", "cut": [3, 2], "micro": 4}}
     link = {"bytes_per_s": 12.5e6, "choices": choices}
-    prepared = {"sent": {"al": {"conv_1": 8_400_000}}, "links": {"unlimited": link, "100 Mbit/s": link}}
+    prepared = {"workload": {"al": AL}, "links": {"unlimited": link, "100 Mbit/s": link}}
     return results({"rates": ["unlimited", "100 Mbit/s"]}, runs, prepared=prepared)
 
 
