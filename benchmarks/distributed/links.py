@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     size, repeats = ("quick", 1) if given.quick else ("half", given.repeats)
     rates = [rate for rate in RATES if not given.quick or rate != "1 Gbit/s"]
     settings = {"size": size, "repeats": repeats, "seconds": given.seconds, "cores": cores, "rates": rates}
+    # Without this a SIGTERM would leave the hosts, and what runs in them, behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with Cable() as cable:
             record = Record(given.out, "benchmarks.distributed.links", words, settings, part=given.model)

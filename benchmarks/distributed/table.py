@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.page import Target, origin, spread, target_table
 from benchmarks.pipeline.table import TITLES, ratios, speeds
 
+from .accuracy_table import accuracy as accuracy
 from .links_table import links as links
 from .sent import megabytes
 from .simulation_table import simulation as simulation
