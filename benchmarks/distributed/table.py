@@ -6,7 +6,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.page import Target, origin, spread, target_table
-from benchmarks.pipeline.table import TITLES, ratios, speeds
+from benchmarks.pipeline.search import PIPELINES
+from benchmarks.pipeline.table import TITLES, ratios, setting, speeds
 
 from .accuracy_table import accuracy as accuracy
 from .links_table import links as links
@@ -63,8 +64,17 @@ def _table(figures: Figures) -> list[str]:
 
 
 def _sent(figures: Figures) -> str:
-    """Return what goes between the processes, and how the layers are cut."""
-    sent = next((run["sent"] for run in figures["runs"] if "sent" in run), {})
+    """Return what goes between AL's processes, how the layers are cut, and the settings of the others."""
+    sent = next((run["sent"] for run in figures["runs"] if "sent" in run and run["contestant"] == "al-ranks"), {})
     edges = ", ".join(f"{edge} {size:,} bytes" for edge, size in sent.items())
-    cut = figures["prepared"]["choices"]["al-cut"]["cut"]
-    return f"Per batch AL sends {edges}; its processes have {' and '.join(map(str, cut))} layers."
+    choices = figures["prepared"]["choices"]
+    cut = choices["al-cut"]["cut"]
+    others = "; ".join(
+        f"{NAMES[name].removeprefix('BP, ')}: {setting(name, choices[name])}"
+        for name in CONTESTANTS
+        if name in PIPELINES and "cut" in choices.get(name, {})
+    )
+    return (
+        f"Per batch AL sends {edges}; its processes have {' and '.join(map(str, cut))} layers. The fastest settings of "
+        f"the others: {others or 'not searched'}."
+    )

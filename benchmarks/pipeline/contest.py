@@ -72,7 +72,8 @@ def prepare(
 
     costs, workload = measure_layers(model, size, cores)
     batches = count_batches(costs, size, seconds)
-    return {"costs": costs, "workload": workload, "batches": batches, "choices": search(costs, run, cores, contestants)}
+    choices = search(costs, run, cores, contestants, most=1 if size == "quick" else None)
+    return {"costs": costs, "workload": workload, "batches": batches, "choices": choices}
 
 
 def measure_layers(model: str, size: str, cores: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -78,23 +78,27 @@ def placements(costs: Sequence[float]) -> list[Trial]:
 
 
 def search(
-    costs: Mapping[str, Mapping[str, float]], launch: Launch, cores: Sequence[int], contestants: Sequence[str]
+    costs: Mapping[str, Mapping[str, float]],
+    launch: Launch,
+    cores: Sequence[int],
+    contestants: Sequence[str],
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Return the best setting of every one of the `contestants` that has settings, with all that was tried.
 
-    A contestant that cannot run gets {"failed": why}.
+    A contestant that cannot run gets {"failed": why}. `most`: how many settings are tried at most; one needs no trial.
     """
     found: dict[str, Any] = {}
     bp, al = list(costs["bp"].values()), list(costs["al"].values())
     for contestant in (name for name in PIPELINES if name in contestants):
-        found[contestant] = _best(contestant, trials(contestant, bp), _over_processes(launch, cores))
+        found[contestant] = _best(contestant, trials(contestant, bp)[:most], _over_processes(launch, cores))
 
     def alone(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
         job = {"do": "search-cuts", "trials": list(tried), "batches": 2 * batches, "warmup": 1, "cores": cores}
         job |= {"schedule": "continuous", "options": {}}
         return [[one] for one in launch([job])[0]["trials"]]
 
-    found["al-cut"] = _best("al-cut", placements(al), alone)
+    found["al-cut"] = _best("al-cut", placements(al)[:most], alone)
     return found
 
 
@@ -119,6 +123,8 @@ def _over_processes(launch: Launch, cores: Sequence[int]) -> Run:
 
 def _best(contestant: str, tried: list[Trial], run: Run) -> dict[str, Any]:
     """Time all trials briefly and the best of them for longer, and return the winner with the times of all."""
+    if len(tried) == 1:
+        return {**tried[0], "tried": tried}
     say(f"{contestant}: trying {len(tried)} settings")
 
     def ranked(entered: list[Trial], batches: int) -> list[Trial]:

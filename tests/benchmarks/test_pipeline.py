@@ -63,6 +63,15 @@ def test_the_search_takes_what_is_fastest_in_the_final_and_tells_what_cannot_run
     assert found["al-cut"]["placement"] == ["cpu:0", "cpu:1", "cpu:1"]
 
 
+def test_a_single_setting_needs_no_trial() -> None:
+    def launch(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        raise AssertionError(f"tried {jobs}")
+
+    found = search(COSTS, launch, [0, 1], list(PIPELINES), most=1)
+    assert set(found) == {*PIPELINES, "al-cut"}
+    assert found["2bw"] == {"schedule": "delayed", "cut": [2, 3], "micro": 1, "tried": found["2bw"]["tried"]}
+
+
 def test_every_contestant_has_jobs_on_the_cores_that_it_may_use() -> None:
     stages = {"schedule": "1f1b", "cut": [2, 3], "micro": 4, "tried": []}
     for contestant in CONTESTANTS:
