@@ -55,12 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "`ALPackage.placement.workload.workload_of` describes it",
     )
     parser.add_argument("--rows", type=int, help="of a batch, with --workload (default: those of the file)")
-    parser.add_argument("--link-gbit", type=float, default=10.0, help="speed of a link, with --workload (default: 10)")
+    parser.add_argument("--link-gbit", type=float, help="speed of a link in Gbit/s, with --workload (default: 10)")
     options = parser.parse_args(argv)
     try:
         if options.workload is not None:
             print(_scaled(options))
             return 0
+        if options.rows is not None or options.link_gbit is not None:
+            raise ValueError("--rows, --link-gbit: these go with --workload")
         costs = _costs(options.costs)
         if options.batches < 1 or any(count < 1 for count in options.workers or [1]):
             raise ValueError("--workers and --batches: expected whole numbers of at least 1")
@@ -74,10 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _scaled(options: argparse.Namespace) -> str:
     """Return the table of a workload. Raises ValueError with a message of one line."""
     workload = read_workload(options.workload)
-    devices, rows = options.workers or [8, 64, 512], options.rows or workload.rows
-    if not (0 < options.link_gbit < float("inf")) or rows < 1 or min(devices) < 1:
+    devices = options.workers or [8, 64, 512]
+    rows = workload.rows if options.rows is None else options.rows
+    speed = 10.0 if options.link_gbit is None else options.link_gbit
+    if not (0 < speed < float("inf")) or rows < 1 or min(devices) < 1:
         raise ValueError("--link-gbit, --rows and --devices: expected numbers above 0")
-    return scale_table(workload.with_rows(rows), devices, options.link_gbit * 1e9 / 8)
+    return scale_table(workload.with_rows(rows), devices, speed * 1e9 / 8)
 
 
 def table(costs: Sequence[LayerCost], counts: Sequence[int], batches: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.distributed import links
 from benchmarks.distributed.cable import Cable, NoCableError
 from benchmarks.distributed.links_table import links as table
 from benchmarks.distributed.links_table import shares, targets
+from benchmarks.pipeline.contest import launch
 from tests.benchmarks.made_up import results, verdicts
 
 SPEEDS = {"al-ranks": (150.0, 120.0), "al-bf16": (150.0, 149.0), "ddp": (160.0, 40.0), "1f1b": (100.0, 70.0)}
@@ -89,3 +91,16 @@ def test_a_cable_is_removed_and_is_as_slow_as_it_is_told() -> None:
         pytest.skip(f"network namespaces are not permitted here: {error}")
     found = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     assert [host for host in cable.hosts if host in found] == []
+
+
+@pytest.mark.slow
+def test_processes_on_two_hosts_see_the_speed_of_the_cable() -> None:
+    job = {"do": "link", "cores": sorted(os.sched_getaffinity(0))}
+    try:
+        with Cable() as cable:
+            cable.limit("100mbit")
+            found = launch([job, job], timeout=120, hosts=cable.hosts)
+    except NoCableError as error:
+        pytest.skip(f"network namespaces are not permitted here: {error}")
+    assert found[0]["bytes_per_s"] == found[1]["bytes_per_s"]
+    assert 0.7 * 12.5e6 < found[0]["bytes_per_s"] < 1.15 * 12.5e6
