@@ -23,7 +23,7 @@ def scale_rows(workload: Workload, devices: Sequence[int], speed: float) -> list
         pipeline = best_pipeline(workload.bp, count, speed, workload.rows)
         zero = best_pipeline(workload.bp, count, speed, workload.rows, bubble=False)
         seconds = (al.seconds, pipeline.seconds, zero.seconds, ddp(workload.bp, count, speed, workload.rows))
-        speeds = [f"{workload.rows / one:,.4g}" for one in seconds]
+        speeds = [_figure(workload.rows / one) for one in seconds]
         found.append((str(count), *speeds, _stages(al), _pipeline(pipeline)))
     return found
 
@@ -40,7 +40,11 @@ def scale_table(workload: Workload, devices: Sequence[int], speed: float) -> str
 
 
 def _alone(loads: Sequence[Load], rows: int) -> str:
-    return f"{rows / (sum(one.work + one.update for one in loads) or 1.0):,.4g}"
+    return _figure(rows / (sum(one.work + one.update for one in loads) or 1.0))
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _stages(al: Stages) -> str:
