@@ -51,8 +51,8 @@ def _table(figures: Figures) -> list[str]:
         runs = [run for run in figures["runs"] if run["contestant"] == contestant]
         good = [run for run in runs if "failed" not in run]
         if not good:
-            reason = runs[0]["failed"].strip().splitlines()[-1] if runs else "not measured"
-            lines.append(f"| {NAMES[contestant]} | cannot run: {reason} | | | |")
+            reason = f"cannot run: {runs[0]['failed'].strip().splitlines()[-1]}" if runs else "not measured"
+            lines.append(f"| {NAMES[contestant]} | {reason} | | | |")
             continue
         over = ratios(figures, "al-ranks", contestant)
         ratio = spread(over, 2) if over and contestant != "al-ranks" else ""
