@@ -39,7 +39,7 @@ def main() -> None:
     job: Job = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     config = load_config(job["task"], ROOT / CONFIGS[job["task"]], job["settings"])
-    task = load_task(config, job["dataset"], job["model"], ROOT / "data", job["limit_train"])
+    task = load_task(config, job["dataset"], job["model"], ROOT / "datasets", job["limit_train"])
     set_seed(job["seed"])
     steps = job["epochs"] * len(training_batches(task, "cpu"))
     rate = cosine_lr(task.lr, task.end_lr, steps)
