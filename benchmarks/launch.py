@@ -23,13 +23,19 @@ class WorkerError(RuntimeError):
 
 
 def run_jobs(
-    module: str, jobs: Sequence[Mapping[str, Any]], *, timeout: float, environment: Mapping[str, str] | None = None
+    module: str,
+    jobs: Sequence[Mapping[str, Any]],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    hosts: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Run `python -m module <job as JSON>` for every job, all at once, and return the JSON that each prints, in order.
 
     Every job is told its rank, the number of ranks and a file to meet at; its "threads" (default 1) are those of every
-    library that an operation may end in. Raises WorkerError, with the end of what the process said, if one fails or if
-    `timeout` seconds have passed; no process outlives this call.
+    library that an operation may end in. `hosts`: network namespaces, one per job, in which the interface of the same
+    name leads to the others; by default all are on this machine's loopback. Raises WorkerError, with the end of what
+    the process said, if one fails or if `timeout` seconds have passed; no process outlives this call.
     """
     with tempfile.TemporaryDirectory() as folder:
         processes: list[subprocess.Popen[str]] = []
@@ -39,10 +45,13 @@ def run_jobs(
                 told = {**job, "rank": rank, "ranks": len(jobs), "meeting": str(Path(folder, "meeting"))}
                 threads = str(job.get("threads", 1))
                 own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+                inside = ["ip", "netns", "exec", hosts[rank]] if hosts else []
+                if hosts:
+                    own["GLOO_SOCKET_IFNAME"] = hosts[rank]
                 with out.open("w") as out_file, err.open("w") as err_file:
                     processes.append(
                         subprocess.Popen(
-                            [sys.executable, "-m", module, json.dumps(told)],
+                            [*inside, sys.executable, "-m", module, json.dumps(told)],
                             cwd=ROOT,
                             env={**os.environ, **ENVIRONMENT, **own, **(environment or {})},
                             stdout=out_file,

@@ -16,7 +16,9 @@ from typing import Any, TextIO
 from .cost import LayerCost
 from .partition import partition
 from .plan import most_of
+from .scale_table import scale_table
 from .simulate import simulate
+from .workload import read_workload
 
 #: The forward pass's share of a layer's time when only the total is given.
 FORWARD = 1 / 3
@@ -30,19 +32,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Estimate what D workers that share all layers, each with a core, would gain over one, under each "
         "schedule; and beside it, what the best cut into D groups of neighbors allows.",
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--costs",
-        required=True,
         metavar="MS,MS,.. | FILE",
         help="ms per batch of each layer, such as 151,121,30,10 or conv_1=151,conv_2=121; or a JSON file that holds a "
         "plan, such as the results of a run",
     )
     parser.add_argument(
-        *("--workers", "--devices"), type=int, nargs="+", metavar="D", help="default: 1 to the number of layers"
+        *("--workers", "--devices"),
+        type=int,
+        nargs="+",
+        metavar="D",
+        help="default: 1 to the number of layers; with --workload 8 64 512",
     )
     parser.add_argument("--batches", type=int, default=500, help="batches of a run, for the fill (default: 500)")
+    source.add_argument(
+        "--workload",
+        type=Path,
+        metavar="FILE",
+        help="simulate --devices that are connected by links, beside 1F1B, zero bubble and DDP: a JSON file as "
+        "`ALPackage.placement.workload.workload_of` describes it",
+    )
+    parser.add_argument("--rows", type=int, help="of a batch, with --workload (default: those of the file)")
+    parser.add_argument("--link-gbit", type=float, help="speed of a link in Gbit/s, with --workload (default: 10)")
     options = parser.parse_args(argv)
     try:
+        if options.workload is not None:
+            print(_scaled(options))
+            return 0
+        if options.rows is not None or options.link_gbit is not None:
+            raise ValueError("--rows, --link-gbit: these go with --workload")
         costs = _costs(options.costs)
         if options.batches < 1 or any(count < 1 for count in options.workers or [1]):
             raise ValueError("--workers and --batches: expected whole numbers of at least 1")
@@ -51,6 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(table(costs, options.workers or list(range(1, len(costs) + 1)), options.batches))
     return 0
+
+
+def _scaled(options: argparse.Namespace) -> str:
+    """Return the table of a workload. Raises ValueError with a message of one line."""
+    workload = read_workload(options.workload)
+    devices = options.workers or [8, 64, 512]
+    rows = workload.rows if options.rows is None else options.rows
+    speed = 10.0 if options.link_gbit is None else options.link_gbit
+    if not (0 < speed < float("inf")) or rows < 1 or min(devices) < 1:
+        raise ValueError("--link-gbit, --rows and --devices: expected numbers above 0")
+    return scale_table(workload.with_rows(rows), devices, speed * 1e9 / 8)
 
 
 def table(costs: Sequence[LayerCost], counts: Sequence[int], batches: int) -> str:

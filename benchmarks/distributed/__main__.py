@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = Record(given.out, "benchmarks.distributed", words, settings, part=given.model)
     if "prepared" not in record.results:
         say(f"{given.model}: layer costs, then everyone's best setting")
-        record.results["prepared"] = prepare(given.model, size, cores, given.seconds)
+        record.results["prepared"] = prepare(given.model, size, cores, given.seconds, CONTESTANTS)
         record.keep()
 
     def one(repeat: int, contestant: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ CONTESTANTS = (
     "al-sequential",
 )
 #: These fill and drain once per run, so they get more batches than those that join at every batch.
-FLOWING = ("continuous", "al-cut", "al-ranks")
+FLOWING = ("continuous", "al-cut", "al-ranks", "2bw")
 WARMUP = 2
 #: Keep freed memory instead of returning it to the system after every operation; the same for every contestant. As
 #: glibc comes, tensors above 32 MB are mapped, and zeroed by the system page by page, each time anew.
@@ -51,13 +51,17 @@ def two_cores(wanted: list[int] | None) -> list[int]:
     return cores
 
 
-def launch(jobs: Sequence[Mapping[str, Any]], *, timeout: float, **common: Any) -> list[dict[str, Any]]:
-    """Run the jobs, which all are told what is `common`, at the same time in fresh processes."""
+def launch(
+    jobs: Sequence[Mapping[str, Any]], *, timeout: float, hosts: Sequence[str] = (), **common: Any
+) -> list[dict[str, Any]]:
+    """Run the jobs, which all are told what is `common`, at the same time in fresh processes, perhaps on `hosts`."""
     told = [{"warmup": WARMUP, **common, **job} for job in jobs]
-    return run_jobs("benchmarks.pipeline.worker", told, timeout=timeout, environment=KEEP_MEMORY)
+    return run_jobs("benchmarks.pipeline.worker", told, timeout=timeout, environment=KEEP_MEMORY, hosts=hosts)
 
 
-def prepare(model: str, size: str, cores: Sequence[int], seconds: float) -> dict[str, Any]:
+def prepare(
+    model: str, size: str, cores: Sequence[int], seconds: float, contestants: Sequence[str] = CONTESTANTS
+) -> dict[str, Any]:
     """Measure what the layers cost, search everyone's best setting, and choose how many batches are measured.
 
     `seconds`: how long a measurement of BP on one core lasts.
@@ -66,11 +70,25 @@ def prepare(model: str, size: str, cores: Sequence[int], seconds: float) -> dict
     def run(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return launch(jobs, timeout=900, model=model, size=size)
 
-    costs = run([{"do": "costs", "cores": cores[:1], "batches": 3 if size == "quick" else 8}])[0]
-    costs = {form: costs[form] for form in ("bp", "al")}
+    costs, workload = measure_layers(model, size, cores)
+    batches = count_batches(costs, size, seconds)
+    choices = search(costs, run, cores, contestants, most=1 if size == "quick" else None)
+    return {"costs": costs, "workload": workload, "batches": batches, "choices": choices}
+
+
+def measure_layers(model: str, size: str, cores: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the seconds per batch of the layers of both forms, by name, and the same in parts, with bytes."""
+    job = {"do": "costs", "cores": cores[:1], "batches": 3 if size == "quick" else 8}
+    found = launch([job], timeout=900, model=model, size=size)[0]
+    return {form: found[form] for form in ("bp", "al")}, found["workload"]
+
+
+def count_batches(costs: Mapping[str, Mapping[str, float]], size: str, seconds: float) -> dict[str, int]:
+    """Return how many batches are measured, by how a contestant goes through them."""
+    if size == "quick":
+        return {"joined": 3, "flowing": 6}
     joined = max(8, min(60, round(seconds / sum(costs["bp"].values()))))
-    batches = {"joined": joined, "flowing": max(40, 3 * joined)} if size != "quick" else {"joined": 3, "flowing": 6}
-    return {"costs": costs, "batches": batches, "choices": search(costs, run, cores)}
+    return {"joined": joined, "flowing": max(40, 3 * joined)}
 
 
 def jobs_of(contestant: str, choice: Mapping[str, Any], cores: Sequence[int]) -> list[dict[str, Any]]:
@@ -115,19 +133,25 @@ def measure(
         jobs = [{**job, "cores": cores} for job in jobs]
     expected = (batches + WARMUP) * sum(prepared["costs"]["bp"].values())
     done = launch(jobs, timeout=60 + 5 * expected, model=model, size=size, batches=batches)
-    samples = batches * batch_size(model, size)
-    seconds = max(process["stop"] for process in done) - min(process["start"] for process in done)
-    speed = samples / seconds
+    found = figures(done, batches, batch_size(model, size))
     if contestant == "al-two-runs":
-        speed = sum(samples / (process["stop"] - process["start"]) for process in done)
-    found = {
-        "samples_per_s": speed,
+        alone = [process["stop"] - process["start"] for process in done]
+        found["samples_per_s"] = sum(batches * batch_size(model, size) / seconds for seconds in alone)
+    return found
+
+
+def figures(done: Sequence[Mapping[str, Any]], batches: int, rows: int) -> dict[str, Any]:
+    """Return what a contestant's processes have found; `rows`: samples per batch."""
+    seconds = max(process["stop"] for process in done) - min(process["start"] for process in done)
+    found: dict[str, Any] = {
+        "samples_per_s": batches * rows / seconds,
         "seconds": seconds,
         "batches": batches,
         "peak_mib": [process["peak_mib"] for process in done],
         "base_mib": [process["base_mib"] for process in done],
-        **({"sent": done[0]["sent"]} if "sent" in done[0] else {}),
     }
+    if sent := {edge: size for process in done for edge, size in process.get("sent", {}).items()}:
+        found["sent"] = sent
     if "busy" in done[0] and len(done) == 1:
         found["busy_s"] = done[0]["busy"]
     return found

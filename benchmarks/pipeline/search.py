@@ -8,12 +8,14 @@ from typing import Any
 from benchmarks.launch import WorkerError
 from benchmarks.record import say
 
-#: Contestants with a schedule of torch.distributed.pipelining: its name, stages per process, and micro-batch counts.
-PIPELINES: dict[str, tuple[str, int, tuple[int, ...]]] = {
-    "bp-model-parallel": ("gpipe", 1, (1,)),
-    "gpipe": ("gpipe", 1, (2, 4, 8)),
-    "1f1b": ("1f1b", 1, (2, 4, 8)),
-    "interleaved": ("interleaved", 2, (2, 4, 8)),
+#: Contestants that are pipelines of BP: their schedules with the stages per process, and micro-batch counts.
+PIPELINES: dict[str, tuple[dict[str, int], tuple[int, ...]]] = {
+    "bp-model-parallel": ({"gpipe": 1}, (1,)),
+    "gpipe": ({"gpipe": 1}, (2, 4, 8)),
+    "1f1b": ({"1f1b": 1}, (2, 4, 8)),
+    "interleaved": ({"interleaved": 2}, (2, 4, 8)),
+    "zero-bubble": ({"zero-bubble": 1, "zero-bubble-v": 2}, (2, 4, 8)),
+    "2bw": ({"delayed": 1}, (1, 2, 4, 8)),
 }
 RANKS = 2
 #: A cut whose busier process has this much more to do than that of the best cut cannot win by noise: it is not tried.
@@ -24,6 +26,8 @@ TRIAL, FINAL, FINALISTS = 3, 8, 2
 Trial = dict[str, Any]
 #: Runs jobs at the same time in fresh processes and returns their results.
 Launch = Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
+#: Runs trials of so many batches and returns, for each, what its processes found.
+Run = Callable[[Sequence[Trial], int], list[list[dict[str, float]]]]
 
 
 def cuts(layers: int, stages: int) -> list[list[int]]:
@@ -33,25 +37,32 @@ def cuts(layers: int, stages: int) -> list[list[int]]:
     return [[first, *rest] for first in range(1, layers) for rest in cuts(layers - first, stages - 1)]
 
 
-def busiest(costs: Sequence[float], cut: Sequence[int]) -> float:
-    """Return what the busier process has to do; stage s belongs to process s % RANKS."""
+def owners(schedule: str, stages: int, ranks: int = RANKS) -> list[int]:
+    """Return the process of every stage: in turn, or in a schedule in the form of a V there and back."""
+    if schedule.endswith("-v"):
+        return [*range(ranks), *reversed(range(ranks))]
+    return [stage % ranks for stage in range(stages)]
+
+
+def busiest(costs: Sequence[float], cut: Sequence[int], schedule: str = "1f1b") -> float:
+    """Return what the busier process has to do."""
     work = [0.0] * RANKS
-    for stage, size in enumerate(cut):
+    for stage, owner in enumerate(owners(schedule, len(cut))):
         first = sum(cut[:stage])
-        work[stage % RANKS] += sum(costs[first : first + size])
+        work[owner] += sum(costs[first : first + cut[stage]])
     return max(work)
 
 
 def trials(contestant: str, costs: Sequence[float]) -> list[Trial]:
     """Return the settings of a pipeline that are worth a trial, from what BP's layers cost."""
-    schedule, each, counts = PIPELINES[contestant]
-    possible = cuts(len(costs), each * RANKS)
-    least = min(busiest(costs, cut) for cut in possible)
+    schedules, counts = PIPELINES[contestant]
+    possible = [(name, cut) for name, each in schedules.items() for cut in cuts(len(costs), each * RANKS)]
+    least = min(busiest(costs, cut, name) for name, cut in possible)
     return [
-        {"schedule": schedule, "cut": cut, "micro": micro}
-        for cut in possible
+        {"schedule": name, "cut": cut, "micro": micro}
+        for name, cut in possible
         for micro in counts
-        if busiest(costs, cut) <= HOPELESS * least
+        if busiest(costs, cut, name) <= HOPELESS * least
     ]
 
 
@@ -66,35 +77,54 @@ def placements(costs: Sequence[float]) -> list[Trial]:
     ]
 
 
-def search(costs: Mapping[str, Mapping[str, float]], launch: Launch, cores: Sequence[int]) -> dict[str, Any]:
-    """Return the best setting of every contestant that has settings, with all that was tried.
+def search(
+    costs: Mapping[str, Mapping[str, float]],
+    launch: Launch,
+    cores: Sequence[int],
+    contestants: Sequence[str],
+    most: int | None = None,
+) -> dict[str, Any]:
+    """Return the best setting of every one of the `contestants` that has settings, with all that was tried.
 
-    A contestant that cannot run gets {"failed": why}.
+    A contestant that cannot run gets {"failed": why}. `most`: how many settings are tried at most; one needs no trial.
     """
     found: dict[str, Any] = {}
     bp, al = list(costs["bp"].values()), list(costs["al"].values())
-    for contestant in PIPELINES:
-
-        def both(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
-            job = {"do": "search-stages", "trials": list(tried), "batches": batches, "warmup": 1}
-            ranks = launch([{**job, "cores": [core]} for core in cores])
-            return [list(of_ranks) for of_ranks in zip(*(rank["trials"] for rank in ranks), strict=True)]
-
-        found[contestant] = _best(contestant, trials(contestant, bp), both)
+    for contestant in (name for name in PIPELINES if name in contestants):
+        found[contestant] = _best(contestant, trials(contestant, bp)[:most], _over_processes(launch, cores))
 
     def alone(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
         job = {"do": "search-cuts", "trials": list(tried), "batches": 2 * batches, "warmup": 1, "cores": cores}
         job |= {"schedule": "continuous", "options": {}}
         return [[one] for one in launch([job])[0]["trials"]]
 
-    found["al-cut"] = _best("al-cut", placements(al), alone)
+    found["al-cut"] = _best("al-cut", placements(al)[:most], alone)
     return found
 
 
-def _best(
-    contestant: str, tried: list[Trial], run: Callable[[Sequence[Trial], int], list[list[dict[str, float]]]]
+def search_pipeline(
+    schedule: str, layers: int, micro: Sequence[int], launch: Launch, cores: Sequence[int]
 ) -> dict[str, Any]:
+    """Return the best of all cuts into a stage per process, where it is not the layers alone that cost time."""
+    tried = [{"schedule": schedule, "cut": cut, "micro": count} for cut in cuts(layers, RANKS) for count in micro]
+    return _best(schedule, tried, _over_processes(launch, cores))
+
+
+def _over_processes(launch: Launch, cores: Sequence[int]) -> Run:
+    """Return what runs trials over processes, one per core."""
+
+    def run(tried: Sequence[Trial], batches: int) -> list[list[dict[str, float]]]:
+        job = {"do": "search-stages", "trials": list(tried), "batches": batches, "warmup": 1}
+        ranks = launch([{**job, "cores": [core]} for core in cores])
+        return [list(of_ranks) for of_ranks in zip(*(rank["trials"] for rank in ranks), strict=True)]
+
+    return run
+
+
+def _best(contestant: str, tried: list[Trial], run: Run) -> dict[str, Any]:
     """Time all trials briefly and the best of them for longer, and return the winner with the times of all."""
+    if len(tried) == 1:
+        return {**tried[0], "tried": tried}
     say(f"{contestant}: trying {len(tried)} settings")
 
     def ranked(entered: list[Trial], batches: int) -> list[Trial]:

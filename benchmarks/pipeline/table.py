@@ -19,6 +19,8 @@ TITLES = {
     "gpipe": "BP, GPipe",
     "1f1b": "BP, 1F1B",
     "interleaved": "BP, interleaved 1F1B",
+    "zero-bubble": "BP, zero bubble",
+    "2bw": "BP with a delay of one step (2BW)",
     "ddp": "BP, DDP",
     "al-sequential": "AL, sequential, one core",
     "al-two-runs": "AL, two sequential runs at the same time",
@@ -136,15 +138,16 @@ def _table(figures: Figures) -> list[str]:
         ratio = spread(over, 2) if over and contestant != "continuous" else ""
         peaks = [median(values) for values in zip(*(run["peak_mib"] for run in good), strict=True)]
         each = f" ({' + '.join(f'{peak:.0f}' for peak in peaks)})" if len(peaks) > 1 else ""
-        setting = _setting(contestant, figures["prepared"]["choices"].get(contestant, {}))
+        chosen = setting(contestant, figures["prepared"]["choices"].get(contestant, {}))
         lines.append(
             f"| {title} | {spread(list(speeds(figures, contestant).values()))} | {ratio} "
-            f"| {sum(peaks):.0f}{each} | {setting} |"
+            f"| {sum(peaks):.0f}{each} | {chosen} |"
         )
     return lines
 
 
-def _setting(contestant: str, choice: dict[str, Any]) -> str:
+def setting(contestant: str, choice: dict[str, Any]) -> str:
+    """Return the setting of a contestant in words, if it has one."""
     if contestant == "ddp":
         return "half of each batch per process"
     if contestant == "continuous":
@@ -154,7 +157,8 @@ def _setting(contestant: str, choice: dict[str, Any]) -> str:
     if not choice:
         return ""
     micro = f", {choice['micro']} micro-batches" if choice["micro"] > 1 else ""
-    return f"stages of {', '.join(map(str, choice['cut']))} layers{micro}"
+    order = ", in a V" if choice["schedule"].endswith("-v") else ""
+    return f"stages of {', '.join(map(str, choice['cut']))} layers{order}{micro}"
 
 
 def _notes(figures: Figures) -> list[str]:

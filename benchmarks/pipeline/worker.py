@@ -19,7 +19,7 @@ def main() -> None:
     os.sched_setaffinity(0, job["cores"])
     import torch
 
-    from . import contestants, measure
+    from . import contestants, measure, stages
 
     torch.set_num_threads(job.get("threads", 1))
     base = memory_mib("VmRSS")
@@ -27,9 +27,10 @@ def main() -> None:
         "bp": contestants.back_propagation,
         "al": contestants.associated_learning,
         "al-ranks": contestants.over_ranks,
-        "stages": contestants.pipeline_stages,
-        "search-stages": contestants.search_stages,
+        "stages": stages.pipeline_stages,
+        "search-stages": stages.search_stages,
         "search-cuts": contestants.search_cuts,
+        "link": contestants.measure_link,
         "ddp": contestants.data_parallel,
         "costs": measure.layer_costs,
     }[job["do"]]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ALPackage import AE, AL, ENC, ALStack
+from ALPackage import AE, AL, ENC, ALStack, LocalLayer
 
 #: Share of a layer's time that its forward pass takes.
 FORWARD = 0.4
@@ -74,3 +74,48 @@ def sleeping_stack(times: list[float]) -> ALStack:
 def empty_stack(layers: int) -> ALStack:
     """Return a stack of layers that take no time."""
     return ALStack(_Simulated() for _ in range(layers))
+
+
+class _SleepingStep(torch.autograd.Function):
+    """A loss whose backward pass sleeps."""
+
+    @staticmethod
+    def forward(context: Any, weight: Tensor, seconds: float) -> Tensor:
+        """Return a loss that does not depend on anything."""
+        context.seconds = seconds
+        return torch.zeros(())
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Sleep, and leave the weight as it is."""
+        time.sleep(context.seconds)
+        return torch.zeros(1), None
+
+
+class RowSleeper(LocalLayer):
+    """A layer that sleeps for every row of a batch, forward and backward, so that replicas of it each sleep less.
+
+    `seconds`: of a batch of `rows` rows.
+    """
+
+    row_separable = True
+
+    def __init__(self, seconds: float, rows: int) -> None:
+        super().__init__()
+        self._per_row = seconds / rows
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.0)
+
+    def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
+        """Sleep the forward share of the time."""
+        seconds = self._per_row * len(x)
+        time.sleep(seconds * FORWARD)
+        return x, y, {"loss": _SleepingStep.apply(self.weight, seconds * (1 - FORWARD))}  # type: ignore[no-untyped-call]
+
+    def hidden(self, x: Any) -> Any:
+        """Return the input, as `compute` does."""
+        return x
+
+    def readout(self, hidden: Any) -> Any:
+        """Return the input, as `compute` does."""
+        return hidden

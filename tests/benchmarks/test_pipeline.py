@@ -27,6 +27,7 @@ def test_cuts_are_contiguous_and_complete() -> None:
 def test_stages_go_to_processes_in_turn() -> None:
     assert busiest([1.0, 2.0, 4.0, 8.0], [2, 2]) == 12.0
     assert busiest([1.0, 2.0, 4.0, 8.0], [1, 1, 1, 1]) == 10.0  # stages 1 and 3 against 0 and 2
+    assert busiest([1.0, 2.0, 4.0, 8.0], [1, 1, 1, 1], "zero-bubble-v") == 9.0  # stages 0 and 3 against 1 and 2
 
 
 def test_cuts_that_cannot_win_are_not_tried() -> None:
@@ -35,6 +36,10 @@ def test_cuts_that_cannot_win_are_not_tried() -> None:
     assert {trial["micro"] for trial in trials("1f1b", costs)} == {2, 4, 8}
     assert {trial["micro"] % 2 for trial in trials("interleaved", costs)} == {0}
     assert {len(trial["cut"]) for trial in trials("interleaved", costs)} == {4}
+    assert {(trial["schedule"], len(trial["cut"])) for trial in trials("zero-bubble", costs)} == {
+        ("zero-bubble", 2),
+        ("zero-bubble-v", 4),
+    }
     assert [trial["placement"] for trial in placements([1.0, 1.0, 0.2])] == [["cpu:0", "cpu:1", "cpu:1"]]
 
 
@@ -50,11 +55,21 @@ def test_the_search_takes_what_is_fastest_in_the_final_and_tells_what_cannot_run
             times.append(0.5 if jobs[0]["batches"] == FINAL and micro == 4 else seconds * jobs[0]["batches"])
         return [{"trials": [{"start": 0.0, "stop": time} for time in times]} for _ in jobs]
 
-    found = search(COSTS, launch, [0, 1])
+    found = search(COSTS, launch, [0, 1], ["1f1b", "interleaved"])
     assert found["1f1b"]["micro"] == 4
     assert len(found["1f1b"]["tried"]) == 3
     assert found["interleaved"] == {"failed": "no such operator"}
+    assert set(found) == {"1f1b", "interleaved", "al-cut"}
     assert found["al-cut"]["placement"] == ["cpu:0", "cpu:1", "cpu:1"]
+
+
+def test_a_single_setting_needs_no_trial() -> None:
+    def launch(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        raise AssertionError(f"tried {jobs}")
+
+    found = search(COSTS, launch, [0, 1], list(PIPELINES), most=1)
+    assert set(found) == {*PIPELINES, "al-cut"}
+    assert found["2bw"] == {"schedule": "delayed", "cut": [2, 3], "micro": 1, "tried": found["2bw"]["tried"]}
 
 
 def test_every_contestant_has_jobs_on_the_cores_that_it_may_use() -> None:
@@ -65,7 +80,7 @@ def test_every_contestant_has_jobs_on_the_cores_that_it_may_use() -> None:
         assert cores == ([3] if contestant in ("bp", "al-sequential") else [3, 5])
     assert jobs_of("bp-two-threads", {}, [3, 5])[0]["threads"] == 2
     assert "tried" not in jobs_of("1f1b", stages, [3, 5])[0]
-    assert set(TITLES) == set(CONTESTANTS)
+    assert set(TITLES) == {*CONTESTANTS, *PIPELINES}
 
 
 @pytest.mark.parametrize("model", MODELS)

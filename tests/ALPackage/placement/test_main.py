@@ -85,6 +85,7 @@ def test_a_table_that_cannot_be_written(redirection: str, code: int, error: str)
         (["--costs", ""], "--costs: got ''; expected"),
         (["--costs", "none.json"], "--costs: none.json: No such file or directory"),
         (["--costs", "1,2", "--devices", "0"], "expected whole numbers of at least 1"),
+        (["--costs", "1,2", "--rows", "5"], "--rows, --link-gbit: these go with --workload"),
         (["--costs", "1,2", "--batches", "0"], "expected whole numbers of at least 1"),
     ],
 )
