@@ -18,8 +18,20 @@ from .sleepers_table import sleepers as sleepers
 Results = dict[str, Any]
 Figures = dict[str, Any]
 #: In the order in which they are measured: those that are compared first stand side by side.
-CONTESTANTS = ("al-ranks", "al-cut", "continuous", "ddp", "1f1b", "zero-bubble", "interleaved", "gpipe", "2bw")
+CONTESTANTS = (
+    "al-ranks",
+    "al-cut",
+    "continuous",
+    "al-replicas",
+    "ddp",
+    "1f1b",
+    "zero-bubble",
+    "interleaved",
+    "gpipe",
+    "2bw",
+)
 NAMES = {**TITLES, "al-ranks": "**AL, over two processes**", "al-cut": "AL, two threads with the same layers"}
+NAMES["al-replicas"] = "AL, two replicas: each process has all layers and half of the rows"
 NAMES["continuous"] = "AL, continuous: two threads that share all layers"
 OF_THREADS = 0.95
 

@@ -29,7 +29,7 @@ CONTESTANTS = (
     "al-sequential",
 )
 #: These fill and drain once per run, so they get more batches than those that join at every batch.
-FLOWING = ("continuous", "al-cut", "al-ranks", "2bw")
+FLOWING = ("continuous", "al-cut", "al-ranks", "al-replicas", "2bw")
 WARMUP = 2
 #: Keep freed memory instead of returning it to the system after every operation; the same for every contestant. As
 #: glibc comes, tensors above 32 MB are mapped, and zeroed by the system page by page, each time anew.
@@ -112,6 +112,10 @@ def jobs_of(contestant: str, choice: Mapping[str, Any], cores: Sequence[int]) ->
     if contestant == "al-ranks":  # the layers of a worker in al-cut are those of a process here
         ranks = [int(place.removeprefix("cpu:")) for place in setting["placement"]]
         return [{"do": "al-ranks", "ranks_of_layers": ranks, "cores": [core]} for core in cores]
+    if contestant == "al-replicas":  # each has all layers, and half of the rows
+        return [
+            {"do": "al-ranks", "ranks_of_layers": None, "replicas": [len(cores)], "cores": [core]} for core in cores
+        ]
     if contestant == "continuous":
         return [{**al, "schedule": "continuous", "options": {"workers": len(cores)}, "cores": cores}]
     return [{"do": "stages", **setting, "cores": [core]} for core in cores]

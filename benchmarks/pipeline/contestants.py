@@ -107,14 +107,21 @@ def _worked(schedule: Schedule) -> float:
 
 
 def over_ranks(job: Job) -> dict[str, Any]:
-    """Train the AL form in this process and others, each with neighboring layers and one worker.
+    """Train the AL form in this process and others, each with neighboring layers, or with its rows of every batch.
 
     The clock is that of rank 0, which feeds the pipeline and gets the losses.
     """
     meet(job)
     stack = al_model(job["model"], job["size"])
     found: dict[str, Any] = {"start": math.inf, "stop": -math.inf}
-    options = {"ranks": job["ranks_of_layers"], "wire": job.get("wire", "fp32"), "workers": 1, "threads": 1, "seed": 0}
+    options = {
+        "ranks": job["ranks_of_layers"],
+        "replicas": job.get("replicas"),
+        "wire": job.get("wire", "fp32"),
+        "workers": 1,
+        "threads": 1,
+        "seed": 0,
+    }
     with make_schedule("distributed", stack, **options) as schedule:
         assert isinstance(schedule, Distributed)
         if schedule.leads:
