@@ -30,9 +30,6 @@ from .placement import Placement, set_layout
 from .ranks import Ranks
 from .tasks import LoadedTask, builder, load_task, shape_from_json, shape_to_json, training_batches
 
-#: The name that an error of BP in another process gives to where it was.
-WHOLE = "the whole network"
-
 
 def share_data(ranks: Ranks, task: LoadedTask) -> None:
     """Have the other ranks load the data that this one has loaded. Raises UsageError where one of them cannot."""
@@ -94,6 +91,7 @@ def lead_bp(
 def follow_bp(command: Command, order: dict[str, Any], ranks: Ranks, task: LoadedTask | None) -> None:
     """Train with rank 0 until it ends its trainer."""
     begun: list[ParallelTrainer] = []
+    held = ["BP"]
     rank = ranks.launch.rank
 
     def work() -> None:
@@ -102,7 +100,8 @@ def follow_bp(command: Command, order: dict[str, Any], ranks: Ranks, task: Loade
         set_seed(order["seed"])
         model = builder(command.config, command.arguments.model, shape_from_json(order["shape"]))("bp")
         assert isinstance(model, BPModel)
-        ranks.describe(_names(model, order, rank))
+        held[:] = _names(model, order, rank)
+        ranks.describe(held)
         devices = order["devices"] or [ranks.devices[rank]] * len(model)
         if order["stages"] is not None:
             devices = Placement([torch.device(name) for name in devices], None, tuple(order["ranks"])).here(rank)
@@ -119,7 +118,7 @@ def follow_bp(command: Command, order: dict[str, Any], ranks: Ranks, task: Loade
     except Exception as error:
         traceback.print_exception(error)
         sys.stderr.flush()
-        failed = StageError(WHOLE, begun[0].step if begun else None, error)
+        failed = StageError(", ".join(held), begun[0].step if begun else None, error)
         ranks.fail(failed)
         raise RankError(str(failed)) from None
 

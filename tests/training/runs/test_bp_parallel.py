@@ -96,10 +96,10 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path, dies: int, way
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("way", "rank"), [("ddp", 0), ("ddp", 1), ("1f1b", 0), ("zb", 1)])
+@pytest.mark.parametrize(("way", "rank"), [("ddp", 0), ("ddp", 1), ("1f1b", 1)])
 def test_a_signal_to_any_process_ends_all_with_a_checkpoint(tmp_path: Path, rank: int, way: str) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    command = f"{IMAGES} --bp-parallel {way} --set epochs=12"
+    command = f"{IMAGES} --bp-parallel {way} --set epochs=5"
     with launch(tmp_path, 2, f"{command} --out {out}") as launched:
         launched.wait_for(lambda: epochs_in(out, "digits_vgg_bp") >= 2)
         launched.send(rank, signal.SIGTERM)

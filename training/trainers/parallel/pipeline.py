@@ -72,8 +72,9 @@ class PipelineTrainer(ParallelTrainer):
         names = list(model.layers)
         self._ranks = dict(zip(names, (stage % group.world for stage in stages), strict=True))
         self.held = {name: layer for name, layer in model.layers.items() if self._ranks[name] == group.rank}
+        weights = [weight for layer in self.held.values() for weight in layer.parameters()]
         self.optimizer = adamw(
-            [weight for layer in self.held.values() for weight in layer.parameters()],
+            weights or [nn.Parameter(torch.empty(0))],  # an optimizer needs one
             lr=options["lr"],
             weight_decay=weight_decay,
         )

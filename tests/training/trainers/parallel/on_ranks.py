@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ALPackage import Snapshot
-from models import BPModel, build_text, build_vision
+from models import Block, BPModel, build_text, build_vision
 from training.trainers.bp import BPTrainer
 from training.trainers.parallel.ddp import DataParallelTrainer
 from training.trainers.parallel.group import Group
@@ -151,6 +151,18 @@ def resumed_in_stages(way: str, stages: list[int], state: Any, step: int) -> dic
         found = train(trainer, batches[step:])
         trainer.model.eval()
         return found | {"logits": next(trainer._predict([batches[0][0]]))[0].detach()}
+
+
+def flat_model() -> BPModel:
+    """Return a model whose first layer has no weights."""
+    torch.manual_seed(SEED)
+    built = torch.nn.Linear(256, CLASSES)
+    return BPModel([Block("flat", torch.nn.Flatten(), lambda width: torch.nn.Linear(256, width))], built)
+
+
+def images_behind_a_stage_without_weights() -> dict[str, Any] | None:
+    """Train a model whose first stage has nothing to train."""
+    return in_stages("1f1b", flat_model(), [0, 1], images(8, 5))
 
 
 def texts_in_ddp(models: list[str], dtype: torch.dtype) -> list[dict[str, Any] | None]:

@@ -61,6 +61,7 @@ def test_a_checkpoint_of_one_process_goes_on_over_ranks() -> None:
     assert far(whole["state"], found["state"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_an_error_in_one_rank_ends_all() -> None:
     first, second = run_distributed(case.fails_in_a_rank, 2)
     assert first.startswith("RankError: a rank is gone")

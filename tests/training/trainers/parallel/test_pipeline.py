@@ -59,6 +59,15 @@ def test_a_checkpoint_of_one_process_goes_on_in_stages_and_rank_0_predicts_with_
         assert torch.allclose(found["logits"], model.eval()(case.texts()[0][0]), rtol=1e-9)
 
 
+@pytest.mark.slow
+def test_a_stage_may_have_no_weights() -> None:
+    """Guards a bug: its rank failed, as an optimizer of nothing is refused."""
+    found, _ = run_distributed(case.images_behind_a_stage_without_weights, 2)
+    here = case.alone(case.flat_model(), case.images(8, 5))
+    assert found["losses"] == pytest.approx(here["losses"], rel=1e-5)
+    assert list(found["state"]) == ["flat", "head"]
+
+
 def test_layers_that_hand_on_something_else_are_refused() -> None:
     model = case.vision_model()
     assert shapes_between(model, torch.zeros(3, 1, 16, 16), None)[-1] == ("float32", [case.CLASSES])
