@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ..launched import ROOT, SMALL, End, epochs_in, launch
+from ..launched import ROOT, SMALL, End, epochs_in, free_port, launch
 
 pytestmark = pytest.mark.timeout(240)
 #: Seconds between the first end of a process and the last one. Alone on two cores it takes up to 7 s.
@@ -217,6 +217,7 @@ def test_the_summary_of_torchrun_has_the_cause(tmp_path: Path) -> None:
     """And no stack of ours, nor advice to decorate the program."""
     what = "1 ALPackage.layer:LocalLayer.backward 2 MemoryError"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--master-port", str(free_port())]
     done = subprocess.run(
         [*torchrun, "cvmain.py", *f"{SHORT} {FAULTY} --out {tmp_path}".split()],
         cwd=ROOT,
