@@ -63,6 +63,13 @@ class Launched:
         ]
 
 
+def free_port() -> int:
+    """Return a port that nobody has; torchrun's own choice is the same in tests that run side by side."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def launch(
     folder: Path,
@@ -76,10 +83,7 @@ def launch(
 
     `told`: variables of each process that are others than torchrun would set.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    about = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    about = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes, outputs = [], []
     for rank in range(world):
         words = [sys.executable, script, *shlex.split(f"{text} {per_rank[rank] if per_rank else ''}")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ..launched import ROOT, SMALL, End, epochs_in, launch
+from ..launched import ROOT, SMALL, End, epochs_in, free_port, launch
 
 pytestmark = pytest.mark.timeout(240)
 #: Seconds between the first end of a process and the last one. Alone on two cores it takes up to 7 s.
@@ -87,10 +88,10 @@ def test_a_mistake_that_only_rank_1_meets_ends_all_with_2(run: Run, what: str, w
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("ALPackage.layer:LocalLayer.backward 2", "layer 'conv_3' failed on batch 0 in rank 1: ValueError: "),
+        ("ALPackage.layer:LocalLayer.backward 2", "failed on batch 0 in rank 1: ValueError: ValueError on purpose"),
         ("ALPackage.layer:LocalLayer.backward 40", "in rank 1: ValueError: ValueError on purpose"),
         ("ALPackage.stage.runner:LayerRunner.infer 2", "in rank 1: ValueError: ValueError on purpose"),
-        ("training.runs.follow:set_layout 2", "conv_2, conv_3, conv_4): ValueError: ValueError on purpose"),
+        ("training.runs.follow:set_layout 2", "conv_4): ValueError: ValueError on purpose"),
     ],
 )
 def test_an_exception_in_rank_1_has_its_traceback_there_and_one_line_in_rank_0(
@@ -98,7 +99,7 @@ def test_an_exception_in_rank_1_has_its_traceback_there_and_one_line_in_rank_0(
 ) -> None:
     first, second = run(f"1 {where} ValueError")
     assert (first.code, second.code) == (1, 1), first.text + second.text
-    assert last_line(first).startswith("error: ")
+    assert last_line(first).startswith(("error: layer 'conv_", "error: rank 1 ("))
     assert words in last_line(first)
     assert "Traceback" not in first.text
     assert "in failing" in second.text
@@ -110,7 +111,8 @@ def test_an_exception_in_rank_0_has_its_traceback_there_and_one_line_in_rank_1(r
     assert (first.code, second.code) == (1, 1)
     assert "in failing" in first.text
     assert second.text.startswith("error: rank 0 (")
-    assert second.text.endswith("conv_1): ValueError: ValueError on purpose\n")
+    assert "conv_1" in second.text
+    assert second.text.endswith("): ValueError: ValueError on purpose\n")
 
 
 #: By moment: where rank 0 is then, and where rank 1.
@@ -217,6 +219,7 @@ def test_the_summary_of_torchrun_has_the_cause(tmp_path: Path) -> None:
     """And no stack of ours, nor advice to decorate the program."""
     what = "1 ALPackage.layer:LocalLayer.backward 2 MemoryError"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--master-port", str(free_port())]
     done = subprocess.run(
         [*torchrun, "cvmain.py", *f"{SHORT} {FAULTY} --out {tmp_path}".split()],
         cwd=ROOT,
@@ -230,6 +233,6 @@ def test_the_summary_of_torchrun_has_the_cause(tmp_path: Path) -> None:
     _, found, summary = done.stderr.partition("cvmain.py FAILED")
     assert found
     assert summary.count("exitcode  : 2") == 2
-    assert summary.count("traceback : layer conv_3 of AL in rank 1 ran out of memory") == 2
+    assert len(re.findall(r"traceback : layer conv_\d of AL in rank 1 ran out of memory", summary)) == 2
     assert "elastic/errors.html" not in summary
     assert len(summary.splitlines()) < 25

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..launched import ROOT, SMALL, epochs_in, launch
+from ..launched import ROOT, SMALL, epochs_in, free_port, launch
 from ..test_experiment import rows
 
 #: Seconds within which all processes have to end when one has died.
@@ -182,14 +182,14 @@ def test_a_text_model_and_a_list_of_ranks_and_of_three_processes_on_in_one(datas
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep finds the processes that torchrun has started")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("rendezvous", [[], ["--standalone"]])
-def test_torchrun_starts_again_what_was_killed_and_nothing_differs(tmp_path: Path, rendezvous: list[str]) -> None:
+@pytest.mark.parametrize("standalone", [False, True])
+def test_torchrun_starts_again_what_was_killed_and_nothing_differs(tmp_path: Path, standalone: bool) -> None:
     """Guards a hang: with --standalone it starts at the same store, where the orders of before still stood."""
     one, out = tmp_path / "one", tmp_path / "out"
     command = f"{SMALL} --set epochs=8 --set checkpoint_every=3"
     alone(f"{command} --out {one}")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *rendezvous, "--nproc-per-node", "2"]
-    torchrun += ["--max-restarts", "3"]
+    where = ["--standalone"] if standalone else ["--master-port", str(free_port())]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", "2", "--max-restarts", "3"]
     with subprocess.Popen(
         [*torchrun, "cvmain.py", *command.split(), "--out", str(out)],
         cwd=ROOT,
@@ -217,6 +217,7 @@ def test_what_torchrun_starts_takes_over_no_earlier_run(tmp_path: Path) -> None:
     alone(f"{command} --out {out}")
     before = json.loads((out / "digits_vgg_al.json").read_text())
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--master-port", str(free_port())]
     done = subprocess.run(
         [*torchrun, "cvmain.py", *command.split(), "--out", str(out)],
         cwd=ROOT,
