@@ -204,11 +204,19 @@ class AL(LocalLayer):
         self.optimizer = optimizer(groups)
 
     @property
-    def row_separable(self) -> bool:  # type: ignore[override]
-        """Whether both criteria are means over rows: torch's own, or such that say so in their `row_separable`."""
+    def unchanged(self) -> bool:
+        """Whether the losses are those that this file computes from what the criteria compare."""
         own = type(self).compute is AL.compute and type(self).forward is LocalLayer.forward
-        own = own and type(self.enc).loss is ENC.loss and type(self.ae).loss is AE.loss
-        return own and _means_over_rows(self.enc.cri) and _means_over_rows(self.ae.cri)
+        sides: tuple[tuple[Any, Any], ...] = ((type(self.enc), ENC), (type(self.ae), AE))
+        return own and all(side.forward is kind.forward and side.loss is kind.loss for side, kind in sides)
+
+    @property
+    def row_separable(self) -> bool:  # type: ignore[override]
+        """Whether both criteria are means over rows: torch's own, or such that say so in their `row_separable`.
+
+        What mixes the rows within f, g, b or h cannot be seen here.
+        """
+        return self.unchanged and means_over_rows(self.enc.cri) and means_over_rows(self.ae.cri)
 
     def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
         """Return (f(x), g(y), {"assoc": .., "ae": ..}) of one batch."""
@@ -357,10 +365,13 @@ def refuse_common_parameters(enc: ENC, ae: AE) -> None:
                 )
 
 
-def _means_over_rows(criterion: Criterion) -> bool:
-    weighted = getattr(criterion, "weight", None) is not None  # a mean over the weights of the rows' classes
-    of_torch = isinstance(criterion, MEANS) and criterion.reduction == "mean" and not weighted
-    return of_torch or getattr(criterion, "row_separable", False) is True
+def means_over_rows(criterion: Criterion) -> bool:
+    """Tell whether a criterion is a mean over the rows of a batch: one of torch's, or one that says so."""
+    if type(criterion) not in MEANS:
+        return getattr(criterion, "row_separable", False) is True
+    # Otherwise it is a mean over the weights of the rows' classes, or over the rows that are not ignored.
+    whole = getattr(criterion, "weight", None) is None and getattr(criterion, "ignore_index", -100) < 0
+    return whole and getattr(criterion, "reduction", None) == "mean"
 
 
 def _identities(parameter: nn.Parameter) -> list[object]:

@@ -34,8 +34,8 @@ class Averaging(Protocol):
     share: Share
     """The rows of the batch in flight that are this replica's."""
 
-    def begin(self, share: Share) -> None:
-        """Note which rows of the next batch are this replica's."""
+    def begin(self, layer: LocalLayer, share: Share, dropouts: Sequence[Dropout]) -> None:
+        """Note which rows of the next batch are this replica's. `dropouts`: the layer's `row_dropouts`."""
 
     @property
     def waited(self) -> float:
@@ -121,7 +121,10 @@ class LocalLayer(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}.hidden: implement it; inference calls it for every layer")
 
     def readout(self, hidden: Any) -> Any:
-        """Return what `decode` turns into a prediction, from the layer's output."""
+        """Return what `decode` turns into a prediction, from the layer's output.
+
+        Where replicas divide a batch, dimension 0 of its tensors has the rows.
+        """
         raise NotImplementedError(f"{type(self).__name__}.readout: implement it; inference calls it for the last layer")
 
     def decode(self, code: Any) -> Any:
@@ -137,7 +140,8 @@ class LocalLayer(nn.Module):
 
         Replicas divide a batch so. By default dimension 0 of every tensor has the rows. `y` is None for predictions.
         """
-        return take_rows(x, start, stop), take_rows(y, start, stop)
+        total = self.rows(x)
+        return take_rows(x, start, stop, total), take_rows(y, start, stop, total)
 
     def join(self, parts: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         """Return the input and target with the rows of all parts, in order: the inverse of `split`."""
@@ -216,7 +220,7 @@ class LocalLayer(nn.Module):
         if torch.is_grad_enabled():
             total = _total(losses)
             # Summed over the replicas, the gradients are those of the mean over all rows.
-            self._in_flight = total if self.averaging is None else total * self.averaging.share.weight
+            self._in_flight = total if self.averaging is None else _full(total) * self.averaging.share.weight
         return detach(x), detach(y)
 
     def losses(self) -> dict[str, Tensor]:
@@ -368,6 +372,11 @@ def checked_rates(who: str, lr: LearningRate, names: list[str]) -> dict[str | No
         if not 0.0 <= rate < float("inf"):
             raise ValueError(f"{who}: got learning rate {rate}{of}; expected a finite number >= 0")
     return checked
+
+
+def _full(loss: Tensor) -> Tensor:
+    """Return a half-precision loss in float32, in which shares of a batch sum to all of it."""
+    return loss.float() if loss.dtype in (torch.bfloat16, torch.float16) else loss
 
 
 def _total(losses: Mapping[str, Tensor]) -> Tensor:

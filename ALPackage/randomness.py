@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .errors import LayerError
+
 M = TypeVar("M", bound=nn.Module)
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,11 @@ class Dropout(nn.Module):
         return self.noise(x).bernoulli_(1.0 - self.p, generator=self.stream)
 
     def _kept_of_rows(self, x: Tensor, start: int, stop: int, total: int) -> Tensor:
+        if not x.dim() or not len(x) or len(x) % (stop - start):
+            raise LayerError(
+                f"Dropout: an input of shape {tuple(x.shape)} has not the {stop - start} rows of a replica's part in "
+                "dimension 0; leave the module out of row_dropouts of the layer"
+            )
         each = x.shape[0] // (stop - start)  # more than 1 where dimension 0 is rows and, say, positions in one
         whole = torch.empty((each * total, *x.shape[1:]), dtype=x.dtype, device=x.device)
         if not x.is_contiguous():  # random numbers are drawn in the order of the memory

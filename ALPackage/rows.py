@@ -56,9 +56,23 @@ def count_rows(tree: Any) -> int:
     return sizes.pop()
 
 
-def take_rows(tree: Any, start: int, stop: int) -> Any:
-    """Return the structure with the rows `start` to before `stop` of every tensor; 0-d tensors stay whole."""
-    return tree_map(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) and leaf.dim() else leaf, tree)
+def take_rows(tree: Any, start: int, stop: int, total: int) -> Any:
+    """Return the structure with the rows `start` to before `stop` of every tensor; 0-d tensors stay whole.
+
+    Raises LayerError for a tensor that has not `total` rows.
+    """
+
+    def take(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.dim():
+            return leaf
+        if len(leaf) != total:
+            raise LayerError(
+                f"a tensor of shape {tuple(leaf.shape)} has not the {total} rows of the batch in dimension 0; override "
+                "split and join of the layer that reads it"
+            )
+        return leaf[start:stop]
+
+    return tree_map(take, tree)
 
 
 def join_rows(parts: Sequence[Any]) -> Any:

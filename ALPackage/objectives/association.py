@@ -29,9 +29,6 @@ class Association(nn.Module):
     `unit`: whether all codes have unit length already, so that the contrastive kind need not scale them again.
     """
 
-    #: It is a mean over the rows of a batch.
-    row_separable = True
-
     def __init__(
         self, kind: str = "contrastive", temperature: float = 0.2, smoothing: float = 0.0, *, unit: bool = False
     ) -> None:
@@ -69,9 +66,6 @@ class Reconstruction(nn.Module):
     Both divide the logits by `temperature`. "mse": squared distance between the codes. `unit`: whether all codes have
     unit length already.
     """
-
-    #: It does not depend on the rows of a batch.
-    row_separable = True
 
     def __init__(self, kind: str, temperature: float = 0.2, *, unit: bool = False) -> None:
         super().__init__()

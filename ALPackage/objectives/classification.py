@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..base import AL
+from ..base import AL, means_over_rows
 from ..randomness import Dropout, dropouts
 from ..rows import join_rows, take_rows
+from .association import Association, Reconstruction
 
 
 class ClassifierAL(AL):
@@ -15,6 +16,12 @@ class ClassifierAL(AL):
 
     Replicas divide the labels among themselves; each has the whole table, and computes the same codes from it.
     """
+
+    @property
+    def row_separable(self) -> bool:  # type: ignore[override]
+        """Whether both criteria are means over rows, as those of `objectives.association` are."""
+        pairs = ((self.enc.cri, Association), (self.ae.cri, Reconstruction))
+        return self.unchanged and all(type(cri) is kind or means_over_rows(cri) for cri, kind in pairs)
 
     def row_dropouts(self) -> list[Dropout]:
         """Return the `Dropout`s of the input side; those of g and h see the table."""
@@ -24,8 +31,8 @@ class ClassifierAL(AL):
         """Return the rows from `start` to before `stop` of the input and the labels, with the whole table."""
         if y is not None:
             table, labels = y
-            y = table, labels[start:stop]
-        return take_rows(x, start, stop), y
+            y = table, take_rows(labels, start, stop, self.rows(x))
+        return take_rows(x, start, stop, self.rows(x)), y
 
     def join(self, parts: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
         """Return the input and the target with the rows of all parts."""

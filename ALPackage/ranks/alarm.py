@@ -84,7 +84,8 @@ class Alarm:
                 time.sleep(0.05)
         except RuntimeError as error:
             return self.store_lost(error)
-        return RankError(f"{self.who(lost.rank)} is gone: {lost}")
+        who = " or ".join(self.who(rank) for rank in lost.ranks)
+        return RankError(f"{who} is gone: {lost}")
 
     def who(self, rank: int) -> str:
         """Return a rank's name for a message."""

@@ -18,10 +18,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ..base import AL
 from ..errors import LayerError, UnfitLayersError
 from ..layer import LocalLayer
-from ..randomness import share_rows
+from ..randomness import Dropout, share_rows
 from ..rows import Share
+from ..stage.channel import Closed
 from .link import Kind, PeerLost, Traffic
 
 #: A replica may be behind by an evaluation. Ranks that died or hang are found by other means (see `alarm`).
@@ -35,6 +37,8 @@ class ReplicaGroup:
         ranks: Their ranks.
         waiting: Whether this one waits for the others.
         waited: Seconds that it has waited.
+        in_step: Whether the layer is in a training step, in which all replicas are; elsewhere nobody would answer.
+        closed: Whether nobody may wait any more.
     """
 
     def __init__(self, group: Any, ranks: Sequence[int]) -> None:
@@ -42,20 +46,25 @@ class ReplicaGroup:
         self.traffic = Traffic()
         self.waiting = False
         self.waited = 0.0
+        self.in_step = False
+        self.closed = False
         self._group = group
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of the replicas' tensors, the same on all of them. Raises PeerLost."""
         there = values if values.device.type == "cpu" else values.cpu()
+        there = there.contiguous()
         options = dist.AllreduceOptions()
         options.timeout = UNLIMITED
         began = time.perf_counter()
         self.waiting = True
         try:
+            if self.closed:  # asked only now: whoever closes looks for those who wait afterwards
+                raise Closed
             self._group.allreduce([there], options).wait()
         except RuntimeError as error:
-            own = dist.get_rank()
-            raise PeerLost(next(rank for rank in self.ranks if rank != own), error) from error
+            others = [rank for rank in self.ranks if rank != dist.get_rank()]
+            raise PeerLost(others, error) from error
         finally:
             self.waiting = False
             self.waited += time.perf_counter() - began
@@ -72,21 +81,31 @@ class GradientAveraging:
     `share`: the rows of the batch in flight that are this replica's; there may be none.
     """
 
-    def __init__(self, layer: LocalLayer, group: ReplicaGroup) -> None:
+    def __init__(self, group: ReplicaGroup) -> None:
         self.share = Share(0, 1, 1)
         self.group = group
-        self._dropouts = layer.row_dropouts()
+        self._dropouts: Sequence[Dropout] = ()
+        #: Buffers besides running statistics, by their names, with their versions before the step.
+        self._kept: list[tuple[str, Tensor, int]] | None = None
         #: Whether its batch normalizations count the rows of all replicas, so that each needs some.
         self.synchronized = False
 
-    def begin(self, share: Share) -> None:
-        """Note which rows of the next batch are this replica's."""
-        self.share = share
-        share_rows(self._dropouts, share)
+    def begin(self, layer: LocalLayer, share: Share, dropouts: Sequence[Dropout]) -> None:
+        """Note which rows of the next batch are this replica's. `dropouts`: the layer's `row_dropouts`."""
+        self.share, self._dropouts = share, dropouts
+        share_rows(dropouts, share)
+        self.group.in_step = True
+        known = {id(buffer) for one in normalizations(layer) for buffer in one.buffers()}
+        if self._kept is None:
+            named = [(name, one) for name, one in layer.named_buffers() if id(one) not in known]
+            self._kept = [(name, one, one._version) for name, one in named]
+        if not share.size and layer.guard is not None:
+            layer.guard.save_buffers(layer.buffers())
 
     def end(self) -> None:
-        """Have the layer's `Dropout`s draw for whole batches again."""
+        """Have the layer draw and normalize for whole batches again."""
         share_rows(self._dropouts, None)
+        self.group.in_step = False
 
     @property
     def waited(self) -> float:
@@ -96,8 +115,14 @@ class GradientAveraging:
     def backward(self, layer: LocalLayer) -> None:
         """Back-propagate the loss of this replica's rows, which counts as much as they do, and sum over the replicas.
 
-        Raises LayerError for sparse gradients.
+        Raises LayerError for sparse and complex gradients, and for a buffer that would differ between replicas.
         """
+        try:
+            self._backward(layer)
+        finally:
+            self.end()
+
+    def _backward(self, layer: LocalLayer) -> None:
         if self.share.size:
             layer.backward()
         elif self.synchronized:
@@ -105,10 +130,18 @@ class GradientAveraging:
                 f"a batch of {self.share.total} rows is too small for {len(self.group.ranks)} replicas with "
                 "synchronized batch normalization, of which each needs a row; leave such a batch out"
             )
+        changed = [name for name, buffer, version in self._kept or () if buffer._version != version]
+        if changed:
+            raise LayerError(
+                f"the buffer {changed[0]} changes in training, and each replica would have another one; only running "
+                "statistics of torch's normalizations are averaged"
+            )
         parameters = [parameter for parameter in layer.parameters() if parameter.requires_grad]
         gradients = [parameter.grad for parameter in parameters]
-        if any(gradient is not None and gradient.layout != torch.strided for gradient in gradients):
-            raise LayerError("replicas cannot average sparse gradients; make the embedding with sparse=False")
+        for gradient in gradients:
+            if gradient is not None and (gradient.layout != torch.strided or gradient.is_complex()):
+                what = "complex" if gradient.is_complex() else "sparse"
+                raise LayerError(f"replicas cannot average {what} gradients (of an embedding: sparse=False)")
         losses = layer._last if self.share.size and layer._last is not None else {}
         statistics = running_statistics(layer)
         weight = self.share.weight
@@ -122,7 +155,8 @@ class GradientAveraging:
         # A parameter that no replica has a gradient for keeps none, or the optimizer would move it.
         parts.append(torch.tensor([float(gradient is not None) for gradient in gradients], device=device))
         parts += [losses[name].reshape(1) * weight if losses else torch.zeros(1) for name in layer.loss_names]
-        parts += [one.reshape(-1) * weight for one in statistics]
+        # Of a replica without rows nothing counts, whatever it holds.
+        parts += [one.reshape(-1) * weight if weight else torch.zeros(one.numel()) for one in statistics]
         sums = self.group.sum(torch.cat([part.to(device, wide) for part in parts]))
         self.group.traffic.messages[Kind.TRAIN] += 1
 
@@ -140,17 +174,25 @@ class GradientAveraging:
         with torch.no_grad():
             for one in statistics:
                 one.copy_(next(pieces).view_as(one))
+            for module in normalizations(layer) if not self.share.size else ():
+                if module.training and module.num_batches_tracked is not None:
+                    module.num_batches_tracked.add_(1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """Leave it out of copies: they have no replicas."""
 
 
+def normalizations(module: nn.Module) -> list[_NormBase]:
+    """Return torch's normalizations in the module that may have running statistics."""
+    return [one for one in module.modules() if isinstance(one, _NormBase)]
+
+
 def running_statistics(module: nn.Module) -> list[Tensor]:
-    """Return the running means and variances of the module's normalization layers."""
+    """Return the running means and variances that a step in the modules' present modes may change."""
     return [
         buffer
-        for one in module.modules()
-        if isinstance(one, _NormBase)
+        for one in normalizations(module)
+        if one.training
         for buffer in (one.running_mean, one.running_var)
         if buffer is not None
     ]
@@ -162,12 +204,19 @@ def refuse_inseparable(layers: Sequence[tuple[str, LocalLayer]]) -> None:
         if not layer.row_separable:
             raise UnfitLayersError(
                 f"layer {name!r} cannot have replicas: its loss is not known to be a mean over the rows of a batch; "
-                "row_separable = True of the layer, or of the criteria of an AL, says that it is"
+                "where it is, say row_separable = True in the class of the layer, or of the criteria of an AL"
             )
-        own = [name for name in ("forward", "backward", "backward_and_update") if _overrides(layer, name)]
-        if own:
+        steps = ("forward", "backward", "backward_and_update", "losses", "loss")
+        if own := [step for step in steps if _overridden(layer, step)]:
             raise UnfitLayersError(f"layer {name!r} cannot have replicas: {type(layer).__name__} overrides {own[0]}")
+        for path, parameter in layer.named_parameters():
+            if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+                raise UnfitLayersError(
+                    f"layer {name!r} cannot have replicas: {path} has a hook, which would see the gradient of a part "
+                    "of the rows"
+                )
 
 
-def _overrides(layer: LocalLayer, name: str) -> bool:
-    return getattr(type(layer), name) is not getattr(LocalLayer, name)
+def _overridden(layer: LocalLayer, name: str) -> bool:
+    method = getattr(type(layer), name, None)
+    return method is not None and method.__module__ not in (LocalLayer.__module__, AL.__module__)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import UnfitLayersError
 from .averaging import ReplicaGroup
 
 #: What is replaced; a subclass may compute anything.
@@ -17,7 +19,8 @@ KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class WholeBatchNorm(_BatchNorm):
     """A batch normalization whose mean and variance are those of all replicas' rows (Ioffe & Szegedy 2015, alg. 1).
 
-    It takes the place of `module` and has its parameters and buffers. Copies of it normalize by their own rows.
+    It takes the place of `module` and has its parameters and buffers. Outside of a training step, and in copies, it
+    normalizes by what it gets.
     """
 
     def __init__(self, module: _BatchNorm, group: ReplicaGroup) -> None:
@@ -28,9 +31,9 @@ class WholeBatchNorm(_BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` (B, C, ...) normalized over all dimensions but the second, times weight, plus bias."""
-        if self.group is None or not (self.training or self.running_mean is None):
-            module = self.replaced[0]
-            return type(module).forward(self, x)
+        by_statistics = not self.training and self.running_mean is not None
+        if self.group is None or not self.group.in_step or by_statistics:
+            return type(self.replaced[0]).forward(self, x)
         out: Tensor
         out, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps, self.group)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
@@ -98,8 +101,21 @@ def synchronize(layer: nn.Module, group: ReplicaGroup) -> int:
 
 
 def undo(layer: nn.Module) -> None:
-    """Put the modules back that `synchronize` has replaced."""
+    """Put the modules back that `synchronize` has replaced, in the modes that they have now."""
     for module in layer.modules():
         for name, child in module._modules.items():
             if isinstance(child, WholeBatchNorm):
-                module._modules[name] = child.replaced[0]
+                module._modules[name] = original = child.replaced[0]
+                for setting in ("training", "eps", "momentum"):
+                    setattr(original, setting, getattr(child, setting))
+
+
+def refuse_unknown(layers: Sequence[tuple[str, nn.Module]]) -> None:
+    """Raise UnfitLayersError for a batch normalization that `synchronize` would leave as it is."""
+    for name, layer in layers:
+        for path, module in layer.named_modules():
+            if isinstance(module, _BatchNorm) and type(module) not in KNOWN:
+                raise UnfitLayersError(
+                    f"layer {name!r}: {path} is a {type(module).__name__}, which cannot be synchronized; use one of "
+                    f"{', '.join(kind.__name__ for kind in KNOWN)}, or leave sync_batchnorm out"
+                )

@@ -84,11 +84,12 @@ class Traffic:
 class PeerLost(RuntimeError):  # noqa: N818 (what happened, and not what this process did wrong)
     """The connection to another rank broke, or a message that had begun did not arrive in time."""
 
-    def __init__(self, rank: int, reason: BaseException) -> None:
+    def __init__(self, rank: int | list[int], reason: BaseException) -> None:
         # gloo's words begin with a place in its sources, and go on with advice.
         told = re.sub(r"^\[\S+\] |\. This is typically .*$", "", str(reason).strip().splitlines()[0])
         super().__init__(told)
-        self.rank = rank
+        #: Who it is, or may be.
+        self.ranks = [rank] if isinstance(rank, int) else rank
 
 
 class Sender:
@@ -174,5 +175,5 @@ def break_off(group: Any, peer: int) -> None:
 
     gloo closes a connection when a wait on it passes its limit. Nobody sends what is waited for here.
     """
-    with suppress(RuntimeError):
+    with suppress(RuntimeError, ValueError):  # ValueError: the group is gone
         _wait([dist.irecv(torch.empty(1), peer, group=group, tag=UNUSED_TAG)], timedelta(milliseconds=10))

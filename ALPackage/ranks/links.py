@@ -23,8 +23,8 @@ from .averaging import ReplicaGroup
 from .chain import Chain
 from .link import Kind, Message, Receiver, Sender, Traffic, break_off, new_group
 
-#: Seconds that the readers have, together, to end.
-READER_DEADLINE = 2.0
+#: Seconds that the threads have, together, to end.
+DEADLINE = 2.0
 
 
 def store_of(name: str) -> Any:
@@ -47,7 +47,8 @@ class Links:
     Attributes:
         inboxes: What each rank before has sent, first to last. Each holds one message: the rest waits with the sender.
         results: On rank 0, what each other rank's layers have left, a message per item.
-        to_replicas: Where rank 0 sends what the others of its stage read.
+        to_replicas: Where rank 0 puts what the others of its stage read; threads send it, so that its caller can be
+            interrupted.
         to_next: Where this rank sends what its layers hand on.
         to_first: Where this rank sends what its layers have left; None on rank 0.
         averages: For each of this rank's layers, if they have replicas, the group of these.
@@ -56,19 +57,24 @@ class Links:
     def __init__(self, chain: Chain, timeout: timedelta, failed: Callable[[Exception], None]) -> None:
         self.inboxes: list[LocalChannel[Message]] = []
         self.results: dict[int, LocalChannel[Message]] = {}
-        self.to_replicas: list[Sender] = []
+        self.to_replicas: list[LocalChannel[Message]] = []
         self.to_next: list[Sender] = []
         self.to_first: Sender | None = None
         self.averages: list[ReplicaGroup] = []
         self._failed = failed
-        self._readers: list[WorkerThread] = []
+        self._threads: list[WorkerThread] = []
+        self._writers: list[Sender] = []
         #: With whom each group of this rank is.
         self._groups: list[tuple[Any, list[int]]] = []
         for one, other in chain.edges:
             group = self._join(chain.rank, [one, other], timeout)
             if chain.rank == one:
-                ends = self.to_replicas if chain.stage_of(other) == chain.stage else self.to_next
-                ends.append(Sender(group, other, timeout))
+                sender = Sender(group, other, timeout)
+                if chain.stage_of(other) == chain.stage:
+                    self.to_replicas.append(LocalChannel(1))
+                    self._write(sender, self.to_replicas[-1])
+                else:
+                    self.to_next.append(sender)
             elif chain.rank == other:
                 self.inboxes.append(LocalChannel(1))
                 self._read(Receiver(group, one, timeout), self.inboxes[-1])
@@ -86,33 +92,35 @@ class Links:
                     self.averages.append(ReplicaGroup(group, list(members)))
 
     def start(self) -> None:
-        """Begin to read."""
-        for reader in self._readers:
-            reader.start()
+        """Begin to read and write."""
+        for thread in self._threads:
+            thread.start()
 
     def traffic(self) -> dict[str, Traffic]:
         """Return what this rank has sent, by receiver; what the last stage hands on are results alone."""
-        ends = [*self.to_replicas, *self.to_next, *([] if self.to_first is None else [self.to_first])]
+        ends = [*self._writers, *self.to_next, *([] if self.to_first is None else [self.to_first])]
         found = {f"rank{end.peer}": end.traffic for end in ends}
         if self.averages:
             found["replicas"] = sum((average.traffic for average in self.averages), Traffic())
         return found
 
     def wait(self) -> None:
-        """Wait for the readers to end by themselves, as they do when a schedule was closed in order."""
-        deadline = time.monotonic() + READER_DEADLINE
-        for reader in self._readers:
-            reader.finished(max(0.0, deadline - time.monotonic()))
+        """Wait for the threads to end by themselves, as they do when a schedule was closed in order."""
+        deadline = time.monotonic() + DEADLINE
+        for thread in self._threads:
+            thread.finished(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """End every wait for another rank; safe to call twice, from any thread.
 
-        Where a reader or a replica still waits, the run has not ended in order, and the connections are broken: gloo
+        Where a thread or a replica still waits, the run has not ended in order, and the connections are broken: gloo
         has no other way to end a wait.
         """
-        for channel in (*self.inboxes, *self.results.values()):
+        for channel in (*self.inboxes, *self.results.values(), *self.to_replicas):
             channel.close()
-        waiting = any(reader.ident is not None and not reader.finished(0.0) for reader in self._readers)
+        for average in self.averages:
+            average.closed = True
+        waiting = any(thread.ident is not None and not thread.finished(0.0) for thread in self._threads)
         if waiting or any(average.waiting for average in self.averages):
             for group, peers in self._groups:
                 for peer in peers:
@@ -121,7 +129,7 @@ class Links:
     def release(self) -> None:
         """Give back the groups, once nobody waits in them."""
         self.wait()
-        if all(reader.ident is None or reader.finished(0.0) for reader in self._readers):
+        if all(thread.ident is None or thread.finished(0.0) for thread in self._threads):
             for group, _ in self._groups:
                 dist.destroy_process_group(group)
         self._groups = []
@@ -132,21 +140,39 @@ class Links:
             self._groups.append((group, [other for other in members if other != rank]))
         return group
 
+    def _write(self, sender: Sender, channel: LocalChannel[Message]) -> None:
+        """Make a thread that sends what is put into the channel."""
+        self._writers.append(sender)
+
+        def step() -> bool:
+            message = channel.get()
+            sender.send(message)
+            return message.kind != Kind.CLOSE
+
+        self._repeat(step, f"al-writer-{sender.peer}")
+
     def _read(self, receiver: Receiver, channel: LocalChannel[Message]) -> None:
         """Make a thread that puts what arrives into the channel."""
 
+        def step() -> bool:
+            message = receiver.receive()
+            channel.put(message)
+            return message.kind != Kind.CLOSE
+
+        self._repeat(step, f"al-reader-{receiver.peer}")
+
+    def _repeat(self, step: Callable[[], bool], name: str) -> None:
+        """Make a thread that does the step again and again, until it returns False."""
+
         def work() -> None:
             try:
-                while True:
-                    message = receiver.receive()
-                    channel.put(message)
-                    if message.kind == Kind.CLOSE:
-                        return
+                while step():
+                    pass
             except Closed:
                 pass
             except Exception as error:
                 self._failed(error)
 
-        reader = WorkerThread(work, f"al-reader-{receiver.peer}")
-        reader.stop = self.close
-        self._readers.append(reader)
+        thread = WorkerThread(work, name)
+        thread.stop = self.close
+        self._threads.append(thread)

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..layer import LearningRate, LocalLayer
-from ..rows import Share, share_of
+from ..nested import to_device
+from ..rows import Share, join_rows, share_of
 from ..stage.batch import Batch, InPlaceGuard, LocalLosses, Marker, PredictBatch, TrainBatch
 from ..stage.board import Item
 from ..stage.snapshot import Snapshot
@@ -105,22 +106,21 @@ def result(item: Batch | Snapshot) -> Message:
     return Message(Kind.TRAIN if isinstance(item, TrainBatch) else Kind.PREDICT, item.number, item.left)
 
 
-def together(parts: Sequence[Any], total: int, layers: Sequence[LocalLayer], *, predicted: bool) -> list[Any]:
-    """Return what a stage's layers have left of a batch, from what its replicas have left of their rows.
+def together(parts: Sequence[Any], total: int, layers: int, *, predicted: bool) -> list[Any]:
+    """Return what a stage's `layers` have left of a batch, from what its replicas have left of their rows.
 
     Losses are means over the rows; what `readout` returned is joined.
     """
     if len(parts) == 1:
         return list(parts[0])
     shares = [share_of(total, place, len(parts)) for place in range(len(parts))]
-    having = [(share, part) for share, part in zip(shares, parts, strict=True) if share.size]
+    # What comes from other ranks is in the host's memory.
+    here = to_device(list(parts), torch.device("cpu"))
+    having = [(share, part) for share, part in zip(shares, here, strict=True) if share.size]
     if predicted:
-        return [
-            layer.join([(part[index], None) for _, part in having])[0] if len(having) > 1 else having[0][1][index]
-            for index, layer in enumerate(layers)
-        ]
+        return [join_rows([part[index] for _, part in having]) for index in range(layers)]
     means: LocalLosses = []
-    for index in range(len(layers)):
+    for index in range(layers):
         names = having[0][1][index]
         means.append(
             {name: torch.stack([share.weight * part[index][name] for share, part in having]).sum() for name in names}

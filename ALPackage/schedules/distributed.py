@@ -9,7 +9,7 @@ from typing import Any
 
 from ..busy import refuse_if_busy
 from ..errors import LayerError, StageError
-from ..ranks.link import Kind, PeerLost
+from ..ranks.link import Kind
 from ..ranks.messages import as_message, rows_for, together
 from ..ranks.report import RankReport
 from ..ranks.states import load_decoder, load_layer, options_of
@@ -142,9 +142,9 @@ class Distributed(Serving):
         if isinstance(item, Batch) and max(map(len, self._chain.groups)) > 1:
             self._divide(item)
         else:
-            for sender in self._links.to_replicas:
+            for channel in self._links.to_replicas:
                 told = Marker(item.kind, for_replicas) if isinstance(item, Marker) and for_replicas else item
-                sender.send(as_message(told))
+                channel.put(as_message(told))
         super()._put(item)
 
     def _divide(self, batch: Batch) -> None:
@@ -153,21 +153,19 @@ class Distributed(Serving):
         try:
             total = first.rows(batch.inputs[0] if isinstance(batch, TrainBatch) else batch.inputs)
             batch.share = Share(0, total, total)
-            for place, sender in enumerate(self._links.to_replicas, start=1):
-                self._send(sender, batch, place, members, first)
+            messages = [self._message(batch, place, members, first) for place in range(1, members)]
             inputs, batch.share = rows_for(batch, 0, members, first)
-        except PeerLost as lost:
-            reason = self._explained(lost)
-            raise reason from reason.__cause__
         except LayerError as error:
             raise StageError(self.stack.names[0], batch.number, error) from error
         if inputs is None and isinstance(batch, TrainBatch):
             inputs = None, None
         batch.map_inputs(lambda _: inputs)
+        # All or nothing: a replica that has its rows of a batch waits for the others.
+        for channel, message in zip(self._links.to_replicas, messages, strict=True):
+            channel.put(message)
 
     def _take_done(self) -> Item:
         item = super()._take_done()
-        layers = list(self.stack)
         for group in self._chain.groups:
             messages = {rank: self._links.results[rank].get() for rank in group if rank}
             if not isinstance(item, Batch) or item.share is None:
@@ -175,7 +173,7 @@ class Distributed(Serving):
                     self._add(item, rank, message.content)
                 continue
             parts = [messages[rank].content if rank else list(item.left) for rank in group]
-            held = [layers[index] for index in self._chain.layers_of(group[0])]
+            held = len(self._chain.layers_of(group[0]))
             if not group[0]:
                 item.left.clear()
             item.left.extend(together(parts, item.share.total, held, predicted=isinstance(item, PredictBatch)))

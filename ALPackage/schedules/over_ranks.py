@@ -11,7 +11,7 @@ order, and so do the results, one message per item and rank. So rank 0 puts toge
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,9 +23,9 @@ from ..layer import LocalLayer
 from ..preflight import check_layers
 from ..ranks.alarm import Alarm
 from ..ranks.averaging import GradientAveraging, refuse_inseparable
-from ..ranks.batch_norm import synchronize, undo
-from ..ranks.chain import make_chain
-from ..ranks.link import Kind, Message, PeerLost, Sender
+from ..ranks.batch_norm import refuse_unknown, synchronize, undo
+from ..ranks.chain import Chain, make_chain
+from ..ranks.link import Kind, Message, PeerLost
 from ..ranks.links import Links, store_of
 from ..ranks.messages import WIRES, as_message, result, rows_for
 from ..ranks.report import RankReport, report_of, weights_of
@@ -74,12 +74,16 @@ class OverRanks(Continuous):
         self._chain = own_chain = make_chain(len(stack), ranks, world, dist.get_rank(), replicas)
         stack.refuse_shared_state()
         self.weights = weights_of(list(stack.items()))
+        own = [pair for index, pair in enumerate(stack.items()) if index in own_chain.own]
+        # Before anything has changed, and on every rank, of whatever stage it is.
+        replicated = _replicated(stack, own_chain)
+        refuse_inseparable(replicated)
+        if sync_batchnorm:
+            refuse_unknown(replicated)
+        if len(own_chain.group) > 1:
+            workers, streams_per_device = _enough_workers(own, workers, streams_per_device)
         elsewhere = states_elsewhere(stack, own_chain) if own_chain.leads else {}
         release(stack, own_chain)
-        own = [pair for index, pair in enumerate(stack.items()) if index in own_chain.own]
-        if len(own_chain.group) > 1:
-            refuse_inseparable(own)
-            workers, streams_per_device = _enough_workers(own, workers, streams_per_device)
         #: The first layer of the next stage, which says how its replicas divide a batch.
         following = own_chain.own[-1] + 1
         self._reader = stack[following] if following < len(stack) else None
@@ -93,6 +97,7 @@ class OverRanks(Continuous):
         try:
             self._start(own, workers, depth, streams_per_device, self._leave if world > 1 else None)
         except BaseException as error:  # an option that this rank alone was given, or Ctrl-C
+            _leave_replicas(own)
             self._alarm.tell(error)
             self._alarm.leave()
             raise
@@ -110,15 +115,8 @@ class OverRanks(Continuous):
     def _join_replicas(self, own: list[tuple[str, LocalLayer]], sync_batchnorm: bool) -> None:
         """Have each of this rank's layers average with its replicas, if it has any."""
         for (_, layer), group in zip(own, self._links.averages, strict=False):
-            layer.averaging = averaging = GradientAveraging(layer, group)
+            layer.averaging = averaging = GradientAveraging(group)
             averaging.synchronized = sync_batchnorm and synchronize(layer, group) > 0
-
-    def _leave_replicas(self) -> None:
-        for _, layer in self._layers:
-            if isinstance(layer.averaging, GradientAveraging):
-                layer.averaging.end()
-                layer.averaging = None
-                undo(layer)
 
     @property
     def leads(self) -> bool:
@@ -163,7 +161,8 @@ class OverRanks(Continuous):
         try:
             members = len(chain.groups[chain.stage + 1]) if links.to_next else 0
             for sender in links.to_next:
-                self._send(sender, item, chain.groups[chain.stage + 1].index(sender.peer), members, self._reader)
+                place = chain.groups[chain.stage + 1].index(sender.peer)
+                sender.send(self._message(item, place, members, self._reader))
             if isinstance(item, Batch) and item.guard is not None:
                 item.guard.check()
             if links.to_first is not None:
@@ -179,15 +178,14 @@ class OverRanks(Continuous):
             item.x = item.guard = None
         return self.leads or item is None or isinstance(item, Marker)
 
-    def _send(self, sender: Sender, item: Item, place: int, members: int, reader: LocalLayer | None) -> None:
-        """Send an item; of a batch, the rows of the replica with this place among `members`."""
+    def _message(self, item: Item, place: int, members: int, reader: LocalLayer | None) -> Message:
+        """Return an item as a message; of a batch, the rows of the replica with this place among `members`."""
         if not isinstance(item, Batch):
-            sender.send(as_message(item))
-        elif item.share is None:
-            sender.send(as_message(item, self._wire, item.inputs))
-        else:
-            assert reader is not None
-            sender.send(as_message(item, self._wire, *rows_for(item, place, members, reader)))
+            return as_message(item)
+        if item.share is None:
+            return as_message(item, self._wire, item.inputs)
+        assert reader is not None
+        return as_message(item, self._wire, *rows_for(item, place, members, reader))
 
     def _result(self, item: Item) -> Message:
         if item is None:
@@ -222,7 +220,7 @@ class OverRanks(Continuous):
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _first_failure(self) -> FirstFailure:
-        return FirstFailure(self._stop)
+        return _FirstFailure(self._stop, self._explained)
 
     def _stop(self) -> None:
         """Close everything that a thread may wait for, and tell the other ranks why."""
@@ -247,7 +245,7 @@ class OverRanks(Continuous):
             try:
                 super().close()
             finally:
-                self._leave_replicas()
+                _leave_replicas(self._layers)
                 self._links.release()
 
     def _take_leave(self) -> None:
@@ -258,11 +256,40 @@ class OverRanks(Continuous):
             self._alarm.tell(RuntimeError(f"rank {self._chain.rank} has left the run"))
         self._end()
         super()._abort()
+        _leave_replicas(self._layers)
 
     def _end(self) -> None:
         self._over = True
         self._stop()
         self._alarm.leave()
+
+
+class _FirstFailure(FirstFailure):
+    """Knows that a layer which lost its replicas has not failed itself. `explain`: finds out why."""
+
+    def __init__(self, stop: Callable[[], None], explain: Callable[[Exception], Exception]) -> None:
+        super().__init__(stop)
+        self._explain = explain
+
+    def report(self, error: Exception) -> None:
+        """Keep the first failure, and stop everything."""
+        lost = error.__cause__ if isinstance(error, StageError) else error
+        super().report(self._explain(lost) if isinstance(lost, PeerLost) else error)
+
+
+def _replicated(stack: ALStack, chain: Chain) -> list[tuple[str, LocalLayer]]:
+    """Return the layers that have replicas, in whatever stage."""
+    several = {group[0] for group in chain.groups if len(group) > 1}
+    return [pair for pair, first in zip(stack.items(), chain.ranks, strict=True) if first in several]
+
+
+def _leave_replicas(layers: Sequence[tuple[str, LocalLayer]]) -> None:
+    """Have layers train alone again."""
+    for _, layer in layers:
+        if isinstance(layer.averaging, GradientAveraging):
+            layer.averaging.end()
+            layer.averaging = None
+            undo(layer)
 
 
 def _enough_workers(own: list[tuple[str, LocalLayer]], workers: int | None, streams_per_device: int) -> tuple[int, int]:
@@ -272,13 +299,14 @@ def _enough_workers(own: list[tuple[str, LocalLayer]], workers: int | None, stre
     the layer that the other's only worker would have to run, nobody ever goes on.
     """
     places = [layer.placement for _, layer in own]
-    tied = [place for place in places if place.type == "cpu" and place.index is not None]
-    if len(set(tied)) < len(tied):
-        raise PlacementError(
-            f"{', '.join(map(str, sorted(map(str, tied))))}: layers of a stage with replicas need a worker each; tie "
-            "them to different ones, or to none"
-        )
     on_gpu = [place for place in places if place.type != "cpu"]
+    tied = [str(place) for place in places if place.type == "cpu" and place.index is not None]
+    free = len(own) - len(on_gpu) - len(tied)
+    if len(set(tied)) < len(tied) or (tied and free):
+        raise PlacementError(
+            f"{', '.join(tied)}: layers of a stage with replicas need a worker each; tie all of them to different "
+            "ones, or none"
+        )
     most = max((on_gpu.count(place) for place in on_gpu), default=1)
     return max(workers or 1, len(own) - len(on_gpu), 1), max(streams_per_device, most)
 

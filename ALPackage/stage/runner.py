@@ -71,6 +71,8 @@ class LayerRunner:
     def train(self, batch: TrainBatch, source: WorkerInput, hand_on: HandOn) -> float:
         """Train the layer on `batch`, hand it on, and return the seconds of work."""
         start = time.perf_counter()
+        averaging = self.layer.averaging
+        waited = 0.0 if averaging is None else averaging.waited
         source.order_after(self._updated)
         # A smaller last batch does not fit the graph that the others run as.
         if self._graph is not None and self._graph.fits(batch):
@@ -87,8 +89,6 @@ class LayerRunner:
         source.record_output(batch)
         if not self._last:
             hand_on(batch)
-        averaging = self.layer.averaging
-        waited = 0.0 if averaging is None else averaging.waited
         with self._step.span(self.name, number, "backward"):
             self.layer.backward_and_update()
         self._updated = source.record_done(self._updated)

@@ -44,6 +44,7 @@ class Step:
         self.autocast = Autocast()
         self.caller = CallerState(empty=not threads)
         self._dropouts: dict[str, list[Dropout]] = {}
+        self._row_dropouts: dict[str, list[Dropout]] = {}
 
     def end(self) -> None:
         """End a run: keep nothing that the calling thread's context holds, perhaps the schedule itself."""
@@ -72,7 +73,9 @@ class Step:
             drops = self._dropouts[name] = dropouts(layer)
         seed_dropouts(layer, drops, self.seed, name, batch.number)
         if layer.averaging is not None and batch.share is not None:
-            layer.averaging.begin(batch.share)
+            if (rows := self._row_dropouts.get(name)) is None:
+                rows = self._row_dropouts[name] = layer.row_dropouts()
+            layer.averaging.begin(layer, batch.share, rows)
         if batch.lr is not None:
             if self.watch is None:
                 layer.set_lr(batch.lr)

@@ -110,7 +110,7 @@ def test_what_replicas_have_left_is_put_together_by_their_rows() -> None:
     """Losses are means over rows; of a replica without rows nothing counts; codes are joined."""
     losses = [[{"loss": torch.tensor(float("nan"))}], [{"loss": torch.tensor(2.0)}], [{"loss": torch.tensor(5.0)}]]
     assert share_of(2, 0, 3).size == 0
-    assert float(together(losses, 2, [LocalLayer()], predicted=False)[0]["loss"]) == 3.5
+    assert float(together(losses, 2, 1, predicted=False)[0]["loss"]) == 3.5
     codes = [[None], [torch.ones(1, 2)], [torch.zeros(1, 2)]]
-    assert together(codes, 2, [LocalLayer()], predicted=True)[0].tolist() == [[1.0, 1.0], [0.0, 0.0]]
+    assert together(codes, 2, 1, predicted=True)[0].tolist() == [[1.0, 1.0], [0.0, 0.0]]
     assert result(TrainBatch(2, None, None)).content == []
