@@ -53,6 +53,14 @@ class Stages:
         longest = max(cost + average for cost, average in zip(costs, averages, strict=True))
         return max(sum(costs) / self.workers, longest, sum(averages))
 
+    def slowest(self, where: Sequence[int], replicas: Sequence[int] | None = None) -> float:
+        """Return the seconds per batch of the slowest stage or connection of a cut, as `over_ranks` returns one."""
+        begins = [layer for layer, rank in enumerate(where) if not layer or rank != where[layer - 1]]
+        ends = [*begins[1:], len(where)]
+        counts = replicas or [1] * len(begins)
+        found = [self.seconds(*stage) for stage in zip(begins, ends, counts, strict=True)]
+        return max([*found, *map(self.arriving, begins)])
+
     def arriving(self, start: int) -> float:
         """Return the seconds per batch that the connection to the stage that begins with layer `start` needs."""
         return self.sent[start - 1] / self.speed if start else 0.0

@@ -26,6 +26,10 @@ from .tasks import LoadedTask, training_batches
 WORKERS = (1, 2, 4, 8)
 
 
+#: What a proposal has to promise, as a share of the time.
+LEAST_GAIN = 0.02
+
+
 def preview(specs: Sequence[RunSpec], task: LoadedTask, ranks: Ranks | None = None) -> None:
     """Print what each method would do; its models are thrown away. Raises UsageError where memory does not suffice.
 
@@ -93,11 +97,14 @@ def proposals(plan: Plan, spec: RunSpec, speed: float) -> list[str]:
     stages = stages_of(plan.costs, spec, speed)
     work = sum(cost.total for cost in plan.costs)
     lines = [f"connections: {speed / 1e6:,.0f} MB/s; estimated ceilings over one worker, with what is sent:"]
+    now = stages.slowest(plan.ranks, spec.config.stage_replicas)
+    lines.append(f"  what is set: {work / now:.2f}x")
     for world in (spec.world, spec.world + 1):
         seconds, counts = best_replicas(stages, world)
-        now = counts == (spec.config.stage_replicas or [1] * spec.world)
-        what = "what is set is the best" if now else f'"stage_replicas": {counts}'
-        lines.append(f"  {world} processes: {what}, {work / seconds:.2f}x")
+        better = seconds < now * (1 - LEAST_GAIN)
+        lines.append(
+            f"  {world} processes: {f'stage_replicas {counts}, {work / seconds:.2f}x' if better else 'no better'}"
+        )
     return lines
 
 

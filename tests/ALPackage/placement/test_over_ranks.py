@@ -42,6 +42,7 @@ def test_no_other_cut_is_faster(data: st.DataObject) -> None:
     assert sorted(set(ranks)) == firsts
     assert ranks == sorted(ranks)
     found = slowest(stages, tuple(map(ranks.index, firsts)), replicas)
+    assert stages.slowest(ranks, replicas) == pytest.approx(found)
     cuts = [(0, *begins) for begins in combinations(range(1, layers), count - 1)]
     assert found == pytest.approx(min(slowest(stages, begins, replicas) for begins in cuts))
 
