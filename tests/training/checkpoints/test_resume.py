@@ -362,7 +362,7 @@ def test_a_checkpoint_that_does_not_fit_the_model_is_one_line(
     assert command("vision", "--method al --resume", datasets, tmp_path) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --resume: checkpoint turn1-epoch1-batch")
-    assert " of AL does not fit this program (RuntimeError: Error(s) in loading state_dict for AL:)" in error
+    assert " of AL does not fit this program (RuntimeError: Error(s) in loading state_dict for ClassifierAL:)" in error
     assert error.count("\n") == 1
 
 
