@@ -107,7 +107,8 @@ def _begin(launch: Launch, whole: Any, timeout: float) -> Any:
         missing, answered = list(range(launch.world)), {b""}
         while missing:
             missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
-            for rank in missing if launch.leads else ():
+            # Also those that are there: a second process of the same rank is found out once it has an answer.
+            for rank in range(1, launch.world) if launch.leads else ():
                 if whole.check([f"hello/{rank}"]) and (said := whole.get(f"hello/{rank}")) not in answered:
                     answered.add(said)
                     whole.set(f"answer to {said.decode()}", name)
