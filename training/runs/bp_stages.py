@@ -36,7 +36,7 @@ def place_stages(model: BPModel, batch: tuple[Any, Tensor], spec: RunSpec, ranks
     where = [stage % spec.world for stage in stages]
     named = spec.devices or ("auto",) * len(stages)
     devices = [own[rank] if name == "auto" else torch.device(name) for rank, name in zip(where, named, strict=True)]
-    return Placement(devices, None, tuple(where), tuple(stages))
+    return Placement(devices, None, tuple(where), stages=tuple(stages))
 
 
 def layer_costs(model: BPModel, batch: tuple[Any, Tensor], spec: RunSpec) -> list[float]:

@@ -109,7 +109,8 @@ def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:
     config = command.config
     stack = builder(config, command.arguments.model, shape_from_json(order["shape"]))(order["method"])
     replicas = None if config.stage_replicas is None else tuple(config.stage_replicas)
-    placement = Placement([torch.device(name) for name in order["devices"]], None, tuple(order["ranks"]), replicas)
+    devices = [torch.device(name) for name in order["devices"]]
+    placement = Placement(devices, None, tuple(order["ranks"]), replicas=replicas)
     assert isinstance(stack, ALStack)
     rank = ranks.launch.rank
     ranks.describe(placement.layers_of(rank, stack.names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Placement:
     plan: Plan | None
     ranks: tuple[int, ...] | None = None
     """The process of every layer, where there are several; of replicas the first one."""
+    _: KW_ONLY
     replicas: tuple[int, ...] | None = None
     """How many processes each stage has, where the config says so."""
     stages: tuple[int, ...] | None = None
@@ -150,7 +151,7 @@ def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ra
             layers = tuple(held[layer] for layer in member.layers)
             members.append(Member(f"rank{rank} {member.name}", member.device, layers))
     at_once = len(firsts) * max(1.0, own_cores() / spec.threads)
-    placed = Placement(devices, None, tuple(where), None if replicas is None else tuple(replicas))
+    placed = Placement(devices, None, tuple(where), replicas=None if replicas is None else tuple(replicas))
     counts = () if replicas is None else placed.counts
     plan = Plan(tuple(costs), tuple(devices), tuple(members), at_once, tuple(where), counts)
     return replace(placed, plan=plan)

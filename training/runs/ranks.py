@@ -71,6 +71,15 @@ class Ranks:
         """The device of each rank that "auto" means there."""
         return [str(self._store.get(f"device/{rank}").decode()) for rank in range(self.launch.world)]
 
+    def introduce(self) -> None:
+        """Learn who those ranks are that this one may have to name once they are gone; rank 0 waits until all have."""
+        for rank in {0, (self.launch.rank + 1) % self.launch.world}:
+            self._wait_for(f"who/{rank}")
+            self._alarm.who(rank)
+        self._store.set(f"introduced/{self.launch.rank}", "")
+        for rank in range(self.launch.world) if self.leads else ():
+            self._wait_for(f"introduced/{rank}")
+
     def speed(self) -> float:
         """Return the bytes per second of the slowest connection from a rank to the next; on rank 0."""
         self.order("measure the connections")
@@ -204,6 +213,7 @@ def joined(launch: Launch, about: Callable[[], dict[str, Any]], timeout: float) 
         return
     ranks = Ranks(launch, meet(launch, about, timeout), "")
     try:
+        ranks.introduce()
         yield ranks
     except BaseException as error:
         if not isinstance(error, RankError):

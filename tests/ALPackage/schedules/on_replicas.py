@@ -19,7 +19,11 @@ SIZES = [6, 5, 6, 4, 6, 3, 6, 6, 5, 6, 6, 1, 6, 6, 4, 6, 6, 2, 6, 6, 3]
 
 
 def stack_for(model: str, kind: str, *, normalized: bool) -> ALStack:
-    """Return a model in float64 with Adam, or in float32 with SGD; without batch normalization unless `normalized`."""
+    """Return a model in float64 with Adam, or in float32 with SGD; without batch normalization unless `normalized`.
+
+    With batch normalization it has SGD in float64, too: a bias before one has no true gradient, and Adam would magnify
+    its rounding error.
+    """
     stack = build(model)
     for layer in stack:
         layer.__class__ = ClassifierAL if type(layer).__name__ == "AL" else type(layer)
@@ -34,9 +38,8 @@ def stack_for(model: str, kind: str, *, normalized: bool) -> ALStack:
             {"params": [one for one in side.parameters() if one.requires_grad], "lr": 1e-3, "name": name}
             for name, side in (("enc", layer.enc), ("ae", layer.ae))  # type: ignore[union-attr]
         ]
-        layer.optimizer = (
-            torch.optim.Adam(groups) if kind == "float64" else torch.optim.SGD(groups, lr=0.05, momentum=0.9)
-        )
+        adam = kind == "float64" and not normalized
+        layer.optimizer = torch.optim.Adam(groups) if adam else torch.optim.SGD(groups, lr=0.05, momentum=0.9)
     if kind == "float64":
         stack.target.double()  # type: ignore[union-attr, attr-defined]
     return stack
