@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,6 +21,12 @@ def rank_name(rank: int, device: torch.device, replicas: int = 1) -> str:
     if device.type == "cpu" and (replicas > 1 or device.index is None):
         return which
     return f"{which}:{device if replicas == 1 else device.type}"
+
+
+def ranks_named(name: str) -> range:
+    """Return the ranks in a name that `rank_name` has given; none in that of a device of a single process."""
+    found = re.match(r"rank(\d+)(?:-(\d+))?", name)
+    return range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
 
 
 @dataclass(frozen=True)

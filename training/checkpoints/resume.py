@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+
+from ALPackage.placement.over_ranks import ranks_named
 
 from ..config.earlier import in_todays_keys, is_earlier
 from ..config.load import method_title
@@ -136,8 +138,11 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         )
 
 
-def describe(checkpoint: Checkpoint, spec: RunSpec) -> list[str]:
-    """Return what the user should know about resuming: where it continues, and what may change the last bits."""
+def describe(checkpoint: Checkpoint, spec: RunSpec, devices: Sequence[str] = ()) -> list[str]:
+    """Return what the user should know about resuming: where it continues, and what may change the last bits.
+
+    `devices`: of every layer by name, as the run goes on.
+    """
     info, before = checkpoint.info, checkpoint.record.info
     lines = [
         f"{method_title(info.method)}: continues from turn {info.turn}, epoch {info.epoch}/{info.epochs}, "
@@ -157,7 +162,19 @@ def describe(checkpoint: Checkpoint, spec: RunSpec) -> list[str]:
     now = _of_bp(spec.world if spec.over_ranks else 1, spec.bp_parallel)
     if spec.method == "bp" and then != now:
         lines.append(f"  BP: {then} then, {now} now: the numbers are not those of an uninterrupted run")
+    replicas_then, replicas_now = _replicas(before.get("devices", ())), _replicas(devices)
+    if spec.method != "bp" and replicas_then != replicas_now:
+        lines.append(
+            f"  {method_title(spec.method)}: {replicas_then or 'no replicas'} then, {replicas_now or 'none'} now: the "
+            "numbers are those of an uninterrupted run but for rounding and what a batch normalization counts"
+        )
     return lines
+
+
+def _replicas(devices: Sequence[str]) -> str:
+    """Return which layers have replicas, and how many, for a message; nothing where none has."""
+    counts = [len(ranks_named(name)) for name in devices]
+    return ", ".join(f"layer {layer} in {count} replicas" for layer, count in enumerate(counts, 1) if count > 1)
 
 
 def _of_bp(processes: int, way: str | None) -> str:

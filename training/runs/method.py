@@ -49,12 +49,13 @@ def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) ->
     with memory_errors(spec, session.task):
         # Before anything counts: where the layers go, and whether they run there at all.
         ranks = session.ranks if spec.over_ranks else None
-        info, placement = rehearse(spec, session.task, ranks)
+        before = resumed.record.info["devices"] if resumed is not None else ()
+        info, placement = rehearse(spec, session.task, ranks, before)
         log = new_log(spec, session, info)
         if resumed is not None:
             with checkpoint_errors(resumed):
                 log.load(resumed.info.log)
-                print("\n".join(describe(resumed, spec)), flush=True)
+                print("\n".join(describe(resumed, spec, info.devices)), flush=True)
             log.resumptions += 1
 
         # Turns that an earlier process finished are in the log already; the one that it was in continues.
@@ -113,10 +114,13 @@ def recall(spec: RunSpec, session: Session, finished: Checkpoint) -> None:
     print(f"{method_title(spec.method)}: finished before, nothing is left to do", flush=True)
 
 
-def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tuple[RunInfo, Placement | None]:
+def rehearse(
+    spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None, before: Sequence[str] = ()
+) -> tuple[RunInfo, Placement | None]:
     """Place the layers, train two batches, print what will run, and return it with the placement.
 
-    Runs on models that are thrown away, so that no method pays for the one-time initialization of libraries.
+    Runs on models that are thrown away, so that no method pays for the one-time initialization of libraries. `before`:
+    as for `place`.
     """
     seed = spec.seeds[0]
     # Costs are measured as a worker will run: with its threads, and weights as the first turn has them.
@@ -126,7 +130,8 @@ def rehearse(spec: RunSpec, task: LoadedTask, ranks: Ranks | None = None) -> tup
     layers, (trained, inferred) = len(model), parameter_counts(model)
     placement: Placement | None = None
     if isinstance(model, ALStack):
-        placement = place(model, next(iter(training_batches(task, "cpu", seed=seed))), spec, ranks)
+        batch = next(iter(training_batches(task, "cpu", seed=seed)))
+        placement = place(model, batch, spec, ranks, before=before)
     elif ranks is not None and spec.bp_parallel in STAGES:
         placement = place_stages(model, next(iter(training_batches(task, "cpu", seed=seed))), spec, ranks)
     del model  # the trainer makes its own, and two would not fit where one just does

@@ -14,7 +14,7 @@ from ALPackage.devices import capacities, own_cores, resolve
 from ALPackage.errors import PlacementError
 from ALPackage.placement import assign
 from ALPackage.placement.cost import LayerCost, measure
-from ALPackage.placement.over_ranks import Stages, over_ranks, rank_name
+from ALPackage.placement.over_ranks import Stages, over_ranks, rank_name, ranks_named
 from ALPackage.placement.plan import Plan
 from ALPackage.stage.crew import Member, crew
 
@@ -78,7 +78,13 @@ class Placement:
 
 
 def place(
-    stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ranks | None = None, *, always: bool = False
+    stack: ALStack,
+    batch: tuple[Any, Any],
+    spec: RunSpec,
+    ranks: Ranks | None = None,
+    *,
+    before: Sequence[str] = (),
+    always: bool = False,
 ) -> Placement:
     """Return where the layers of a stack go; their costs are measured with `batch`, in the precision of the run.
 
@@ -86,10 +92,13 @@ def place(
     share all layers; over GPUs the layers are spread so that the busiest one does least. The sequential schedule has
     one worker and nothing to expect of others, so it is only measured with `always`. Raises ConfigError where the
     layers do not fit the devices.
+
+    `before`: the devices by name of the run that goes on. Which layers have replicas decides the last bits, and what
+    their batch normalizations count, so "auto" leaves these where they were.
     """
     config = spec.config
     if ranks is not None:
-        return _over_ranks(stack, batch, spec, ranks)
+        return _over_ranks(stack, batch, spec, ranks, before)
     devices = None if spec.devices is None else resolve(list(spec.devices), len(stack))
     gpus = _gpus(len(stack)) if devices is None and config.workers is None else []
     if config.schedule == "sequential":
@@ -122,7 +131,9 @@ def workers_of(spec: RunSpec, devices: Sequence[torch.device]) -> list[Member]:
         raise ConfigError(str(error)) from None
 
 
-def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ranks) -> Placement:
+def _over_ranks(
+    stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ranks, before: Sequence[str]
+) -> Placement:
     """Return the processes of the layers: those of the config, or those by which the slowest part is fastest.
 
     Every layer is measured here, as if all processes had machines like this one.
@@ -135,6 +146,8 @@ def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ra
     replicas = spec.config.stage_replicas
     if spec.ranks is not None:
         where = list(spec.ranks)
+    elif spec.replicated and _stages_of(before) == replicas:
+        where = [ranks_named(name).start for name in before]
     else:
         known = stages_of(costs, spec, ranks.speed())
         where = over_ranks(**vars(known), world=spec.world, replicas=replicas)
@@ -155,6 +168,11 @@ def _over_ranks(stack: ALStack, batch: tuple[Any, Any], spec: RunSpec, ranks: Ra
     counts = () if replicas is None else placed.counts
     plan = Plan(tuple(costs), tuple(devices), tuple(members), at_once, tuple(where), counts)
     return replace(placed, plan=plan)
+
+
+def _stages_of(devices: Sequence[str]) -> list[int]:
+    """Return how many ranks each stage has in a list of devices by name."""
+    return [len(ranks) for ranks in dict.fromkeys(map(ranks_named, devices))]
 
 
 def stages_of(costs: Sequence[LayerCost], spec: RunSpec, speed: float) -> Stages:

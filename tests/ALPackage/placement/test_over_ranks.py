@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ALPackage import PlacementError
-from ALPackage.placement.over_ranks import Stages, best_replicas, over_ranks
+from ALPackage.placement.over_ranks import Stages, best_replicas, over_ranks, ranks_named
 
 
 def slowest(stages: Stages, begins: tuple[int, ...], replicas: tuple[int, ...]) -> float:
@@ -89,3 +89,10 @@ def test_of_equally_fast_cuts_it_sends_the_least() -> None:
 def test_more_ranks_than_layers_are_refused() -> None:
     with pytest.raises(PlacementError, match=r"there are 3 of them for 2 layers, .* start at most 2 processes"):
         over_ranks([1.0, 1.0], [1, 1], 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"), [("rank3", [3]), ("rank3:cuda:0", [3]), ("rank12-14:cuda", [12, 13, 14]), ("cuda:0", [])]
+)
+def test_a_device_by_name_tells_its_ranks(name: str, ranks: list[int]) -> None:
+    assert list(ranks_named(name)) == ranks

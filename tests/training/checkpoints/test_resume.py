@@ -425,3 +425,14 @@ def test_that_bp_had_other_processes_is_said(tmp_path: Path) -> None:
     assert len(describe(point, alone)) == 1
     (_, more) = describe(point, replace(alone, world=2, bp_parallel="ddp"))
     assert more == "  BP: one process then, ddp over 2 processes now: the numbers are not those of an uninterrupted run"
+
+
+def test_that_other_layers_have_replicas_is_said(tmp_path: Path) -> None:
+    devices = ["rank0-1", "rank0-1", "rank2:cuda:0"]
+    described = {"provenance": {"versions": {}}, "threads": 1, "devices": devices}
+    record = RunRecord(dataset="digits", model="vgg", method="al", methods_of_run=["al"], info=described)
+    point = Checkpoint("run", record, info(2, 1, 4), {})
+    spec = make_spec(tmp_path, versions={}, threads=1)
+    assert len(describe(point, spec, ["rank0-1:cuda", "rank0-1:cuda", "rank2"])) == 1, "only the devices are others"
+    (_, more) = describe(point, spec, ["cpu"] * 3)
+    assert "layer 1 in 2 replicas, layer 2 in 2 replicas then, none now: the numbers are those" in more

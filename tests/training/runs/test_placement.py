@@ -267,3 +267,19 @@ def test_over_processes_a_list_is_obeyed(stack: ALStack, asked: Asked) -> None:
     placed = over_two(stack, ranks=(0, 0, 0, 1), devices=("auto", "cpu:3", "auto", "cuda:7"))
     assert placed.names == ["rank0", "rank0:cpu:3", "rank0", "rank1:cuda:7"]
     assert placed.here(0) == ["cpu", "cpu:3", "cpu", "cpu"]
+
+
+def test_a_run_that_goes_on_leaves_replicas_where_they_were(stack: ALStack, asked: Asked) -> None:
+    """Guards a bug: costs were measured anew, other layers had replicas, and the numbers were others."""
+    three, before = Two(), ["rank0-1", "rank0-1", "rank0-1", "rank2"]
+    three.devices = ("cpu", "cpu", "cpu")  # type: ignore[assignment]
+
+    def ranks_with(replicas: list[int] | None, devices: list[str]) -> tuple[int, ...] | None:
+        spec = make_spec(world=3, threads=3, stage_replicas=replicas)
+        return place(stack, BATCH, spec, three, before=devices).ranks  # type: ignore[arg-type]
+
+    assert ranks_with([2, 1], []) == (0, 0, 2, 2), "3.5 ms and 3 ms"
+    assert ranks_with([2, 1], before) == (0, 0, 0, 2)
+    assert ranks_with([1, 2], before) == ranks_with([1, 2], []), "another division"
+    assert ranks_with([2, 1], ["cpu"] * 4) == (0, 0, 2, 2)
+    assert ranks_with(None, ["rank0", "rank1", "rank2", "rank2"]) == ranks_with(None, []), "it changes no number"
