@@ -198,6 +198,7 @@ class LocalLayer(nn.Module):
                 f"{who}.forward: backward_and_update() is still running on another thread; join that thread first, "
                 "or call discard() after an interrupt"
             )
+        _take_thread_count()
         x, y = to_device(detach((x, y)), self.device)
         if self.guard is not None and torch.is_grad_enabled():
             self.guard.save_buffers(self.buffers())
@@ -235,6 +236,7 @@ class LocalLayer(nn.Module):
             who = type(self).__name__
             raise RuntimeError(f"{who}.backward: no batch in flight; call forward(x, y) first, with gradients enabled")
         in_flight, self._in_flight = self._in_flight, None
+        _take_thread_count()
         if not in_flight.requires_grad and not any(parameter.requires_grad for parameter in self.parameters()):
             return  # all of the layer is frozen: it hands on what it computes, and nothing trains
         try:
@@ -377,6 +379,14 @@ def checked_rates(who: str, lr: LearningRate, names: list[str]) -> dict[str | No
 def _full(loss: Tensor) -> Tensor:
     """Return a half-precision loss in float32, in which shares of a batch sum to all of it."""
     return loss.float() if loss.dtype in (torch.bfloat16, torch.float16) else loss
+
+
+def _take_thread_count() -> None:
+    """Have the calling thread use as many intra-op threads as were asked for.
+
+    One that has just begun takes as many as there are cores, in another order of sums, until it asks.
+    """
+    torch.get_num_threads()
 
 
 def _total(losses: Mapping[str, Tensor]) -> Tensor:

@@ -111,6 +111,30 @@ def test_the_thread_per_layer_loop_of_the_readme(kind: type[AL]) -> None:
     assert [layer.loss() for layer in threaded] == [layer.loss() for layer in plain]
 
 
+def test_a_new_thread_uses_the_threads_that_were_asked_for() -> None:
+    """Guards a bug: on some processors the gradient of 10 x 32 weights was another one on a thread of its own."""
+
+    def trained(on_a_thread: bool) -> AL:
+        torch.manual_seed(3)
+        layer = AL(ENC(nn.Linear(32, 10), b=nn.Linear(10, 10)), AE(g=nn.Linear(3, 10), h=nn.Linear(10, 3)), lr=1e-3)
+        for x, y in zip(torch.randn(2, 64, 32), torch.randn(2, 64, 3), strict=True):
+            layer(x, y)
+            if on_a_thread:
+                thread = threading.Thread(target=layer.backward_and_update)
+                thread.start()
+                thread.join()
+            else:
+                layer.backward_and_update()
+        return layer
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert equal_weights(trained(on_a_thread=True), trained(on_a_thread=False))
+    finally:
+        torch.set_num_threads(before)
+
+
 # --- any structure, any shape ---------------------------------------------------------------------------------------
 
 
