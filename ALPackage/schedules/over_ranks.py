@@ -68,6 +68,11 @@ class OverRanks(Continuous):
             )
         if wire not in WIRES:
             raise ValueError(f"wire: got {wire!r}; expected one of {', '.join(WIRES)}")
+        if options.get("cuda_graph") == "on" and max(replicas or [1]) > 1:
+            raise ValueError(
+                'cuda_graph: got "on" with replicas; what these average goes through the host, which no CUDA graph can '
+                'capture: leave it at "auto"'
+            )
         Schedule.__init__(self, stack, **options)
         self._wire = wire
         world = dist.get_world_size()

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.registry import model
-from training.config.arguments import SCRIPTS, configure, parse
+from training.config.arguments import configure, parse
+from training.config.parser import SCRIPTS
 from training.config.schema import LARGEST_SEED, Config, Method, Task
 from training.errors import UsageError, reason
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from training.config.arguments import SCRIPTS, parse
+from training.config.arguments import parse
+from training.config.parser import SCRIPTS
 from training.report.output import csv_path, json_path
 
 from .choice import best

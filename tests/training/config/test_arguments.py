@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from training.config.arguments import ROOT, build_parser, configure, parse, read_command
+from training.config.arguments import configure, parse, read_command
+from training.config.parser import ROOT, build_parser
 from training.config.schema import Task
 from training.errors import ConfigError, UsageError
 

@@ -32,8 +32,8 @@ def launch(monkeypatch: pytest.MonkeyPatch, **variables: object) -> None:
         monkeypatch.setenv(name, str(value))
 
 
-def place(places: str, replicas: list[int] | None = None) -> Machine:
-    more = ["--set", f"stage_replicas={json.dumps(replicas)}"]
+def place(places: str, replicas: list[int] | None = None, *settings: str) -> Machine:
+    more = [part for one in (f"stage_replicas={json.dumps(replicas)}", *settings) for part in ("--set", one)]
     command = read_command("vision", ["digits", "vgg", "--method", "al", "--set", f"al_gpu_list={places}", *more])
     return find_machine(command.config, "vgg", "al")
 
@@ -140,6 +140,14 @@ def test_numbers_of_replicas_that_do_not_fit_are_refused(
     with pytest.raises(UsageError) as refused:
         place("auto", replicas)
     assert words in str(refused.value)
+
+
+def test_replicas_and_a_cuda_graph_at_any_price_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a bug: the graph was left out without a word."""
+    launch(monkeypatch, RANK=0, WORLD_SIZE=3)
+    with pytest.raises(UsageError, match='cuda_graph: got "on" with stage_replicas'):
+        place("auto", [2, 1], "cuda_graph=on")
+    place("auto", [1, 1, 1], "cuda_graph=on")
 
 
 def test_a_list_places_every_layer_on_a_device_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
