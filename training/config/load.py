@@ -113,8 +113,8 @@ def check_ranks(config: CommonConfig, model: str, method: Method, launch: Launch
         raise ConfigError("compile: not over several processes; leave compile at false, or start one process")
     if config.cuda_graph == "on" and max(config.stage_replicas or [1]) > 1:
         raise ConfigError(
-            'cuda_graph: got "on" with stage_replicas; what replicas average goes through the host, which no CUDA graph '
-            'can capture: leave it at "auto"'
+            'cuda_graph: got "on" with stage_replicas; what replicas average goes through the host, which no CUDA '
+            'graph can capture: leave it at "auto"'
         )
     return ranks
 
