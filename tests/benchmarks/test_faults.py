@@ -55,6 +55,7 @@ for number in range(3):
     assert left == {"half": ["1" * 5], "nameless": ["1" * 10], "named": []}[stage]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
 def test_a_run_that_is_killed_ends_as_one_that_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

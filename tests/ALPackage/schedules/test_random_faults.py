@@ -32,6 +32,15 @@ from ..hooked import (
     workers,
 )
 
+@pytest.fixture(scope="module", autouse=True)
+def few_objects() -> Iterator[None]:
+    """Have the garbage collector leave alone what was there before: looking through it takes longer than the runs."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 RUNS = 500
 #: Seconds after which one small run counts as hung.
 HUNG = 20.0

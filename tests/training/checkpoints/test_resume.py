@@ -92,8 +92,15 @@ def whole(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return found
 
 
-@pytest.mark.parametrize("task", ["vision", "text"])
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("task", "signum", "code"),
+    [
+        ("vision", signal.SIGINT, 130),
+        ("text", signal.SIGTERM, 143),
+        pytest.param("vision", signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param("text", signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_is_interrupted_again_and_again_ends_as_one_that_is_not(
     task: Task,
     signum: signal.Signals,
