@@ -32,6 +32,7 @@ from ..hooked import (
     workers,
 )
 
+
 @pytest.fixture(scope="module", autouse=True)
 def few_objects() -> Iterator[None]:
     """Have the garbage collector leave alone what was there before: looking through it takes longer than the runs."""
