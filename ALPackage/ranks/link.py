@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -109,6 +109,13 @@ class Sender:
 
     def send(self, message: Message) -> None:
         """Send a message, and return when it has been taken. Raises PeerLost, LayerError for what cannot be sent."""
+        self.begin(message)()
+
+    def begin(self, message: Message) -> Callable[[], None]:
+        """Begin to send a message, and return what waits until it has been taken, which has to be before the next one.
+
+        Raises as `send`, both now and then.
+        """
         packed = pack(message.content)
         new = packed.description != self._described
         self._described = packed.description
@@ -119,11 +126,18 @@ class Sender:
         try:
             # All at once, so that no part waits for the one before it to be taken. `packed` holds the tensors.
             works = [dist.isend(part, self.peer, group=self._group) for part in (header, *described, *packed.parts)]
-            _wait(works[:1], UNLIMITED)
-            _wait(works[1:], self._timeout)
         except RuntimeError as error:
             raise PeerLost(self.peer, error) from error
-        self.traffic.add(message.kind, packed.size)
+
+        def finish() -> None:
+            try:
+                _wait(works[:1], UNLIMITED)
+                _wait(works[1:], self._timeout)
+            except RuntimeError as error:
+                raise PeerLost(self.peer, error) from error
+            self.traffic.add(message.kind, packed.size)
+
+        return finish
 
 
 class Receiver:

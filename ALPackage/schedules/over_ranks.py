@@ -165,13 +165,17 @@ class OverRanks(Continuous):
             event.synchronize()
         try:
             members = len(chain.groups[chain.stage + 1]) if links.to_next else 0
+            # To all at once: a replica need not wait until another one has taken its rows.
+            under_way = []
             for sender in links.to_next:
                 place = chain.groups[chain.stage + 1].index(sender.peer)
-                sender.send(self._message(item, place, members, self._reader))
+                under_way.append(sender.begin(self._message(item, place, members, self._reader)))
             if isinstance(item, Batch) and item.guard is not None:
                 item.guard.check()
             if links.to_first is not None:
-                links.to_first.send(self._result(item))
+                under_way.append(links.to_first.begin(self._result(item)))
+            for finish in under_way:
+                finish()
         except PeerLost as lost:
             if self._over:
                 raise Closed from None

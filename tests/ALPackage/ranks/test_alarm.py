@@ -52,6 +52,11 @@ def make(killed: list[tuple[int, int]]) -> Iterator[Make]:
     yield one
     for each in made:
         each.leave()
+    # None of them may outlive the patch of `os.kill`: it would kill this process.
+    for thread in threading.enumerate():
+        if thread.name.startswith("al-alarm"):
+            thread.join(5.0)
+            assert not thread.is_alive()
 
 
 FAILED = "layer 'conv_1' failed"
