@@ -4,6 +4,7 @@ import sys
 
 from . import _moved
 from .base import AE, AL, ENC
+from .convert import to_al, to_bp
 from .devices import set_device
 from .errors import PlacementError, RankError, StageError
 from .layer import LocalLayer
@@ -33,6 +34,8 @@ __all__ = [
     "make_schedule",
     "replace_dropout",
     "set_device",
+    "to_al",
+    "to_bp",
 ]
 
 _moved.register(sys.modules[__name__])

@@ -4,98 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from ALPackage import AE, ENC, ALStack
+from ALPackage import ALStack
 from ALPackage.devices import resolve
 from ALPackage.nested import to_device
-from ALPackage.objectives.association import Association, Reconstruction
-from ALPackage.objectives.classification import ClassifierAL
-from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm
+from ALPackage.objectives.associated import Associated
+from ALPackage.objectives.codes import OneHot
 
 from .al_settings import ALSettings
-from .blocks import Block, activation
+from .blocks import Block
 from .optimizer import adamw
 from .shapes import Training
 
 
 def build_al(blocks: Sequence[Block], n_classes: int, settings: ALSettings, training: Training) -> ALStack:
-    """Return the AL stack of a network: one AL layer per block, and no head.
-
-    With the contrastive association, codes have unit length on both sides, b's and g's.
-    """
-    codes, code_dim = settings.codes, training.code_dim
-    contrastive = settings.association == "contrastive"
-    suited = settings.auto_encoder == "auto"
+    """Return the AL stack of a network: one AL layer per block, and no head."""
+    losses = Associated(**settings.model_dump(), code_dim=training.code_dim, label_smoothing=training.label_smoothing)
+    network = [(block.name, block.f, block.bridge) for block in blocks]
     optimizer = partial(adamw, weight_decay=training.weight_decay)
-
-    def ending() -> list[nn.Module]:
-        bounded = [] if codes == "linear" else [activation(codes)]
-        return [*bounded, UnitNorm()] if contrastive else bounded
-
-    # Initial weights are drawn as modules are made: bridge, then g and h, block by block. In another order the same
-    # seed would give another network.
-    layers: dict[str, ClassifierAL] = {}
-    below = n_classes
-    for block in blocks:
-        bridge = nn.Sequential(block.bridge(code_dim), *ending())
-        encoder, decoder = _code_pair(below, code_dim, codes)
-        g = OnCodes(nn.Sequential(encoder, *ending()))
-        if layers:
-            h = OnCodes(nn.Sequential(decoder, *ending()))
-            kind = "contrastive" if contrastive and suited else "mse"
-        elif suited:
-            # The first decoder's rows are logits over the classes: nothing may bound them.
-            h, kind = OnCodes(decoder), "classes"
-        else:
-            h, kind = OnCodes(nn.Sequential(decoder, *ending())), "mse"
-        reconstruction = Reconstruction(kind, settings.temperature if contrastive else 1.0, unit=contrastive)
-        associated = Association(settings.association, settings.temperature, training.label_smoothing, unit=contrastive)
-        enc, ae = ENC(block.f, bridge, associated), AE(g, h, reconstruction)
-        layers[block.name] = ClassifierAL(enc, ae, training.lr, optimizer)
-        below = code_dim
-    return ALStack(layers, target=OneHot(n_classes))
-
-
-class Transposed(nn.Module):
-    """Decode with the transpose of an encoder, a linear map without bias: codes (..., d_i) -> (..., d_{i-1})."""
-
-    def __init__(self, encoder: nn.Linear) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, code: Tensor) -> Tensor:
-        """Return code @ W for the encoder's W (d_i, d_{i-1}), unbounded."""
-        return F.linear(code, self.encoder.weight.T)
-
-
-def _code_pair(below: int, code_dim: int, codes: Literal["linear", "tanh", "sigmoid"]) -> tuple[nn.Module, nn.Module]:
-    """Return the linear parts of g and h: an orthogonal map and its transpose, so that h decodes what g encodes.
-
-    The auto-encoder loss shows h the exact codes, but nothing around them, which is where the bridge's outputs lie. A
-    transpose ranks the classes by the dot product of a code with theirs, for any code: that is by the cosine as long
-    as the norms of the classes' codes are alike, and they start at 1. A decoder that learns freely need not rank them
-    so (benchmarks/NOTES.md). With linear codes, h stays the transpose of g; with bounded codes, which a transpose
-    cannot decode, h only starts as it.
-    """
-    if codes == "linear":
-        tied = nn.Linear(below, code_dim, bias=False)
-        nn.init.orthogonal_(tied.weight)
-        if below > code_dim:  # then the rows are orthonormal, not the columns, and the classes differ in norm
-            with torch.no_grad():
-                tied.weight.div_(tied.weight.norm(dim=0))
-        return tied, Transposed(tied)
-    encoder, decoder = nn.Linear(below, code_dim), nn.Linear(code_dim, below)
-    nn.init.orthogonal_(encoder.weight)
-    with torch.no_grad():
-        decoder.weight.copy_(encoder.weight.T)
-    nn.init.zeros_(encoder.bias)
-    nn.init.zeros_(decoder.bias)
-    return encoder, decoder
+    return ALStack(losses.layers(network, n_classes, training.lr, optimizer), target=OneHot(n_classes))
 
 
 class BPModel(nn.Module):

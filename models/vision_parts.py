@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from ALPackage.bridges import shrink as pooling
+
 from .blocks import activation
 from .settings import Activation
 from .vision_settings import VisionSettings
@@ -21,12 +23,8 @@ def conv_unit(c_in: int, c_out: int, act: Activation, stride: int = 1) -> list[n
 
 
 def shrink(size: int, to: int) -> nn.Module:
-    """Return average pooling from maps of size x size to maps of (to x to).
-
-    The windows overlap where `to` does not divide `size`. They are fixed, because the backward pass of adaptive
-    pooling is not deterministic on a GPU.
-    """
-    return nn.Identity() if size <= to else nn.AvgPool2d(size - (to - 1) * (size // to), stride=size // to)
+    """Return average pooling from maps of size x size to maps of (to x to), or what leaves smaller ones as they are."""
+    return pooling((size, size), (min(size, to),) * 2)
 
 
 def bridge_of_maps(channels: int, size: int, code_dim: int, *, settings: VisionSettings) -> nn.Module:

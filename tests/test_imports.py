@@ -36,6 +36,7 @@ LEVELS = (
         "layer",
         "base",
         "objectives",
+        "bridges",
     ),
     *(
         "devices",
@@ -45,6 +46,8 @@ LEVELS = (
         "preflight",
         "stage",
         "placement",
+        "network",
+        "convert",
         "ranks",
         "schedules",
         "testing",

@@ -1,0 +1,145 @@
+"""One's own network as a stack of local layers: `to_al`; and the same network for back-propagation: `to_bp`."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from .base import AL
+from .bridges import BridgeFactory, bridge_to
+from .layer import LearningRate
+from .network import Blocks, Network, read_network
+from .objectives.associated import Associated
+from .objectives.codes import OneHot
+from .stack import ALStack
+
+#: The local objectives by name, each with what it makes layers from.
+OBJECTIVES = ("al",)
+
+
+class ConvertedStack(ALStack):
+    """A stack that `to_al` has made.
+
+    Attributes:
+        network: What it was made of: names, blocks and work of its layers, and the head that was left out.
+    """
+
+    network: Network
+
+    def export(self) -> nn.Sequential:
+        """Return a copy of the trained network alone: its blocks by name, then "head", the last bridge with decoders.
+
+        It maps what the first layer gets to logits (B, n_classes), as `inference` does, and needs nothing of this
+        package but the classes of its modules.
+        """
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        layers = [cast(AL, layer) for layer in self]
+        for layer, blocks in zip(layers, self.network.blocks.values(), strict=True):
+            f = layer.enc.f
+            parts.update(zip(blocks, cast(nn.Sequential, f) if len(blocks) > 1 else [f], strict=True))
+        parts["head"] = nn.Sequential(layers[-1].enc.b, *(layer.ae.h for layer in reversed(layers)))
+        return copy.deepcopy(nn.Sequential(parts))
+
+
+def to_al(
+    blocks: Blocks,
+    n_classes: int,
+    *,
+    example: Any,
+    objective: str = "al",
+    layers: int | Sequence[int] | None = None,
+    bridge: str | BridgeFactory = "auto",
+    copy: bool = True,
+    lr: LearningRate = 1e-3,
+    optimizer: Callable[..., Optimizer] = torch.optim.Adam,
+    **settings: Any,
+) -> ConvertedStack:
+    """Return a classifier's network as a stack of local layers.
+
+    Args:
+        blocks: The network in order: a list of modules, an `nn.Sequential`, or a dict from names. A block gets what the
+            one before it returns: the entries of a tuple as arguments, those of a dict by keyword. A linear map to the
+            classes at the end, with pooling before it, is its head: local layers have none, and `to_bp` keeps it.
+        n_classes: How many classes. Labels are int64 (B,).
+        example: An input of the first block, of two samples or more; only its shape counts.
+        objective: "al", Associated Learning.
+        layers: How many layers: neighboring blocks are joined, so that the largest has as little work as possible, in
+            floating-point operations; or how many blocks each layer has, such as [2, 1, 1]. By default every block with
+            weights is a layer.
+        bridge: From what a layer returns to its codes: "auto", "linear", "hidden", or a function of (output for the
+            example, width); see `ALPackage.bridges.bridge_to`.
+        copy: Whether the layers get copies of the blocks. Otherwise they get the blocks themselves, whose dropout is
+            replaced (`replace_dropout`) and whose operations are made out of place.
+        lr, optimizer: Of every layer, as for `AL`. Weights that do not require gradients stay as they are.
+        settings: Of the objective, as for `ALPackage.objectives.associated.Associated`.
+
+    Raises:
+        TypeError: For blocks that are no modules, and for an unknown setting.
+        ValueError: For blocks that the example does not go through or that cannot be cut so, and where there is no
+            bridge for an output.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> stack = to_al(net, 3, example=torch.randn(2, 4))
+        >>> stack.names
+        ['block_1-block_2', 'block_3-block_4']
+        >>> with make_schedule("continuous", stack, threads=1) as schedule:
+        ...     losses = list(schedule.run([(torch.randn(8, 4), torch.randint(3, (8,)))] * 4))
+        >>> stack.export()(torch.randn(5, 4)).shape
+        torch.Size([5, 3])
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective: got {objective!r}; expected one of {', '.join(OBJECTIVES)}")
+    _check_classes(n_classes)
+    unknown = [name for name in settings if name not in Associated.__dataclass_fields__]
+    if unknown:
+        raise TypeError(f"to_al: {unknown[0]!r} is no setting; expected {', '.join(Associated.__dataclass_fields__)}")
+    network = read_network(blocks, n_classes, example, layers, copied=copy)
+    for note in network.notes:
+        warnings.warn(f"to_al: {note}", stacklevel=2)
+    parts = []
+    for name, f in network.layers.items():
+        try:
+            parts.append((name, f, bridge_to(network.outputs[name], bridge)))
+        except ValueError as error:
+            raise ValueError(f"layer {name!r}: {error}") from None
+    made = Associated(**settings).layers(parts, n_classes, lr, optimizer)
+    stack = ConvertedStack(made, target=OneHot(n_classes))
+    stack.network = network
+    return stack
+
+
+def to_bp(
+    blocks: Blocks,
+    n_classes: int,
+    *,
+    example: Any,
+    layers: int | Sequence[int] | None = None,
+    copy: bool = True,
+) -> nn.Sequential:
+    """Return the same network for back-propagation: its layers by name, and "head".
+
+    The weights are those of the blocks, as in what `to_al` makes of them; a network without a head gets the linear
+    bridge as one. Arguments and errors are those of `to_al`.
+
+    Example:
+        >>> net = to_bp([nn.Linear(4, 16), nn.Linear(16, 3)], 3, example=torch.randn(2, 4))
+        >>> list(dict(net.named_children()))
+        ['block_1', 'head']
+    """
+    _check_classes(n_classes)
+    network = read_network(blocks, n_classes, example, layers, copied=copy)
+    head = network.head or bridge_to(list(network.outputs.values())[-1], "linear")(n_classes)
+    return nn.Sequential(OrderedDict([*network.layers.items(), ("head", head)]))
+
+
+def _check_classes(n_classes: Any) -> None:
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ValueError(f"n_classes: got {n_classes!r}; expected a whole number of at least 2")

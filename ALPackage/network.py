@@ -1,0 +1,300 @@
+"""Somebody's network as the layers of a stack: its blocks, named, called one after another, grouped, without the head.
+
+Nothing of it trains yet; `convert` makes local layers of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .bridges import first_tensor
+from .placement.over_ranks import over_ranks
+from .randomness import Dropout, replace_dropout
+
+#: What a head is made of besides the linear map to the classes, beside which it is a part of the head.
+OF_A_HEAD = (
+    *(nn.Flatten, nn.Identity, nn.Dropout, Dropout, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    *(nn.AvgPool2d, nn.MaxPool2d),
+)
+NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+Blocks = Iterable[nn.Module] | Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The layers of a network by name.
+
+    Attributes:
+        layers: What each computes from what the one before it hands on.
+        outputs: What each returns for the example.
+        blocks: The names of the blocks in each layer.
+        flops: The floating-point operations of each layer's forward pass for the example.
+        head: The blocks behind the layers that map to the classes, if the network has any.
+        notes: What has been changed in the blocks, one line each.
+    """
+
+    layers: dict[str, nn.Module]
+    outputs: dict[str, Any]
+    blocks: dict[str, tuple[str, ...]]
+    flops: dict[str, int]
+    head: nn.Module | None
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the layers, one line each: name, blocks, and share of the work."""
+        total = sum(self.flops.values()) or 1
+        width = max(map(len, self.layers))
+        return "\n".join(
+            f"{name:<{width}}  {self.flops[name] / total:6.1%} of the work: {', '.join(self.blocks[name])}"
+            for name in self.layers
+        )
+
+
+def read_network(
+    blocks: Blocks, n_classes: int, example: Any, layers: int | Sequence[int] | None = None, *, copied: bool = True
+) -> Network:
+    """Return the network of these blocks.
+
+    Args:
+        blocks: Modules in order: a list, an `nn.Sequential`, or a mapping from names. A block gets what the one before
+            it hands on: the entries of a tuple as arguments, those of a dict by keyword.
+        n_classes: How many classes; trailing blocks that end in a linear map to so many are the head.
+        example: An input of the first block, of two samples or more.
+        layers: How many layers the blocks are grouped into, so that the largest has as little work as possible; or how
+            many blocks each layer has. By default every block is a layer, together with those behind it that have no
+            weights, or a normalization's alone.
+        copied: Whether the blocks are copied; otherwise they are taken, and changed as `notes` says.
+
+    Raises:
+        TypeError: For blocks that are no modules.
+        ValueError: For a number of layers that does not fit, and for blocks that the example does not go through.
+    """
+    named = name_blocks(blocks)
+    if copied:
+        named = _copied(named)
+    notes = _made_fit(named)
+    names, head = _without_head(named, n_classes)
+    chain, outputs, flops = _walk({name: named[name] for name in names}, example)
+    sizes = _sizes(layers, [flops[name] for name in names], [named[name] for name in names])
+    found: dict[str, nn.Module] = {}
+    members: dict[str, tuple[str, ...]] = {}
+    for size in sizes:
+        group, names = names[:size], names[size:]
+        name = group[0] if size == 1 else f"{group[0]}-{group[-1]}"
+        found[name] = chain[group[0]] if size == 1 else nn.Sequential(OrderedDict((one, chain[one]) for one in group))
+        members[name] = tuple(group)
+    ends = {name: outputs[group[-1]] for name, group in members.items()}
+    work = {name: sum(flops[one] for one in group) for name, group in members.items()}
+    behind = None if head is None else nn.Sequential(OrderedDict(head))
+    return Network(found, ends, members, work, behind, tuple(notes))
+
+
+def name_blocks(blocks: Any) -> dict[str, nn.Module]:
+    """Return the blocks by name: their own names, or block_1, block_2, .. where they have none or a number."""
+    if isinstance(blocks, (nn.Sequential, nn.ModuleDict)):
+        pairs = list(blocks.named_children())
+    elif isinstance(blocks, nn.ModuleList):
+        pairs = [("", block) for block in blocks]
+    elif isinstance(blocks, nn.Module):
+        raise TypeError(
+            f"blocks: got a {type(blocks).__name__}, whose forward says in what order its parts are called; give them "
+            "as a list, an nn.Sequential, or a dict from names to modules"
+        )
+    elif isinstance(blocks, Mapping):
+        pairs = list(blocks.items())
+    elif isinstance(blocks, Iterable):
+        pairs = [("", block) for block in blocks]
+    else:
+        raise TypeError(f"blocks: got an object of type {type(blocks).__name__}; expected a list of modules")
+    if not pairs:
+        raise ValueError("blocks: got none; give at least one")
+    named: dict[str, nn.Module] = {}
+    for number, (name, block) in enumerate(pairs, start=1):
+        if not isinstance(block, nn.Module):
+            raise TypeError(
+                f"blocks: number {number} is an object of type {type(block).__name__}; expected an nn.Module, such as "
+                "one of your own that calls it in its forward"
+            )
+        named[f"block_{number}" if not str(name) or str(name).isdigit() else str(name).replace(".", "_")] = block
+    if len(named) < len(pairs):
+        raise ValueError("blocks: two have the same name; give each a name of its own, where . counts as _")
+    return named
+
+
+class Called(nn.Module):
+    """Call a block with what the one before it hands on, and hand on what it returns.
+
+    The entries of a tuple are arguments, those of a dict keywords. A block that returns a tensor alone, while it got
+    more than one thing, has computed the first: the others, such as a mask, are handed on as they are. Of an LSTM's
+    output the states are left out, and of an object with several outputs, such as Hugging Face's, all but the first.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Any) -> Any:
+        """Return what the next block gets."""
+        if isinstance(x, Mapping):
+            out = self.block(**x)
+        else:
+            out = self.block(*x) if isinstance(x, (tuple, list)) else self.block(x)
+        if isinstance(self.block, nn.RNNBase) or (isinstance(out, Mapping) and type(out) is not dict):
+            out = first_tensor(out)
+        if isinstance(out, (tuple, list)):
+            there = [one for one in out if one is not None]
+            out = there[0] if len(there) == 1 else tuple(there)
+        if not isinstance(out, Tensor) or isinstance(x, Tensor):
+            return out
+        if isinstance(x, Mapping):
+            return {**x, next(iter(x)): out}
+        return (out, *x[1:]) if len(x) > 1 else out
+
+
+def _copied(named: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    try:
+        return copy.deepcopy(named)  # all at once: what two of them share stays shared, and is refused later
+    except Exception as error:  # a module may fail in any way while it is copied
+        raise ValueError(
+            f"blocks: they cannot be copied ({type(error).__name__}: {error}); with copy=False they are taken as they "
+            "are"
+        ) from error
+
+
+def _made_fit(named: dict[str, nn.Module]) -> list[str]:
+    """Change what local layers cannot have, and return what has been changed."""
+    changed = []
+    for name, block in named.items():
+        for path, module in block.named_modules():
+            if getattr(module, "inplace", False) is True:
+                module.inplace = False
+                changed.append(f"{name}.{path}".rstrip("."))
+        named[name] = replace_dropout(block)
+    if not changed:
+        return []
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return [f"{changed[0]}{more}: made out of place, because the next layer needs what this one hands on"]
+
+
+def _without_head(named: dict[str, nn.Module], n_classes: int) -> tuple[list[str], dict[str, nn.Module] | None]:
+    """Return the names of the blocks that are layers, and the others: a linear map to the classes, with its pooling."""
+    names = list(named)
+    if not _maps_to(named[names[-1]], n_classes):
+        return names, None
+    start = len(names) - 1
+    while start > 0 and _only(named[names[start - 1]], OF_A_HEAD):
+        start -= 1
+    if start == 0:
+        return names, None
+    return names[:start], {name: named[name] for name in names[start:]}
+
+
+def _maps_to(block: nn.Module, n_classes: int) -> bool:
+    """Tell whether a block is a linear map to the classes, perhaps behind others, without convolutions and the like."""
+    leaves = [one for one in block.modules() if not list(one.children())]
+    last = leaves[-1]
+    weighted = [one for one in leaves if list(one.parameters())]
+    plain = (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)
+    return (
+        isinstance(last, nn.Linear) and last.out_features == n_classes and all(isinstance(x, plain) for x in weighted)
+    )
+
+
+def _only(block: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    return all(isinstance(one, kinds) for one in block.modules() if not list(one.children()))
+
+
+def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Module], dict[str, Any], dict[str, int]]:
+    """Take the example through the blocks: what calls each, what each returns, and its floating-point operations."""
+    chain: dict[str, nn.Module] = {}
+    outputs: dict[str, Any] = {}
+    flops: dict[str, int] = {}
+    x = example
+    for name, block in named.items():
+        called: nn.Module = Called(block)
+        modes = {module: module.training for module in block.modules()}
+        try:
+            # Without training there are no statistics to update and no numbers to draw.
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                out = called.eval()(x)
+        except Exception as error:
+            raise ValueError(
+                f"block {name!r} does not take what it gets, {shapes(x)}: {type(error).__name__}: {error}; a block "
+                "gets what the one before it returns, a tuple as its arguments and a dict by keyword"
+            ) from error
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        if isinstance(x, Tensor) and isinstance(out, Tensor) and not isinstance(block, nn.RNNBase):
+            called = block
+        else:
+            called.training = block.training
+        chain[name], outputs[name] = called, out
+        flops[name] = counter.get_total_flops() + _recurrent(block, x)
+        x = out
+    return chain, outputs, flops
+
+
+def _recurrent(block: nn.Module, x: Any) -> int:
+    """Return the operations of recurrent modules, which the counter does not know: two per weight and position."""
+    tokens = first_tensor(x)
+    if tokens is None or tokens.dim() < 2:
+        return 0
+    found = [one for one in block.modules() if isinstance(one, nn.RNNBase)]
+    positions = tokens.shape[0] * tokens.shape[1]
+    return sum(2 * positions * parameter.numel() for one in found for parameter in one.parameters())
+
+
+def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Sequence[nn.Module]) -> list[int]:
+    """Return how many blocks each layer has."""
+    count = len(flops)
+    if layers is None or isinstance(layers, int):
+        starts = [0]
+        for place in range(1, count):
+            # What stands before the first weights belongs to them.
+            if _weighs(blocks[place]) and any(map(_weighs, blocks[starts[-1] : place])):
+                starts.append(place)
+        ends = [*starts[1:], count]
+        if layers is not None:
+            if not 1 <= layers <= len(starts):
+                raise ValueError(
+                    f"layers: got {layers}, but only {len(starts)} blocks have weights of their own; expected 1 to "
+                    f"{len(starts)}"
+                )
+            work = [sum(flops[start:end]) for start, end in zip(starts, ends, strict=True)]
+            ranks = over_ranks([float(one) for one in work], [0] * len(work), layers)
+            ends = [ends[len(ranks) - 1 - ranks[::-1].index(rank)] for rank in range(layers)]
+        return [end - start for start, end in pairwise([0, *ends])]
+    sizes = list(layers)
+    if sum(sizes) != count or any(size < 1 for size in sizes):
+        raise ValueError(
+            f"layers: got {sizes}, which is {sum(sizes)} blocks; expected numbers of at least 1 that make {count}, the "
+            "blocks without the head"
+        )
+    return sizes
+
+
+def _weighs(block: nn.Module) -> bool:
+    """Tell whether a block has weights other than a normalization's."""
+    owners = [one for one in block.modules() if one._parameters and not isinstance(one, NORMALIZATIONS)]
+    return any(parameter is not None for one in owners for parameter in one._parameters.values())
+
+
+def shapes(x: Any) -> str:
+    """Return the shapes of a nested structure, for a message."""
+    if isinstance(x, Tensor):
+        return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{key}: {shapes(value)}" for key, value in x.items()) + "}"
+    if isinstance(x, (tuple, list)):
+        return "(" + ", ".join(map(shapes, x)) + ")"
+    return type(x).__name__

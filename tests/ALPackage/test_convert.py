@@ -1,0 +1,186 @@
+"""Anybody's network as a stack: it trains alike under every schedule, learns, and is given back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ALPackage import make_schedule, to_al, to_bp
+from ALPackage.convert import ConvertedStack
+
+from .hooked import SEED, assert_equal, snapshot
+
+CLASSES = 3
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, 3))
+
+
+def cnn() -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES)),
+    )
+
+
+class Attending(nn.Module):
+    """A Transformer's layer that takes and returns tokens, by keyword with their padding mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, src: Tensor, src_key_padding_mask: Tensor) -> Any:
+        return self.layer(src, src_key_padding_mask=src_key_padding_mask)
+
+
+def vectors(n: int = 12) -> list[tuple[Tensor, Tensor]]:
+    draw = torch.Generator().manual_seed(1)
+    labels = torch.randint(CLASSES, (n, 16), generator=draw)
+    means = 2 * torch.eye(CLASSES, 6)
+    return [(means[one] + torch.randn(16, 6, generator=draw), one) for one in labels]
+
+
+def images(n: int = 12) -> list[tuple[Tensor, Tensor]]:
+    return [(x[:, None, :, None].expand(-1, 1, 6, 6).contiguous(), y) for x, y in vectors(n)]
+
+
+def tokens(n: int = 12) -> list[tuple[Any, Tensor]]:
+    padding = torch.zeros(16, 5, dtype=torch.bool)
+    padding[::2, 3:] = True
+    return [
+        ({"src": torch.nn.functional.pad(x, (0, 2))[:, None].repeat(1, 5, 1), "src_key_padding_mask": padding}, y)
+        for x, y in vectors(n)
+    ]
+
+
+CASES: dict[str, tuple[Callable[[], Any], Callable[..., list[Any]]]] = {
+    "mlp": (mlp, vectors),
+    "cnn": (cnn, images),
+    "tokens": (lambda: [Attending(), Attending()], tokens),
+}
+
+
+def stack_of(case: str, **options: Any) -> ConvertedStack:
+    torch.manual_seed(0)
+    make, data = CASES[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return to_al(make(), CLASSES, example=data(1)[0][0], lr=0.01, **options)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("options", [{}, {"layers": 1}, {"objective": "al", "association": "mse", "codes": "tanh"}])
+def test_all_schedules_give_the_same_numbers_and_it_learns(case: str, options: dict[str, Any]) -> None:
+    data = CASES[case][1]
+    states = []
+    for schedule in ("sequential", "al-fm", "continuous"):
+        stack = stack_of(case, **options)
+        with make_schedule(schedule, stack, threads=1, seed=SEED) as one:
+            assert len(list(one.run(data(20)))) == 20
+        states.append(snapshot(stack))
+    for other in states[1:]:
+        assert_equal(states[0], other)
+    stack = stack_of(case, **options)
+    with make_schedule("sequential", stack, threads=1, seed=SEED) as one:
+        for _ in range(8):
+            list(one.run(data(12)))
+    stack.eval()
+    right = sum(int((stack.inference(x).argmax(1) == y).sum()) for x, y in data(12))
+    assert right > 0.6 * 12 * 16, "far better than one in three"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_exported_network_predicts_what_the_stack_does(case: str) -> None:
+    stack, data = stack_of(case), CASES[case][1](2)
+    with make_schedule("sequential", stack, threads=1) as one:
+        list(one.run(data))
+    stack.eval()
+    network = stack.export().eval()
+    assert list(dict(network.named_children()))[-1] == "head"
+    with torch.no_grad():
+        assert torch.equal(network(data[0][0]), stack.inference(data[0][0]))
+    before = snapshot(stack)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert_equal(before, snapshot(stack))
+
+
+def test_both_forms_start_from_the_weights_of_the_network() -> None:
+    net = mlp()
+    stack, bp = to_al(net, CLASSES, example=torch.randn(2, 6)), to_bp(net, CLASSES, example=torch.randn(2, 6))
+    expected = [net[0].weight, net[2].weight]
+    assert all(map(torch.equal, expected, [layer.enc.f[0].weight for layer in stack]))  # type: ignore[union-attr,operator,index]
+    assert torch.equal(bp[-1][-1].weight, net[5].weight)  # type: ignore[index]
+    x = torch.randn(4, 6)
+    with torch.no_grad():
+        assert torch.equal(bp.eval()(x), net.eval()(x))
+
+
+def test_a_network_without_a_head_gets_one_for_bp() -> None:
+    bp = to_bp([Attending()], CLASSES, example=tokens(1)[0][0])
+    assert bp(tokens(1)[0][0]).shape == (16, CLASSES)
+
+
+def test_frozen_weights_stay_and_have_no_moments() -> None:
+    net = mlp()
+    net[0].requires_grad_(False)
+    stack = to_al(net, CLASSES, example=torch.randn(2, 6), lr=0.1)
+    with make_schedule("sequential", stack, threads=1) as one:
+        list(one.run(vectors(3)))
+    first = stack[0].enc.f[0]  # type: ignore[union-attr,operator,index]
+    assert torch.equal(first.weight, net[0].weight)
+    assert first.weight not in stack[0].optimizer.state
+    assert not torch.equal(stack[1].enc.f[0].weight, net[2].weight)  # type: ignore[union-attr,operator,index]
+
+
+def test_weight_norm_and_shared_weights() -> None:
+    net = [nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), nn.Linear(6, 6)]
+    stack = to_al(net, CLASSES, example=torch.randn(2, 6))
+    with make_schedule("sequential", stack, threads=1) as one:
+        list(one.run(vectors(2)))
+    shared = nn.Linear(6, 6)
+    with pytest.raises(ValueError, match="share"):
+        to_al([shared, nn.Sequential(nn.ReLU(), shared)], CLASSES, example=torch.randn(2, 6))
+
+
+def test_what_is_changed_is_said() -> None:
+    with pytest.warns(UserWarning, match="to_al: block_3: made out of place"):
+        to_al(cnn(), CLASSES, example=images(1)[0][0])
+
+
+@pytest.fixture(autouse=True)
+def same_start() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"objective": "scp"}, ValueError, "objective: got 'scp'; expected one of al"),
+        ({"n_classes": 1}, ValueError, "n_classes: got 1"),
+        ({"temprature": 1.0}, TypeError, "'temprature' is no setting; expected association, temperature"),
+        ({"bridge": "deep"}, ValueError, "layer 'block_1-block_2': bridge: got 'deep'"),
+        ({"lr": -1.0}, ValueError, "learning rate"),
+    ],
+)
+def test_mistakes_are_told(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    arguments = {"n_classes": CLASSES, "example": torch.randn(2, 6), **options}
+    with pytest.raises(error, match=words):
+        to_al(mlp(), **arguments)
+
+
+def test_there_is_no_bridge_for_what_has_no_features() -> None:
+    class Counts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum(1).long()
+
+    with pytest.raises(ValueError, match=r"layer 'block_1': there is no bridge for an output with torch\.int64"):
+        to_al([Counts()], CLASSES, example=torch.randn(2, 6))

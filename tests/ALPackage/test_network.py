@@ -1,0 +1,158 @@
+"""Blocks become the layers of a network: named, called one after another, joined by their work, without the head."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ALPackage.network import Called, read_network
+from ALPackage.randomness import Dropout
+
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+def small_cnn() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
+def test_blocks_without_weights_join_the_one_before_and_the_head_is_left_out() -> None:
+    network = read_network(small_cnn(), 5, IMAGES)
+    assert list(network.layers) == ["block_1-block_3", "block_4-block_6", "block_7"]
+    assert network.head is not None
+    assert [type(one).__name__ for one in network.head] == ["Dropout", "AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert network.outputs["block_4-block_6"].shape == (2, 8, 4, 4)
+    assert network.notes == ("block_3: made out of place, because the next layer needs what this one hands on",)
+    assert "block_4-block_6" in network.text()
+
+
+def test_the_user_s_modules_are_left_alone_unless_they_are_given_away() -> None:
+    net = small_cnn()
+    before = copy.deepcopy(net.state_dict())
+    network = read_network(net, 5, IMAGES)
+    assert net[2].inplace
+    assert isinstance(net[7], nn.Dropout)
+    assert net.training
+    assert all(torch.equal(one, net.state_dict()[name]) for name, one in before.items())
+    assert network.layers["block_7"] is not net[6]
+    taken = read_network(net, 5, IMAGES, copied=False)
+    assert taken.layers["block_7"] is net[6]
+    assert not net[2].inplace
+
+
+def test_work_is_counted_and_divided_evenly() -> None:
+    """In floating-point operations, so that the cut is the same everywhere."""
+    net = small_cnn()
+    alone = read_network(net, 5, IMAGES, layers=1)
+    assert list(alone.layers) == ["block_1-block_7"]
+    two = read_network(net, 5, IMAGES, layers=2)
+    first = 2 * 2 * 64 * 3 * 9 * 4  # two per multiplication, for 2 images of 8 x 8
+    second, third = 2 * 2 * 64 * 4 * 9 * 8, 2 * 2 * 16 * 8 * 9 * 8
+    assert list(two.flops.values()) == [first + second, third]
+    assert list(two.layers) == ["block_1-block_6", "block_7"]
+    assert sum(alone.flops.values()) == first + second + third
+
+
+@pytest.mark.parametrize("layers", [0, 4, 9, [4, 4], [7, 0], [8]])
+def test_layers_that_do_not_fit_are_refused(layers: Any) -> None:
+    with pytest.raises(ValueError, match=r"^layers: got .*; expected"):
+        read_network(small_cnn(), 5, IMAGES, layers)
+
+
+def test_layers_may_be_given_by_their_blocks() -> None:
+    network = read_network(small_cnn(), 5, IMAGES, [3, 1, 3])
+    assert [len(blocks) for blocks in network.blocks.values()] == [3, 1, 3]
+
+
+def test_recurrent_blocks_are_counted_and_hand_on_their_output_alone() -> None:
+    net = [nn.LSTM(4, 6, batch_first=True), nn.LSTM(6, 6, batch_first=True), nn.Linear(6, 2)]
+    network = read_network(net, 2, torch.randn(3, 5, 4))
+    weights = [sum(one.numel() for one in lstm.parameters()) for lstm in net[:2]]
+    assert list(network.flops.values()) == [2 * 15 * one for one in weights]
+    assert network.outputs["block_2"].shape == (3, 5, 6)
+
+
+class Masked(nn.Module):
+    """Takes tokens and a mask, and returns tokens alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        assert attention_mask is not None
+        return self.linear(hidden_states) * attention_mask[..., None]  # type: ignore[no-any-return]
+
+
+class Pair(Masked):
+    """Returns a tuple of one, as many libraries do."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return (super().forward(hidden_states, attention_mask),)
+
+
+def test_a_mask_that_a_block_does_not_return_is_handed_on() -> None:
+    tokens, mask = torch.randn(2, 3, 4), torch.ones(2, 3)
+    for block in (Masked(), Pair()):
+        called = Called(block)
+        out = called((tokens, mask))
+        assert torch.equal(out[1], mask)
+        assert torch.equal(out[0], block.linear(tokens))
+        by_key = called({"hidden_states": tokens, "attention_mask": mask})
+        assert list(by_key) == ["hidden_states", "attention_mask"]
+        assert torch.equal(by_key["hidden_states"], out[0])
+
+
+def test_a_network_of_linear_maps_keeps_all_but_the_last() -> None:
+    network = read_network([nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)], 3, torch.randn(2, 4))
+    assert list(network.layers) == ["block_1-block_2"]
+    alone = read_network([nn.Linear(4, 3)], 3, torch.randn(2, 4))
+    assert list(alone.layers) == ["block_1"]
+    assert alone.head is None
+    other = read_network([nn.Linear(4, 8), nn.Linear(8, 4)], 3, torch.randn(2, 4))
+    assert other.head is None, "it maps to other classes"
+
+
+def test_names_are_those_of_the_blocks() -> None:
+    network = read_network({"stem.a": nn.Linear(4, 4), "body": nn.Linear(4, 4)}, 3, torch.randn(2, 4))
+    assert list(network.layers) == ["stem_a", "body"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "error", "words"),
+    [
+        (nn.Linear(4, 4), TypeError, "blocks: got a Linear, whose forward says in what order"),
+        ([], ValueError, "blocks: got none"),
+        ([nn.Linear(4, 4), torch.relu], TypeError, "blocks: number 2 is an object of type builtin_function"),
+        (3, TypeError, "blocks: got an object of type int"),
+        ({"a.b": nn.Linear(4, 4), "a_b": nn.Linear(4, 4)}, ValueError, "blocks: two have the same name"),
+        (
+            [nn.Linear(4, 4), nn.Linear(5, 4)],
+            ValueError,
+            r"block 'block_2' does not take what it gets, float32 \(2, 4\)",
+        ),
+    ],
+)
+def test_what_is_no_row_of_blocks_is_refused(blocks: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        read_network(blocks, 3, torch.randn(2, 4))
+
+
+def test_dropout_draws_from_a_stream_of_its_layer() -> None:
+    network = read_network([nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), nn.Linear(4, 4)], 3, torch.randn(2, 4))
+    assert any(isinstance(one, Dropout) for one in network.layers["block_1"].modules())
