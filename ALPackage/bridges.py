@@ -20,7 +20,9 @@ HIDDEN = 256
 SIDE = 2
 
 
-def bridge_to(output: Any, kind: str | BridgeFactory = "auto") -> Callable[[int], nn.Module]:
+def bridge_to(
+    output: Any, kind: str | BridgeFactory = "auto", *, channels_first: bool = False
+) -> Callable[[int], nn.Module]:
     """Return what makes a bridge from outputs like this one to codes (B, width), given the width.
 
     Args:
@@ -29,6 +31,7 @@ def bridge_to(output: Any, kind: str | BridgeFactory = "auto") -> Callable[[int]
         kind: "linear": maps are averaged to 2x2 and tokens over their positions, then a linear layer follows.
             "hidden": a hidden layer before it. "auto": "linear" for tokens, else "hidden". Or a function that makes the
             bridge from (output, width).
+        channels_first: Whether three dimensions are (B, C, T), as a `Conv1d` has them: they are maps of height 1.
 
     Raises:
         ValueError: For an output that is none of these, and for an unknown name.
@@ -49,15 +52,19 @@ def bridge_to(output: Any, kind: str | BridgeFactory = "auto") -> Callable[[int]
             f"there is no bridge for an output with {what}; expected maps (B, C, H, W), tokens (B, T, D) or vectors "
             "(B, D), or a bridge= of your own"
         )
-    hidden = kind == "hidden" or (kind == "auto" and features.dim() != 3)
-    return partial(_bridge, output, hidden)
+    rows = channels_first and features.dim() == 3
+    hidden = kind == "hidden" or (kind == "auto" and (features.dim() != 3 or rows))
+    return partial(_bridge, output, hidden, rows)
 
 
-def _bridge(output: Any, hidden: bool, width: int) -> nn.Module:
+def _bridge(output: Any, hidden: bool, rows: bool, width: int) -> nn.Module:
     features = first_tensor(output)
     assert features is not None
-    front: list[nn.Module] = [] if isinstance(output, Tensor) and features.dim() != 3 else [First()]
+    front: list[nn.Module] = [] if isinstance(output, Tensor) else [First()]
     units = features.shape[1]
+    if rows:
+        front.append(nn.Unflatten(1, (units, 1)))
+        features = features.unsqueeze(2)
     if features.dim() == 4:
         side = [min(size, SIDE) for size in features.shape[2:]]
         front += [shrink(features.shape[2:], side), nn.Flatten()]
@@ -123,8 +130,8 @@ class TokenMean(nn.Module):
     def of(cls, output: Any) -> TokenMean:
         """Return the one that suits a layer's output: its mask is the first entry that has the shape of one.
 
-        Integers (B,) from 1 to T are lengths; what has a negative value is a mask that is added; what has "padding" in
-        its key is true where padding is; any other is true where a position is real.
+        Integers (B,) are lengths; a floating-point mask without a positive value is added; what has "padding" in its
+        key is true where padding is; any other is true where a position is real.
         """
         tokens = first_tensor(output)
         assert tokens is not None
@@ -135,8 +142,10 @@ class TokenMean(nn.Module):
                 continue
             if value.dim() == 1 and not value.is_floating_point() and value.dtype != torch.bool:
                 return cls(key, "lengths")
-            if value.dim() in (2, 3, 4) and value.shape[-1] == positions:
-                added = value.is_floating_point() and bool((value < 0).any())
+            of_attention = value.dim() == 4 and value.shape[2] in (1, positions)
+            if value.shape[-1:] == (positions,) and (value.dim() == 2 or of_attention):
+                # One that adds nothing, because the example has no padding, is none that says "nowhere".
+                added = value.is_floating_point() and not bool((value > 0).any())
                 return cls(key, "added" if added else "padding" if "padding" in str(key) else "real")
         return cls()
 

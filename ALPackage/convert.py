@@ -45,7 +45,13 @@ class ConvertedStack(ALStack):
             f = layer.enc.f
             parts.update(zip(blocks, cast(nn.Sequential, f) if len(blocks) > 1 else [f], strict=True))
         parts["head"] = nn.Sequential(layers[-1].enc.b, *(layer.ae.h for layer in reversed(layers)))
-        return copy.deepcopy(nn.Sequential(parts))
+        try:
+            return copy.deepcopy(nn.Sequential(parts))
+        except RuntimeError as error:
+            raise ValueError(
+                f"export: a module cannot be copied ({str(error).partition(chr(10))[0]}); the weight_norm and "
+                "spectral_norm of torch.nn.utils.parametrizations can"
+            ) from error
 
 
 def to_al(
@@ -107,13 +113,24 @@ def to_al(
     parts = []
     for name, f in network.layers.items():
         try:
-            parts.append((name, f, bridge_to(network.outputs[name], bridge)))
+            found = bridge_to(network.outputs[name], bridge, channels_first=_channels_first(f))
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from None
+        parts.append((name, f, found))
     made = Associated(**settings).layers(parts, n_classes, lr, optimizer)
     stack = ConvertedStack(made, target=OneHot(n_classes))
     stack.network = network
+    # What is made here is as precise as the network.
+    kinds = {one.dtype for f in network.layers.values() for one in f.parameters() if one.is_floating_point()}
+    if len(kinds) == 1:
+        stack.to(kinds.pop())
     return stack
+
+
+def _channels_first(f: nn.Module) -> bool:
+    """Tell whether a layer ends in one-dimensional convolutions, whose maps are (B, C, T)."""
+    weighted = [one for one in f.modules() if one._parameters]
+    return bool(weighted) and isinstance(weighted[-1], (nn.Conv1d, nn.BatchNorm1d))
 
 
 def to_bp(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bridges import first_tensor
@@ -25,7 +26,11 @@ OF_A_HEAD = (
     *(nn.Flatten, nn.Identity, nn.Dropout, Dropout, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
     *(nn.AvgPool2d, nn.MaxPool2d),
 )
+#: What may follow a head.
+AFTER_A_HEAD = (nn.Softmax, nn.LogSoftmax)
 NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+#: What calls one after another, or nothing at all; a subclass may do anything else.
+FORWARDS = (nn.Sequential.forward, nn.ModuleDict.forward, nn.ModuleList.forward)
 Blocks = Iterable[nn.Module] | Mapping[str, nn.Module]
 
 
@@ -82,7 +87,18 @@ def read_network(
     if copied:
         named = _copied(named)
     notes = _made_fit(named)
+    still = [name for name, block in named.items() if not all(module.training for module in block.modules())]
+    if still:
+        notes.append(
+            f"{', '.join(still)}: in evaluation mode, and trained so (dropout does nothing, running statistics stay) "
+            "until stack.train() is called; call network.train() before, if that is not meant"
+        )
     names, head = _without_head(named, n_classes)
+    if "head" in names:
+        raise ValueError(
+            f"blocks: 'head' is no head, because it does not end in a linear map to {n_classes} classes; leave it out, "
+            "or give it another name to make a layer of it"
+        )
     chain, outputs, flops = _walk({name: named[name] for name in names}, example)
     sizes = _sizes(layers, [flops[name] for name in names], [named[name] for name in names])
     found: dict[str, nn.Module] = {}
@@ -100,10 +116,9 @@ def read_network(
 
 def name_blocks(blocks: Any) -> dict[str, nn.Module]:
     """Return the blocks by name: their own names, or block_1, block_2, .. where they have none or a number."""
-    if isinstance(blocks, (nn.Sequential, nn.ModuleDict)):
-        pairs = list(blocks.named_children())
-    elif isinstance(blocks, nn.ModuleList):
-        pairs = [("", block) for block in blocks]
+    if isinstance(blocks, (nn.Sequential, nn.ModuleDict, nn.ModuleList)) and type(blocks).forward in FORWARDS:
+        # `named_children` leaves out the second place of a module that has two.
+        pairs = [(name, block) for name, block in blocks._modules.items() if block is not None]
     elif isinstance(blocks, nn.Module):
         raise TypeError(
             f"blocks: got a {type(blocks).__name__}, whose forward says in what order its parts are called; give them "
@@ -125,6 +140,8 @@ def name_blocks(blocks: Any) -> dict[str, nn.Module]:
                 "one of your own that calls it in its forward"
             )
         named[f"block_{number}" if not str(name) or str(name).isdigit() else str(name).replace(".", "_")] = block
+    if unfit := [name for name in named if hasattr(nn.Sequential(), name)]:
+        raise ValueError(f"blocks: {unfit[0]!r} is a name of nn.Module's own; give the block another one")
     if len(named) < len(pairs):
         raise ValueError("blocks: two have the same name; give each a name of its own, where . counts as _")
     return named
@@ -148,7 +165,7 @@ class Called(nn.Module):
             out = self.block(**x)
         else:
             out = self.block(*x) if isinstance(x, (tuple, list)) else self.block(x)
-        if isinstance(self.block, nn.RNNBase) or (isinstance(out, Mapping) and type(out) is not dict):
+        if isinstance(self.block, nn.RNNBase) or (isinstance(out, Mapping) and type(out) not in (dict, OrderedDict)):
             out = first_tensor(out)
         if isinstance(out, (tuple, list)):
             there = [one for one in out if one is not None]
@@ -188,9 +205,11 @@ def _made_fit(named: dict[str, nn.Module]) -> list[str]:
 def _without_head(named: dict[str, nn.Module], n_classes: int) -> tuple[list[str], dict[str, nn.Module] | None]:
     """Return the names of the blocks that are layers, and the others: a linear map to the classes, with its pooling."""
     names = list(named)
-    if not _maps_to(named[names[-1]], n_classes):
-        return names, None
     start = len(names) - 1
+    while start > 0 and _only(named[names[start]], (*OF_A_HEAD, *AFTER_A_HEAD)):
+        start -= 1
+    if not _maps_to(named[names[start]], n_classes):
+        return names, None
     while start > 0 and _only(named[names[start - 1]], OF_A_HEAD):
         start -= 1
     if start == 0:
@@ -199,18 +218,27 @@ def _without_head(named: dict[str, nn.Module], n_classes: int) -> tuple[list[str
 
 
 def _maps_to(block: nn.Module, n_classes: int) -> bool:
-    """Tell whether a block is a linear map to the classes, perhaps behind others, without convolutions and the like."""
-    leaves = [one for one in block.modules() if not list(one.children())]
-    last = leaves[-1]
-    weighted = [one for one in leaves if list(one.parameters())]
-    plain = (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)
-    return (
-        isinstance(last, nn.Linear) and last.out_features == n_classes and all(isinstance(x, plain) for x in weighted)
-    )
+    """Tell whether a block is a linear map to the classes, or a row of modules that ends in one.
+
+    What has a forward of its own, such as a residual block, may compute anything.
+    """
+    leaves = _in_a_row(block)
+    while leaves and isinstance(leaves[-1], (*OF_A_HEAD, *AFTER_A_HEAD)):
+        leaves.pop()
+    if not leaves or not isinstance(leaves[-1], nn.Linear) or leaves[-1].out_features != n_classes:
+        return False
+    return all(isinstance(one, (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)) or not _weighs(one) for one in leaves)
+
+
+def _in_a_row(block: nn.Module) -> list[nn.Module]:
+    """Return the modules that a row of rows calls one after another; a module that is none, as it is."""
+    if type(block) is not nn.Sequential:
+        return [block]
+    return [leaf for child in block for leaf in _in_a_row(child)]
 
 
 def _only(block: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
-    return all(isinstance(one, kinds) for one in block.modules() if not list(one.children()))
+    return all(isinstance(one, kinds) for one in _in_a_row(block))
 
 
 def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Module], dict[str, Any], dict[str, int]]:
@@ -218,7 +246,9 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
     chain: dict[str, nn.Module] = {}
     outputs: dict[str, Any] = {}
     flops: dict[str, int] = {}
-    x = example
+    x = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
+    given = first_tensor(x)
+    samples = len(given) if given is not None and given.dim() else None
     for name, block in named.items():
         called: nn.Module = Called(block)
         modes = {module: module.training for module in block.modules()}
@@ -234,6 +264,12 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
         finally:
             for module, training in modes.items():
                 module.training = training
+        there = first_tensor(out)
+        if samples is not None and there is not None and there.shape[:1] != (samples,):
+            raise ValueError(
+                f"block {name!r} returns {shapes(out)} for {samples} samples; dimension 0 of what blocks hand on has "
+                "to be the batch"
+            )
         if isinstance(x, Tensor) and isinstance(out, Tensor) and not isinstance(block, nn.RNNBase):
             called = block
         else:
@@ -257,6 +293,8 @@ def _recurrent(block: nn.Module, x: Any) -> int:
 def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Sequence[nn.Module]) -> list[int]:
     """Return how many blocks each layer has."""
     count = len(flops)
+    if not (layers is None or isinstance(layers, (int, list, tuple))):
+        raise ValueError(f"layers: got {layers!r}; expected a whole number, or a list of them")
     if layers is None or isinstance(layers, int):
         starts = [0]
         for place in range(1, count):
@@ -275,6 +313,8 @@ def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Seq
             ends = [ends[len(ranks) - 1 - ranks[::-1].index(rank)] for rank in range(layers)]
         return [end - start for start, end in pairwise([0, *ends])]
     sizes = list(layers)
+    if not all(isinstance(size, int) for size in sizes):
+        raise ValueError(f"layers: got {layers!r}; expected a whole number, or a list of them")
     if sum(sizes) != count or any(size < 1 for size in sizes):
         raise ValueError(
             f"layers: got {sizes}, which is {sum(sizes)} blocks; expected numbers of at least 1 that make {count}, the "

@@ -73,7 +73,7 @@ def convnext() -> dict[str, nn.Module]:
     from timm.models.convnext import ConvNeXt
 
     net = ConvNeXt(num_classes=CLASSES, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), drop_path_rate=0.1)
-    return {"stem": net.stem, **{f"stage_{n}": stage for n, stage in enumerate(net.stages)}, "head": net.head}
+    return {"stem": net.stem, **{f"stage_{n}": stage for n, stage in enumerate(net.stages)}}
 
 
 def resmlp() -> dict[str, nn.Module]:

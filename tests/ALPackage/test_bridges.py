@@ -64,6 +64,22 @@ def test_a_padding_mask_is_known_by_its_key() -> None:
     torch.testing.assert_close(TokenMean.of(output)(output), tokens[:, :2].mean(1))
 
 
+def test_a_mask_that_is_added_is_known_from_an_example_without_padding() -> None:
+    """Guards a bug: it was read as one that says that nothing is real."""
+    tokens = torch.randn(2, 3, 4)
+    mean = TokenMean.of((tokens, torch.zeros(2, 1, 1, 3)))
+    assert mean.reading == "added"
+    torch.testing.assert_close(mean((tokens, torch.zeros(2, 1, 1, 3))), tokens.mean(1))
+    assert TokenMean.of((torch.zeros(2, 4, 4), torch.zeros(2, 4, 4))).mask is None, "a second stream is no mask"
+
+
+def test_rows_of_a_convolution_are_averaged_over_their_length() -> None:
+    bridge = bridge_to(torch.zeros(2, 8, 6), channels_first=True)(4)
+    x = torch.randn(2, 8, 6)
+    assert bridge(x).shape == (2, 4)
+    torch.testing.assert_close(bridge(x), bridge(x[:, :, [1, 0, 2, 5, 4, 3]]))  # of each half
+
+
 def test_a_sample_that_is_all_padding_gets_zeros() -> None:
     assert TokenMean(1, "real")((torch.ones(1, 3, 2), torch.zeros(1, 3))).tolist() == [[0.0, 0.0]]
 

@@ -151,6 +151,21 @@ def test_weight_norm_and_shared_weights() -> None:
         to_al([shared, nn.Sequential(nn.ReLU(), shared)], CLASSES, example=torch.randn(2, 6))
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_layers_are_as_precise_as_the_network(kind: torch.dtype) -> None:
+    stack = to_al(mlp().to(kind), CLASSES, example=torch.randn(2, 6).to(kind))
+    with make_schedule("sequential", stack, threads=1) as one:
+        list(one.run([(x.to(kind), y) for x, y in vectors(2)]))
+    assert {parameter.dtype for parameter in stack.parameters()} == {kind}
+
+
+def test_a_network_of_one_dimensional_convolutions() -> None:
+    net = nn.Sequential(nn.Conv1d(2, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, CLASSES))
+    stack = to_al(net, CLASSES, example=torch.randn(2, 2, 9))
+    assert stack.inference(torch.randn(4, 2, 9)).shape == (4, CLASSES)
+    assert any(isinstance(one, nn.Unflatten) for one in stack[0].modules())
+
+
 def test_what_is_changed_is_said() -> None:
     with pytest.warns(UserWarning, match="to_al: block_3: made out of place"):
         to_al(cnn(), CLASSES, example=images(1)[0][0])

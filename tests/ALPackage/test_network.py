@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_work_is_counted_and_divided_evenly() -> None:
     assert sum(alone.flops.values()) == first + second + third
 
 
-@pytest.mark.parametrize("layers", [0, 4, 9, [4, 4], [7, 0], [8]])
+@pytest.mark.parametrize("layers", [0, 4, 9, [4, 4], [7, 0], [8], 2.0, [1.5, 5.5], "2"])
 def test_layers_that_do_not_fit_are_refused(layers: Any) -> None:
     with pytest.raises(ValueError, match=r"^layers: got .*; expected"):
         read_network(small_cnn(), 5, IMAGES, layers)
@@ -128,6 +129,56 @@ def test_a_network_of_linear_maps_keeps_all_but_the_last() -> None:
     assert other.head is None, "it maps to other classes"
 
 
+def test_a_module_that_is_called_twice_is_called_twice() -> None:
+    act = nn.ReLU()
+    network = read_network(nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act), 3, torch.randn(2, 4))
+    assert list(network.blocks.values()) == [("block_1", "block_2"), ("block_3", "block_4")]
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear(x)
+
+
+def test_a_block_with_a_forward_of_its_own_is_no_head() -> None:
+    network = read_network([nn.Linear(4, 3), Residual(3)], 3, torch.randn(2, 4))
+    assert (list(network.layers), network.head) == (["block_1", "block_2"], None)
+
+
+@pytest.mark.parametrize("behind", [nn.LogSoftmax(1), nn.Identity(), nn.Flatten(), nn.Dropout(0.1)])
+def test_a_head_may_have_something_behind_it_and_be_a_row_itself(behind: nn.Module) -> None:
+    for tail in ([nn.Linear(8, 3), behind], [nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(8, 3)), behind)]):
+        network = read_network([nn.Linear(4, 8), *tail], 3, torch.randn(2, 4))
+        assert list(network.layers) == ["block_1"]
+        assert network.head is not None
+
+
+def test_the_example_stays_and_an_ordered_dict_is_a_dict() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            x += 1.0
+            return OrderedDict(x=x, y=2 * x)
+
+    class Sum(nn.Module):
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            assert y is not None
+            return x + y
+
+    example = torch.zeros(2, 4)
+    network = read_network([Two(), Sum()], 3, example)
+    assert torch.equal(example, torch.zeros(2, 4))
+    assert torch.equal(network.outputs["block_1-block_2"]["x"], torch.full((2, 4), 3.0))
+
+
+def test_blocks_in_evaluation_mode_are_told() -> None:
+    network = read_network(small_cnn().eval(), 5, IMAGES)
+    assert "in evaluation mode" in network.notes[-1]
+
+
 def test_names_are_those_of_the_blocks() -> None:
     network = read_network({"stem.a": nn.Linear(4, 4), "body": nn.Linear(4, 4)}, 3, torch.randn(2, 4))
     assert list(network.layers) == ["stem_a", "body"]
@@ -138,6 +189,10 @@ def test_names_are_those_of_the_blocks() -> None:
     [
         (nn.Linear(4, 4), TypeError, "blocks: got a Linear, whose forward says in what order"),
         ([], ValueError, "blocks: got none"),
+        (type("Own", (nn.Sequential,), {"forward": lambda self, x: x})(nn.Linear(4, 4)), TypeError, "got a Own, whose"),
+        ({"type": nn.Linear(4, 4)}, ValueError, "blocks: 'type' is a name of nn.Module's own"),
+        ({"a": nn.Linear(4, 4), "head": nn.Linear(4, 4)}, ValueError, "blocks: 'head' is no head"),
+        ([nn.Linear(4, 4), nn.Flatten(0)], ValueError, r"block 'block_2' returns float32 \(8,\) for 2 samples"),
         ([nn.Linear(4, 4), torch.relu], TypeError, "blocks: number 2 is an object of type builtin_function"),
         (3, TypeError, "blocks: got an object of type int"),
         ({"a.b": nn.Linear(4, 4), "a_b": nn.Linear(4, 4)}, ValueError, "blocks: two have the same name"),
