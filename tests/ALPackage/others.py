@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from data.vision.load import load_vision
 CLASSES = 10
 #: Of the vocabulary of `texts`.
 WORDS = 500
-#: These data sets come with other packages.
-NOWHERE = Path("nowhere")
+#: These data sets come with other packages; what is made of them is kept here until the tests end.
+FOLDER = TemporaryDirectory()
 
 
 def resnet() -> dict[str, nn.Module]:
@@ -164,7 +165,7 @@ def batches(size: int, count: int, split: str = "train") -> list[tuple[Any, Tens
 
 def images(size: int, split: str) -> tuple[Tensor, Tensor]:
     """Return float images (rows, 3, size, size) of digits, and their labels."""
-    data = load_vision("digits", root=NOWHERE, image_size=size, val_fraction=0.1, seed=0)
+    data = load_vision("digits", root=Path(FOLDER.name), image_size=size, val_fraction=0.1, seed=0)
     part = getattr(data, split)
     return (part.inputs.float() / 64 - 2).repeat(1, 3, 1, 1), part.labels
 
@@ -172,7 +173,7 @@ def images(size: int, split: str) -> tuple[Tensor, Tensor]:
 @cache
 def texts(split: str) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Return (ids int64 (rows, T), lengths) of docstrings, and the packages that they come from."""
-    load = partial(load_text, "docstrings", root=NOWHERE, max_len=24, min_len=3, val_fraction=0.1, seed=0)
+    load = partial(load_text, "docstrings", root=Path(FOLDER.name), max_len=24, min_len=3, val_fraction=0.1, seed=0)
     part = getattr(load(vocab_size=WORDS), split)
     ids, lengths = part.inputs
     return (ids.long(), lengths), part.labels
