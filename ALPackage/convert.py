@@ -19,6 +19,7 @@ from .network import Blocks, Network, read_network
 from .objectives.associated import Associated
 from .objectives.codes import OneHot
 from .stack import ALStack
+from .stage.threads import IntraOpThreads
 
 #: The local objectives by name, each with what it makes layers from.
 OBJECTIVES = ("al",)
@@ -117,7 +118,9 @@ def to_al(
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from None
         parts.append((name, f, found))
-    made = Associated(**settings).layers(parts, n_classes, lr, optimizer)
+    # With one thread: the last bits of an orthogonal map differ with their number, and so would a run elsewhere.
+    with IntraOpThreads(1):
+        made = Associated(**settings).layers(parts, n_classes, lr, optimizer)
     stack = ConvertedStack(made, target=OneHot(n_classes))
     stack.network = network
     # What is made here is as precise as the network.

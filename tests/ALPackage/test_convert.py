@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ALPackage import make_schedule, to_al, to_bp
 from ALPackage.convert import ConvertedStack
+from ALPackage.testing import run_distributed
 
 from .hooked import SEED, assert_equal, snapshot
 
@@ -164,6 +165,29 @@ def test_a_network_of_one_dimensional_convolutions() -> None:
     stack = to_al(net, CLASSES, example=torch.randn(2, 2, 9))
     assert stack.inference(torch.randn(4, 2, 9)).shape == (4, CLASSES)
     assert any(isinstance(one, nn.Unflatten) for one in stack[0].modules())
+
+
+def _over_ranks() -> list[Tensor] | None:
+    stack = stack_of("cnn")
+    with make_schedule("distributed", stack, threads=1, seed=SEED) as one:
+        if not one.leads:  # type: ignore[attr-defined]
+            one.serve()  # type: ignore[attr-defined]
+            return None
+        list(one.run(images(8)))
+        stack.eval()
+        return [by_depth[-1] for by_depth in one.predict([x for x, _ in images(2)])]
+
+
+def test_over_processes_the_numbers_are_those_of_one() -> None:
+    """Guards a bug: initial weights differed in their last bits with the number of intra-op threads."""
+    found = run_distributed(_over_ranks, 2)[0]
+    stack = stack_of("cnn")
+    with make_schedule("sequential", stack, threads=1, seed=SEED) as one:
+        list(one.run(images(8)))
+        stack.eval()
+        expected = [by_depth[-1] for by_depth in one.predict([x for x, _ in images(2)])]
+    assert len(expected) == 2
+    assert all(map(torch.equal, found, expected))
 
 
 def test_what_is_changed_is_said() -> None:
