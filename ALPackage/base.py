@@ -33,7 +33,7 @@ __all__ = ["AE", "AL", "ENC", "nn", "torch"]
 MEANS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.CrossEntropyLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
 
 
-class _Kept:
+class Kept:
     """Tensors that a layer is about to hand on, which what computes its losses must therefore leave as they are."""
 
     def __init__(self, *trees: Any) -> None:
@@ -89,7 +89,7 @@ class ENC(nn.Module):
     def forward(self, x: Any, code: Any) -> tuple[Tensor, Any]:
         """Return (associated loss, f(x)), neither of them detached; the caller has detached `code`, g(y)."""
         hidden = self.hidden(x)
-        kept = _Kept(hidden, code)
+        kept = Kept(hidden, code)
         loss = self.loss(self.bridge(hidden), code)
         kept.check("b or the criterion of enc")
         return loss, hidden
@@ -134,7 +134,7 @@ class AE(nn.Module):
     def forward(self, y: Any) -> tuple[Tensor, Any]:
         """Return (auto-encoder loss, g(y)), neither of them detached."""
         code = self.encode(y)
-        kept = _Kept(code)
+        kept = Kept(code)
         loss = self.loss(self.decode(code), y)
         kept.check("h or the criterion of ae")
         return loss, code

@@ -12,17 +12,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from .base import AL
 from .bridges import BridgeFactory, bridge_to
 from .layer import LearningRate
 from .network import Blocks, Network, read_network
-from .objectives.associated import Associated
-from .objectives.codes import OneHot
+from .objectives.by_name import make_objective
+from .objectives.part import Part
 from .stack import ALStack
 from .stage.threads import IntraOpThreads
-
-#: The local objectives by name, each with what it makes layers from.
-OBJECTIVES = ("al",)
 
 
 class ConvertedStack(ALStack):
@@ -41,11 +37,12 @@ class ConvertedStack(ALStack):
         package but the classes of its modules.
         """
         parts: OrderedDict[str, nn.Module] = OrderedDict()
-        layers = [cast(AL, layer) for layer in self]
+        layers = [layer.parts() for layer in self]
         for layer, blocks in zip(layers, self.network.blocks.values(), strict=True):
-            f = layer.enc.f
+            [f] = layer["hidden"]
             parts.update(zip(blocks, cast(nn.Sequential, f) if len(blocks) > 1 else [f], strict=True))
-        parts["head"] = nn.Sequential(layers[-1].enc.b, *(layer.ae.h for layer in reversed(layers)))
+        decoders = [module for layer in reversed(layers) for module in layer["decode"]]
+        parts["head"] = nn.Sequential(*layers[-1]["readout"], *decoders)
         try:
             return copy.deepcopy(nn.Sequential(parts))
         except RuntimeError as error:
@@ -76,7 +73,7 @@ def to_al(
             classes at the end, with pooling before it, is its head: local layers have none, and `to_bp` keeps it.
         n_classes: How many classes. Labels are int64 (B,).
         example: An input of the first block, of two samples or more; only its shape counts.
-        objective: "al", Associated Learning.
+        objective: "al", Associated Learning, or another of `ALPackage.objectives.by_name.OBJECTIVES`.
         layers: How many layers: neighboring blocks are joined, so that the largest has as little work as possible, in
             floating-point operations; or how many blocks each layer has, such as [2, 1, 1]. By default every block with
             weights is a layer.
@@ -85,7 +82,7 @@ def to_al(
         copy: Whether the layers get copies of the blocks. Otherwise they get the blocks themselves, whose dropout is
             replaced (`replace_dropout`) and whose operations are made out of place.
         lr, optimizer: Of every layer, as for `AL`. Weights that do not require gradients stay as they are.
-        settings: Of the objective, as for `ALPackage.objectives.associated.Associated`.
+        settings: Of the objective, as for its class there: `ALPackage.objectives.associated.Associated` for "al".
 
     Raises:
         TypeError: For blocks that are no modules, and for an unknown setting.
@@ -102,26 +99,23 @@ def to_al(
         >>> stack.export()(torch.randn(5, 4)).shape
         torch.Size([5, 3])
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective: got {objective!r}; expected one of {', '.join(OBJECTIVES)}")
+    local = make_objective(objective, **settings)
     _check_classes(n_classes)
-    unknown = [name for name in settings if name not in Associated.__dataclass_fields__]
-    if unknown:
-        raise TypeError(f"to_al: {unknown[0]!r} is no setting; expected {', '.join(Associated.__dataclass_fields__)}")
     network = read_network(blocks, n_classes, example, layers, copied=copy)
     for note in network.notes:
         warnings.warn(f"to_al: {note}", stacklevel=2)
-    parts = []
+    parts: list[Part] = []
     for name, f in network.layers.items():
         try:
             found = bridge_to(network.outputs[name], bridge, channels_first=_channels_first(f))
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from None
-        parts.append((name, f, found))
+        given = parts[-1].returned if parts else example
+        parts.append(Part(name, f, found, given, network.outputs[name]))
     # With one thread: the last bits of an orthogonal map differ with their number, and so would a run elsewhere.
     with IntraOpThreads(1):
-        made = Associated(**settings).layers(parts, n_classes, lr, optimizer)
-    stack = ConvertedStack(made, target=OneHot(n_classes))
+        made = local.layers(parts, n_classes, lr, optimizer)
+    stack = ConvertedStack(made, target=local.target(n_classes))
     stack.network = network
     # What is made here is as precise as the network.
     kinds = {one.dtype for f in network.layers.values() for one in f.parameters() if one.is_floating_point()}

@@ -16,7 +16,7 @@ from .text_settings import TextSettings
 from .vision_settings import VisionSettings
 
 if TYPE_CHECKING:
-    from .assemble import BPModel, build_al, parameter_counts
+    from .assemble import BPModel, build_local, parameter_counts
     from .blocks import Block
     from .build import build_model, build_text, build_vision
     from .optimizer import adamw
@@ -34,7 +34,7 @@ __all__ = [
     "Training",
     "VisionSettings",
     "adamw",
-    "build_al",
+    "build_local",
     "build_model",
     "build_text",
     "build_vision",
@@ -49,7 +49,7 @@ _HOMES = {
     "BPModel": ".assemble",
     "Block": ".blocks",
     "adamw": ".optimizer",
-    "build_al": ".assemble",
+    "build_local": ".assemble",
     "build_model": ".build",
     "build_text": ".build",
     "build_vision": ".build",

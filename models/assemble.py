@@ -12,21 +12,26 @@ from torch import nn
 from ALPackage import ALStack
 from ALPackage.devices import resolve
 from ALPackage.nested import to_device
-from ALPackage.objectives.associated import Associated
-from ALPackage.objectives.codes import OneHot
+from ALPackage.objectives.by_name import make_objective, settings_of
+from ALPackage.objectives.part import Part, walked
 
-from .al_settings import ALSettings
 from .blocks import Block
+from .objective_settings import ObjectiveSettings
 from .optimizer import adamw
 from .shapes import Training
 
 
-def build_al(blocks: Sequence[Block], n_classes: int, settings: ALSettings, training: Training) -> ALStack:
-    """Return the AL stack of a network: one AL layer per block, and no head."""
-    losses = Associated(**settings.model_dump(), code_dim=training.code_dim, label_smoothing=training.label_smoothing)
-    network = [(block.name, block.f, block.bridge) for block in blocks]
+def build_local(blocks: Sequence[Block], n_classes: int, settings: ObjectiveSettings, training: Training) -> ALStack:
+    """Return a network as a stack of one of the library's objectives: one layer per block, and no head."""
+    name = settings.objective
+    shared = {"code_dim": training.code_dim, "label_smoothing": training.label_smoothing}
+    of_training = {key: value for key, value in shared.items() if key in settings_of(name)}
+    objective = make_objective(name, **settings.model_dump(), **of_training)
+    network = [Part(block.name, block.f, block.bridge) for block in blocks]
+    if objective.needs_example:
+        network = walked(network, training.example)
     optimizer = partial(adamw, weight_decay=training.weight_decay)
-    return ALStack(losses.layers(network, n_classes, training.lr, optimizer), target=OneHot(n_classes))
+    return ALStack(objective.layers(network, n_classes, training.lr, optimizer), target=objective.target(n_classes))
 
 
 class BPModel(nn.Module):

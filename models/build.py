@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -51,6 +53,7 @@ def build_model(
         return BPModel(blocks, head)
     if objective is None or training is None:
         raise ValueError(f"{method}: give the settings of the objective and of the training")
+    training = replace(training, example=example_of(shape))
     stack = _build(f"objective {method}", local.build, blocks, shape.n_classes, objective, training)
     if not isinstance(stack, ALStack):
         raise registry.RegistryError(
@@ -78,6 +81,13 @@ def _build(what: str, builder: registry.Builder, *arguments: Any) -> Any:
         raise registry.RegistryError(
             f"{what}: its build function raised {type(error).__name__}: {error} ({where})"
         ) from error
+
+
+def example_of(shape: Shape) -> Any:
+    """Return an input of a network for data of this shape: two samples that say nothing but their shape."""
+    if isinstance(shape, ImageShape):
+        return torch.zeros(2, shape.channels, shape.size, shape.size)
+    return torch.zeros(2, 4, dtype=torch.int64), torch.tensor([4, 3])
 
 
 def build_vision(

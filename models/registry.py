@@ -30,7 +30,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from .al_settings import ALSettings, TextALSettings
+from .objective_settings import ALSettings, CESettings, TextALSettings
 from .settings import Task
 from .text_settings import LSTMSettings, TransformerSettings, lstm_layers, transformer_layers
 from .vision_settings import ResNetSettings, VGGSettings, resnet_layers, vgg_layers
@@ -214,6 +214,9 @@ register_objective(
         name="al",
         title="AL",
         settings={"vision": ALSettings, "text": TextALSettings},
-        build="models.assemble:build_al",
+        build="models.assemble:build_local",
     )
+)
+register_objective(
+    ObjectiveEntry(name="ce", title="CE", settings=CESettings, build="models.assemble:build_local"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,3 +41,5 @@ class Training:
     """Share of the target that goes to all classes alike."""
     code_dim: int = 128
     """Width of the codes that bridges map to."""
+    example: Any = None
+    """An input of the first block, of two samples, of which only structure, shapes and dtypes count."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ..base import AE, ENC
 from ..layer import LearningRate
 from .association import Association, Reconstruction
 from .classification import ClassifierAL
-from .codes import OnCodes, UnitNorm
-
-#: A layer's name, what it computes, and what makes its bridge to codes of a given width.
-NamedLayer = tuple[str, nn.Module, Callable[[int], nn.Module]]
+from .codes import OnCodes, OneHot, UnitNorm
+from .part import MakeOptimizer, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,8 @@ class Associated:
         label_smoothing: Share of the target that goes to all classes alike.
     """
 
+    needs_example: ClassVar[bool] = False
+
     association: Literal["mse", "cosine", "contrastive"] = "contrastive"
     temperature: float = 0.2
     codes: Literal["linear", "tanh", "sigmoid"] = "linear"
@@ -46,12 +45,12 @@ class Associated:
 
     def layers(
         self,
-        network: Iterable[NamedLayer],
+        network: Iterable[Part],
         n_classes: int,
         lr: LearningRate = 1e-3,
-        optimizer: Callable[..., Optimizer] = torch.optim.Adam,
+        optimizer: MakeOptimizer = torch.optim.Adam,
     ) -> dict[str, ClassifierAL]:
-        """Return the AL layers of a network by name; the target of the first one is that of `OneHot(n_classes)`.
+        """Return the AL layers of a network by name.
 
         With the contrastive association, codes have unit length on both sides, b's and g's.
         """
@@ -61,8 +60,8 @@ class Associated:
         # seed would give another network.
         made: dict[str, ClassifierAL] = {}
         below = n_classes
-        for name, f, bridge in network:
-            b = nn.Sequential(bridge(self.code_dim), *self._ending())
+        for part in network:
+            b = nn.Sequential(part.bridge(self.code_dim), *self._ending())
             encoder, decoder = self._code_pair(below)
             g = OnCodes(nn.Sequential(encoder, *self._ending()))
             if made:
@@ -75,9 +74,13 @@ class Associated:
                 h, kind = OnCodes(nn.Sequential(decoder, *self._ending())), "mse"
             reconstruction = Reconstruction(kind, self.temperature if contrastive else 1.0, unit=contrastive)
             associated = Association(self.association, self.temperature, self.label_smoothing, unit=contrastive)
-            made[name] = ClassifierAL(ENC(f, b, associated), AE(g, h, reconstruction), lr, optimizer)
+            made[part.name] = ClassifierAL(ENC(part.f, b, associated), AE(g, h, reconstruction), lr, optimizer)
             below = self.code_dim
         return made
+
+    def target(self, n_classes: int) -> OneHot:
+        """Return what makes the table of one-hot codes, with the labels, of labels."""
+        return OneHot(n_classes)
 
     def _ending(self) -> list[nn.Module]:
         """Return what follows a linear map to codes."""

@@ -48,14 +48,14 @@ class Association(nn.Module):
         """Return the mean loss over the batch, 0-d."""
         table, labels = target
         if self.kind == "contrastive":
-            logits = _full(similarity(bridged, table, unit=self.unit)) / self.temperature
+            logits = full_precision(similarity(bridged, table, unit=self.unit)) / self.temperature
             return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
-        codes = _full(table[labels])
+        codes = full_precision(table[labels])
         if self.smoothing:
-            codes = torch.lerp(codes, _full(table).mean(0), self.smoothing)
+            codes = torch.lerp(codes, full_precision(table).mean(0), self.smoothing)
         if self.kind == "mse":
-            return F.mse_loss(_full(bridged), codes)
-        return (1.0 - F.cosine_similarity(_full(bridged), codes, dim=-1)).mean()
+            return F.mse_loss(full_precision(bridged), codes)
+        return (1.0 - F.cosine_similarity(full_precision(bridged), codes, dim=-1)).mean()
 
 
 class Reconstruction(nn.Module):
@@ -79,10 +79,10 @@ class Reconstruction(nn.Module):
         """Return the mean loss over the classes, 0-d."""
         rows, table = decoded[0], target[0]
         if self.kind == "mse":
-            return F.mse_loss(_full(rows), _full(table))
+            return F.mse_loss(full_precision(rows), full_precision(table))
         own = torch.arange(len(table), device=table.device)
         logits = (rows if self.kind == "classes" else similarity(rows, table, unit=self.unit)) / self.temperature
-        return F.cross_entropy(_full(logits), own)
+        return F.cross_entropy(full_precision(logits), own)
 
 
 def similarity(codes: Tensor, table: Tensor, *, unit: bool = False) -> Tensor:
@@ -93,6 +93,6 @@ def similarity(codes: Tensor, table: Tensor, *, unit: bool = False) -> Tensor:
     return codes @ table.T if unit else to_unit(codes) @ to_unit(table).T
 
 
-def _full(x: Tensor) -> Tensor:
+def full_precision(x: Tensor) -> Tensor:
     """Return x in float32 if autocast made it half precision: losses are computed in full precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -205,7 +205,7 @@ def same_start() -> None:
     [
         ({"objective": "scp"}, ValueError, "objective: got 'scp'; expected one of al"),
         ({"n_classes": 1}, ValueError, "n_classes: got 1"),
-        ({"temprature": 1.0}, TypeError, "'temprature' is no setting; expected association, temperature"),
+        ({"temprature": 1.0}, TypeError, "'temprature' is no setting; 'al' has association, temperature"),
         ({"bridge": "deep"}, ValueError, "layer 'block_1-block_2': bridge: got 'deep'"),
         ({"lr": -1.0}, ValueError, "learning rate"),
     ],

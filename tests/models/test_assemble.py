@@ -12,8 +12,8 @@ from ALPackage import ALStack, PlacementError
 from ALPackage import devices as placement
 from ALPackage.objectives.association import ASSOCIATIONS
 from models import BPModel, build_text, build_vision, model_names
-from models.al_settings import ALSettings
 from models.blocks import ACTIVATIONS, activation
+from models.objective_settings import ALSettings
 from models.settings import Activation
 
 VISION_MODELS = model_names("vision")

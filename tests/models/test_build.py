@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from models import Block, ImageShape, ModelEntry, ObjectiveEntry, Settings, Training, VisionSettings, registry
-from models.al_settings import ALSettings
 from models.build import build_model
+from models.objective_settings import ALSettings
 from models.vision_settings import VGGSettings
 
 SHAPE = ImageShape(n_classes=3, channels=1, size=16)
@@ -60,7 +60,7 @@ def test_an_objective_gives_one_layer_per_block(twin: Any) -> None:
     twin(["one"])
 
     def build(blocks: list[Block], n_classes: int, settings: Any, training: Training) -> Any:
-        stack = registry.load("models.assemble:build_al")(blocks, n_classes, ALSettings(), training)
+        stack = registry.load("models.assemble:build_local")(blocks, n_classes, ALSettings(), training)
         stack.layers = nn.ModuleDict({f"my_{name}": layer for name, layer in stack.items()})
         return stack
 

@@ -1,8 +1,8 @@
-"""The settings of the objective "al". Nothing here needs torch."""
+"""The settings of the library's local objectives. Nothing here needs torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,8 +11,17 @@ from .settings import Settings
 Temperature = Annotated[float, Field(gt=0)]
 
 
-class ALSettings(Settings):
+class ObjectiveSettings(Settings):
+    """Base of the settings of the library's objectives."""
+
+    objective: ClassVar[str]
+    """Its name in the library."""
+
+
+class ALSettings(ObjectiveSettings):
     """What Associated Learning's two losses and its class codes can be."""
+
+    objective: ClassVar[str] = "al"
 
     association: Literal["mse", "cosine", "contrastive"] = "contrastive"
     """The associated loss: `contrastive`: cross-entropy over the codes of all classes; `mse`, `cosine`: distance to the
@@ -35,3 +44,13 @@ class TextALSettings(ALSettings):
 
     temperature: Temperature = 0.5
     """Divides the similarities in the losses of the contrastive association: lower is sharper."""
+
+
+class CESettings(ObjectiveSettings):
+    """What the classifiers of local cross-entropy can be."""
+
+    objective: ClassVar[str] = "ce"
+
+    depth: Annotated[int, Field(ge=1, le=3)] = 1
+    """Linear layers with which the auxiliary network of a layer ends: 1: the model's bridge, to the classes; 2, 3: the
+    bridge to the width of the codes, and one or two more."""

@@ -1,0 +1,32 @@
+"""The local objectives by the names that commands and `to_al` take."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from .associated import Associated
+from .local_classifier import LocalClassifier
+from .part import Objective
+
+#: Each is a dataclass of the objective's settings.
+OBJECTIVES: dict[str, type[Any]] = {"al": Associated, "ce": LocalClassifier}
+
+
+def settings_of(name: str) -> list[str]:
+    """Return the names of an objective's settings."""
+    return [field.name for field in fields(OBJECTIVES[name])]
+
+
+def make_objective(name: str, **settings: Any) -> Objective:
+    """Return an objective with its settings.
+
+    Raises ValueError for an unknown name, and TypeError for an unknown setting.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective: got {name!r}; expected one of {', '.join(OBJECTIVES)}")
+    known = settings_of(name)
+    if unknown := [key for key in settings if key not in known]:
+        raise TypeError(f"{unknown[0]!r} is no setting; {name!r} has {', '.join(known)}")
+    made: Objective = OBJECTIVES[name](**settings)
+    return made
