@@ -54,3 +54,16 @@ class CESettings(ObjectiveSettings):
     depth: Annotated[int, Field(ge=1, le=3)] = 1
     """Linear layers with which the auxiliary network of a layer ends: 1: the model's bridge, to the classes; 2, 3: the
     bridge to the width of the codes, and one or two more."""
+
+
+class SCLSettings(ObjectiveSettings):
+    """What the codes of supervised contrastive learning can be."""
+
+    objective: ClassVar[str] = "scl"
+
+    projector: Literal["linear", "mlp"] = "linear"
+    """From a layer's output to the codes that are compared: `linear`: the model's bridge; `mlp`: a rectifier and a
+    linear layer more."""
+
+    temperature: Temperature = 0.1
+    """Divides the cosines between codes: lower is sharper."""

@@ -6,11 +6,12 @@ from dataclasses import fields
 from typing import Any
 
 from .associated import Associated
+from .contrastive import SupervisedContrastive
 from .local_classifier import LocalClassifier
 from .part import Objective
 
 #: Each is a dataclass of the objective's settings.
-OBJECTIVES: dict[str, type[Any]] = {"al": Associated, "ce": LocalClassifier}
+OBJECTIVES: dict[str, type[Any]] = {"al": Associated, "ce": LocalClassifier, "scl": SupervisedContrastive}
 
 
 def settings_of(name: str) -> list[str]:

@@ -71,6 +71,14 @@ class Headed(LocalLayer):
         return {"hidden": [self.f], "readout": [self.heads["classifier"]], "decode": []}
 
 
+def check_settings(*, code_dim: int, label_smoothing: float) -> None:
+    """Raise ValueError for values that the settings of objectives with classifiers cannot have."""
+    if code_dim < 1:
+        raise ValueError(f"code_dim: got {code_dim}; expected at least 1")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number from 0 to below 1")
+
+
 def perceptron(width: int, depth: int, out: int) -> list[nn.Module]:
     """Return what follows a bridge to `width` units: `depth` linear layers, a rectifier before each; the last to `out`.
 
