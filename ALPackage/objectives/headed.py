@@ -29,6 +29,8 @@ class Headed(LocalLayer):
         ValueError: For a learning rate that is not a finite number >= 0, or if there is no parameter to train.
     """
 
+    takes = hands_on = "labels"
+
     def __init__(
         self, f: nn.Module, heads: Mapping[str, nn.Module], lr: LearningRate, optimizer: MakeOptimizer
     ) -> None:
