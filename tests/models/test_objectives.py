@@ -1,4 +1,4 @@
-"""The models under every objective: the same numbers under every schedule, and predictions of every depth."""
+"""The models under every objective: the same numbers in a pipeline, and predictions of every depth."""
 
 from __future__ import annotations
 
@@ -43,15 +43,14 @@ def data(model: str, n: int = 4) -> list[tuple[Any, Tensor]]:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("objective", HEADED)
-def test_all_schedules_give_the_same_numbers_and_every_depth_predicts(objective: str, model: str) -> None:
+def test_a_pipeline_gives_the_numbers_of_one_worker_and_every_depth_predicts(objective: str, model: str) -> None:
     states = []
-    for schedule in ("sequential", "al-fm", "continuous"):
+    for schedule in ("sequential", "continuous"):
         stack = stack_of(model, objective)
         with make_schedule(schedule, stack, threads=1, seed=SEED) as one:
             assert len(list(one.run(data(model)))) == 4
         states.append(snapshot(stack))
     assert_equal(states[1], states[0])
-    assert_equal(states[2], states[0])
     stack.eval()
     assert [one.shape for one in stack.inference_by_depth(data(model)[0][0])] == [(8, CLASSES)] * len(stack)
     trained, used = parameter_counts(stack)

@@ -94,6 +94,7 @@ def _over_ranks() -> list[Any] | None:
     return results
 
 
+@pytest.mark.slow
 def test_over_processes_the_numbers_are_those_of_one() -> None:
     found = run_distributed(_over_ranks, 2)[0]
     for objectives, (losses, predictions) in zip((["ce"], ["scl"], MIXED), found, strict=True):

@@ -10,6 +10,7 @@ from ALPackage import ALStack
 from ALPackage.objectives.by_name import make_objective
 from ALPackage.objectives.local_classifier import ClassifierLayer, LocalClassifier
 from ALPackage.objectives.part import Part
+from ALPackage.ranks.averaging import refuse_inseparable
 
 from .golden_values import golden, waves
 
@@ -73,6 +74,15 @@ def test_the_depth_is_the_number_of_linear_layers(depth: int, widths: list[int])
         head = layer.heads["classifier"]
         assert [one.out_features for one in head.modules() if isinstance(one, nn.Linear)] == widths
         assert sum(isinstance(one, nn.ReLU) for one in head.modules()) == depth - 1
+
+
+def test_replicas_may_divide_its_rows() -> None:
+    """The mean of the losses of two halves is that of all rows."""
+    layer = LocalClassifier().layers(network(), 3)["one"]
+    refuse_inseparable([("one", layer)])
+    x, labels = torch.randn(8, 4), torch.arange(8) % 3
+    whole, *halves = (layer.compute(x[rows], labels[rows])[2]["ce"] for rows in (slice(8), slice(4), slice(4, 8)))
+    torch.testing.assert_close(whole, sum(halves) / 2)
 
 
 def test_label_smoothing_reaches_the_loss() -> None:
