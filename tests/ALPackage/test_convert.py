@@ -76,17 +76,15 @@ def stack_of(case: str, **options: Any) -> ConvertedStack:
         return to_al(make(), CLASSES, example=data(1)[0][0], lr=0.01, **options)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"layers": 1},
-        {"objective": "al", "association": "mse", "codes": "tanh"},
-        {"objective": "ce", "depth": 2},
-        {"objective": "scl", "projector": "mlp"},
-    ],
-)
+AL_OPTIONS: list[dict[str, Any]] = [{}, {"layers": 1}, {"association": "mse", "codes": "tanh"}]
+LEARNERS: list[tuple[str, dict[str, Any]]] = [
+    *((case, {"objective": "al", **options}) for case in CASES for options in AL_OPTIONS),
+    ("tokens", {"objective": "ce", "depth": 2}),
+    ("cnn", {"objective": "scl", "projector": "mlp"}),
+]
+
+
+@pytest.mark.parametrize(("case", "options"), LEARNERS)
 def test_all_schedules_give_the_same_numbers_and_it_learns(case: str, options: dict[str, Any]) -> None:
     data = CASES[case][1]
     states = []
