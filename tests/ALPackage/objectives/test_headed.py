@@ -1,8 +1,7 @@
-"""Layers with heads in stacks: checkpoints, rates, guards, snapshots, costs, processes, and what is refused."""
+"""Layers with heads in stacks: snapshots, rates, guards, costs, processes, and what is refused."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ALPackage import ALStack, Guard, LocalLayer, make_schedule
+from ALPackage import ALStack, Guard, LocalLayer, Snapshot, make_schedule
 from ALPackage.errors import LayerError, UnfitLayersError
 from ALPackage.objectives.by_name import make_objective
 from ALPackage.objectives.codes import OneHot
@@ -59,25 +58,24 @@ def run(stack: ALStack, schedule: str, batches: list[Any], **options: Any) -> li
 
 @pytest.mark.parametrize("schedule", CONCURRENT)
 @pytest.mark.parametrize("objectives", [["ce"], ["scl"], MIXED], ids="-".join)
-def test_schedules_checkpoints_and_rates_change_no_bit(objectives: list[str], schedule: str) -> None:
+def test_schedules_snapshots_and_rates_change_no_bit(objectives: list[str], schedule: str) -> None:
     def rate(step: int) -> float:
         return 0.01 / (1 + step)
 
     whole, halves = stack_of(*objectives), stack_of(*objectives)
     expected = run(whole, "sequential", data(), lr=rate)
-    found = run(halves, schedule, data()[:5], lr=rate)
-    state = copy.deepcopy([(layer.state_dict(), layer.optimizer.state_dict()) for layer in halves])
+    moment = Snapshot()
+    found = run(halves, schedule, [*data()[:5], moment, *data()[5:]], lr=rate)
+    assert_equal(snapshot(halves), snapshot(whole))
     resumed = stack_of(*objectives)
-    for layer, (weights, moments) in zip(resumed, state, strict=True):
-        layer.load_state_dict(weights)
-        layer.optimizer.load_state_dict(moments)
-    found += run(resumed, schedule, data()[5:], lr=rate, first=5)
+    for name, layer in resumed.items():
+        layer.load_state_dict(moment.state[name]["layer"])
+        layer.optimizer.load_state_dict(moment.state[name]["optimizer"])
+    assert_same(run(resumed, schedule, data()[5:], lr=rate, first=5), found[5:])
     assert_equal(snapshot(resumed), snapshot(whole))
     assert [layer.optimizer.param_groups[0]["lr"] for layer in resumed] == [rate(11)] * 3
-    names = [list(layer.loss_names) for layer in whole]
-    for one, other in zip(found, expected, strict=True):
-        assert [list(losses) for losses in one] == names
-        assert all(torch.equal(one[k][name], other[k][name]) for k in range(3) for name in names[k])
+    assert [[list(losses) for losses in one] for one in found] == [[list(one.loss_names) for one in whole]] * 12
+    assert_same(found, expected)
 
 
 def _over_ranks() -> list[Any] | None:
