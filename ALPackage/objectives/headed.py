@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import Kept
 from ..layer import LearningRate, LocalLayer, checked_rates
+from ..nested import detach
+from .association import full_precision
 from .part import MakeOptimizer
 
 
@@ -55,6 +58,15 @@ class Headed(LocalLayer):
         losses = self.local_losses(x, hidden, y)
         kept.check("a head")
         return hidden, y, losses
+
+    def classified(self, hidden: Any, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the cross-entropy of the classifier's logits, a mean over the batch, 0-d."""
+        logits = full_precision(self.heads["classifier"](hidden))
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+    def probed(self, hidden: Any, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the same for a classifier that only looks on: none of its gradient reaches `f`."""
+        return self.classified(detach(hidden), labels, label_smoothing)
 
     @torch.no_grad()
     def hidden(self, x: Any) -> Any:

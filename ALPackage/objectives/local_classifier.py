@@ -8,11 +8,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layer import LearningRate
-from .association import full_precision
 from .headed import Headed, perceptron
 from .part import MakeOptimizer, Part
 
@@ -93,5 +91,4 @@ class ClassifierLayer(Headed):
 
     def local_losses(self, x: Any, hidden: Any, labels: Tensor) -> dict[str, Tensor]:
         """Return the cross-entropy of the classifier's logits, a mean over the batch."""
-        logits = full_precision(self.heads["classifier"](hidden))
-        return {"ce": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
+        return {"ce": self.classified(hidden, labels, self.label_smoothing)}
