@@ -9,6 +9,7 @@ from pydantic import Field
 from .settings import Settings
 
 Temperature = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class ObjectiveSettings(Settings):
@@ -54,3 +55,39 @@ class CESettings(ObjectiveSettings):
     depth: Annotated[int, Field(ge=1, le=3)] = 1
     """Linear layers with which the auxiliary network of a layer ends: 1: the model's bridge, to the classes; 2, 3: the
     bridge to the width of the codes, and one or two more."""
+
+
+class PredSimSettings(ObjectiveSettings):
+    """What prediction and similarity matching can be."""
+
+    objective: ClassVar[str] = "predsim"
+
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Share of the similarity loss; the cross-entropy of the layer's classifier has the rest."""
+
+
+class DeInfoSettings(ObjectiveSettings):
+    """What the terms of DeInfoReg can weigh."""
+
+    objective: ClassVar[str] = "deinfo"
+
+    variance: Weight = 1.0
+    """Weight of the term that has every unit of a projection vary over the batch."""
+
+    invariance: Weight = 1.0
+    """Weight of the term that has projections be as alike as their labels."""
+
+    covariance: Weight = 1.0
+    """Weight of the term that keeps the units of a projection from repeating one another."""
+
+
+class InfoProSettings(ObjectiveSettings):
+    """What the two losses of InfoPro can weigh."""
+
+    objective: ClassVar[str] = "infopro"
+
+    reconstruction: Weight = 0.5
+    """Weight of the squared difference between the input and what a layer's decoder makes of its output."""
+
+    classification: Weight = 1.0
+    """Weight of the cross-entropy beside it; it is 1 in the last layer, which reconstructs nothing."""

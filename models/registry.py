@@ -30,7 +30,14 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from .objective_settings import ALSettings, CESettings, TextALSettings
+from .objective_settings import (
+    ALSettings,
+    CESettings,
+    DeInfoSettings,
+    InfoProSettings,
+    PredSimSettings,
+    TextALSettings,
+)
 from .settings import Task
 from .text_settings import LSTMSettings, TransformerSettings, lstm_layers, transformer_layers
 from .vision_settings import ResNetSettings, VGGSettings, resnet_layers, vgg_layers
@@ -219,4 +226,13 @@ register_objective(
 )
 register_objective(
     ObjectiveEntry(name="ce", title="CE", settings=CESettings, build="models.assemble:build_local"),
+)
+register_objective(
+    ObjectiveEntry(name="predsim", title="PredSim", settings=PredSimSettings, build="models.assemble:build_local"),
+)
+register_objective(
+    ObjectiveEntry(name="deinfo", title="DeInfoReg", settings=DeInfoSettings, build="models.assemble:build_local"),
+)
+register_objective(
+    ObjectiveEntry(name="infopro", title="InfoPro", settings=InfoProSettings, build="models.assemble:build_local"),
 )

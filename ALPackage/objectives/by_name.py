@@ -6,11 +6,20 @@ from dataclasses import fields
 from typing import Any
 
 from .associated import Associated
+from .deinfo import InformationRegularization
+from .infopro import InformationPropagation
 from .local_classifier import LocalClassifier
 from .part import Objective
+from .predsim import PredictionAndSimilarity
 
 #: Each is a dataclass of the objective's settings.
-OBJECTIVES: dict[str, type[Any]] = {"al": Associated, "ce": LocalClassifier}
+OBJECTIVES: dict[str, type[Any]] = {
+    "al": Associated,
+    "ce": LocalClassifier,
+    "predsim": PredictionAndSimilarity,
+    "deinfo": InformationRegularization,
+    "infopro": InformationPropagation,
+}
 
 
 def settings_of(name: str) -> list[str]:
