@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .base import AL
 from .layer import LocalLayer
 from .nested import memory, same_values, tensors, versions
+from .objectives.headed import Headed
 
 #: The functions that compute what a layer hands on; they may change their own results until they return them.
 PRODUCERS = ("f", "g", "hidden")
@@ -125,6 +126,9 @@ def _functions(layer: LocalLayer) -> Iterator[tuple[str, nn.Module, str]]:
     """
     if not isinstance(layer, AL):
         yield from ((name, layer, name) for name in ("hidden", "readout", "decode"))
+        if isinstance(layer, Headed):
+            yield "f", layer, "f"
+            yield from ((f"the head {name}", layer.heads, name) for name in layer.heads)
         return
     yield from (("f", layer.enc, name) for name in ("hidden", "f"))
     yield from (("b", layer.enc, name) for name in ("bridge", "b"))

@@ -89,6 +89,10 @@ class LocalLayer(nn.Module):
     #: Whether every loss is a mean over the rows of a batch, or does not depend on them, so that replicas may divide
     #: the rows among themselves.
     row_separable: bool = False
+    #: The kinds of target that it takes and hands on, in words, such as "labels"; None: not said. A stack refuses
+    #: neighbors of which one hands on another kind than the next one takes.
+    takes: str | None = None
+    hands_on: str | None = None
 
     #: Names that a mapping of learning rates may have, besides those of the optimizer's parameter groups.
     rate_names: tuple[str, ...] = ()

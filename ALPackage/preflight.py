@@ -6,7 +6,8 @@
    layer gets which numbers. The generators' states are compared, because a draw can hide in any function
    (`F.dropout`, `torch.rand_like`, an attention's dropout) and no list of module types is complete.
 3. No function changes in place what comes into the layer or leaves it, in training or in evaluation mode.
-4. Where layers train at the same time, all of f, b, g and h get a gradient; else a warning names those without.
+4. Where layers train at the same time, all of f, b, g and h get a gradient, and so do f and all heads of a layer with
+   heads; else a warning names those without.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .errors import UnfitLayersError
 from .in_place import InPlaceChanges
 from .layer import LocalLayer
 from .nested import detach, same_values, tensors, to_device
+from .objectives.headed import Headed
 from .optimized import OwnSettings, changed_settings
 from .randomness import enter_stream
 from .stack import ALStack
@@ -151,7 +153,7 @@ def _check(
                         with torch.no_grad(), context():
                             outputs = trained(x, y)
                     changes.append(outputs)
-                if concurrent and isinstance(trained, AL):
+                if concurrent:
                     idle += [f"{function} of {name!r}" for function in _without_gradient(trained, reached)]
                 own_settings[name] = changed_settings(original.optimizer, trained.optimizer)
                 x, y = outputs
@@ -362,11 +364,17 @@ def _note(reached: set[int], key: int, _: Tensor) -> None:
     reached.add(key)
 
 
-def _without_gradient(layer: AL, reached: set[int]) -> list[str]:
+def _functions(layer: LocalLayer) -> dict[str, Any]:
+    """Return the functions of a layer that its losses train, by name; none for a layer of somebody else's kind."""
+    if isinstance(layer, AL):
+        return {"f": layer.enc.f, "b": layer.enc.b, "g": layer.ae.g, "h": layer.ae.h}
+    return {"f": layer.f, **dict(layer.heads.items())} if isinstance(layer, Headed) else {}
+
+
+def _without_gradient(layer: LocalLayer, reached: set[int]) -> list[str]:
     """Return the functions of which not one parameter got a gradient; single ones may have a reason of their own."""
-    functions = {"f": layer.enc.f, "b": layer.enc.b, "g": layer.ae.g, "h": layer.ae.h}
     found = []
-    for name, function in functions.items():
+    for name, function in _functions(layer).items():
         held = function.parameters() if isinstance(function, nn.Module) else ()  # or a plain function
         trained = [id(one) for one in held if one.requires_grad]
         if trained and not reached.intersection(trained):

@@ -27,8 +27,9 @@ class ALStack(nn.Module):
         target: Turns the y that the loader yields (labels) into y_0; by default y is used as it is.
 
     Raises:
-        ValueError: If there is no layer, or if two layers share a parameter, a buffer, memory or a random stream: they
-            could not be trained independently.
+        ValueError: If there is no layer, if two layers share a parameter, a buffer, memory or a random stream, so that
+            they could not be trained independently, or if a layer takes another kind of target than it would be given
+            (see `LocalLayer.takes`).
         TypeError: If a layer is not a LocalLayer.
 
     Example:
@@ -66,6 +67,7 @@ class ALStack(nn.Module):
                 ) from None
         self.target: Callable[[Any], Any] = _as_it_is if target is None else target
         self.refuse_shared_state()
+        self._refuse_unfit_targets()
 
     def refuse_shared_state(self) -> None:
         """Raise UnfitLayersError if two layers share state: while they train at once, timing would decide its value."""
@@ -79,6 +81,17 @@ class ALStack(nn.Module):
                             f"ALStack: layers {owner!r} and {name!r} share {its_path!r} of the one and {path!r} of the "
                             "other; give each layer its own copy, or put both modules into one layer"
                         )
+
+    def _refuse_unfit_targets(self) -> None:
+        """Raise UnfitLayersError if a layer takes another kind of target than comes from below, where both are said."""
+        giver, given = "the stack's target", getattr(self.target, "hands_on", None)
+        for name, layer in self.items():
+            if None not in (given, layer.takes) and given != layer.takes:
+                raise UnfitLayersError(
+                    f"ALStack: {giver} hands on {given}, but layer {name!r} takes {layer.takes}; put layers with one "
+                    "kind of target into a stack"
+                )
+            giver, given = f"layer {name!r}", layer.hands_on
 
     @property
     def names(self) -> list[str]:

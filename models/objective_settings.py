@@ -57,6 +57,19 @@ class CESettings(ObjectiveSettings):
     bridge to the width of the codes, and one or two more."""
 
 
+class SCLSettings(ObjectiveSettings):
+    """What the codes of supervised contrastive learning can be."""
+
+    objective: ClassVar[str] = "scl"
+
+    projector: Literal["linear", "mlp"] = "linear"
+    """From a layer's output to the codes that are compared: `linear`: the model's bridge; `mlp`: a rectifier and a
+    linear layer more."""
+
+    temperature: Temperature = 0.1
+    """Divides the cosines between codes: lower is sharper."""
+
+
 class PredSimSettings(ObjectiveSettings):
     """What prediction and similarity matching can be."""
 

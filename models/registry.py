@@ -36,6 +36,7 @@ from .objective_settings import (
     DeInfoSettings,
     InfoProSettings,
     PredSimSettings,
+    SCLSettings,
     TextALSettings,
 )
 from .settings import Task
@@ -226,6 +227,9 @@ register_objective(
 )
 register_objective(
     ObjectiveEntry(name="ce", title="CE", settings=CESettings, build="models.assemble:build_local"),
+)
+register_objective(
+    ObjectiveEntry(name="scl", title="SCL", settings=SCLSettings, build="models.assemble:build_local"),
 )
 register_objective(
     ObjectiveEntry(name="predsim", title="PredSim", settings=PredSimSettings, build="models.assemble:build_local"),

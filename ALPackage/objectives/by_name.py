@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from .associated import Associated
+from .contrastive import SupervisedContrastive
 from .deinfo import InformationRegularization
 from .infopro import InformationPropagation
 from .local_classifier import LocalClassifier
@@ -16,6 +17,7 @@ from .predsim import PredictionAndSimilarity
 OBJECTIVES: dict[str, type[Any]] = {
     "al": Associated,
     "ce": LocalClassifier,
+    "scl": SupervisedContrastive,
     "predsim": PredictionAndSimilarity,
     "deinfo": InformationRegularization,
     "infopro": InformationPropagation,

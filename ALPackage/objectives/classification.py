@@ -9,6 +9,7 @@ from ..base import AL, means_over_rows
 from ..randomness import Dropout, dropouts
 from ..rows import join_rows, take_rows
 from .association import Association, Reconstruction
+from .codes import TABLE
 
 
 class ClassifierAL(AL):
@@ -16,6 +17,8 @@ class ClassifierAL(AL):
 
     Replicas divide the labels among themselves; each has the whole table, and computes the same codes from it.
     """
+
+    takes = hands_on = TABLE
 
     @property
     def row_separable(self) -> bool:  # type: ignore[override]

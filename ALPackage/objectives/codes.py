@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 Target = tuple[Tensor, Tensor]
+#: Such a target in words, for `LocalLayer.takes`.
+TABLE = "a table of class codes with the labels"
 
 
 class OneHot(nn.Module):
@@ -19,6 +21,8 @@ class OneHot(nn.Module):
     """
 
     table: Tensor
+    #: What it makes of the labels, for `LocalLayer.takes`.
+    hands_on = TABLE
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()

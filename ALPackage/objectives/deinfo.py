@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ..layer import LearningRate
 from .association import full_precision
 from .codes import to_unit
-from .headed import Headed
+from .headed import Headed, check_settings
 from .local_classifier import auxiliary
 from .part import MakeOptimizer, Part
 from .similarity_matrix import similarity_mismatch
@@ -43,6 +44,16 @@ class InformationRegularization:
         depth: Of the projection: 1: the bridge alone; 2 and 3: that many linear layers less one follow it.
         code_dim: Width of the projection.
         label_smoothing: Share of the target that goes to all classes alike, in the classifiers' cross-entropy.
+
+    Raises:
+        ValueError: For a value that a setting cannot have.
+
+    Example:
+        >>> net = [nn.Linear(4, 16), nn.Sequential(nn.ReLU(), nn.Linear(16, 16)), nn.Linear(16, 3)]
+        >>> stack = to_al(net, 3, example=torch.randn(2, 4), objective="deinfo")
+        >>> _ = stack(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
+        >>> [*stack.losses()[0]]
+        ['variance', 'invariance', 'covariance', 'probe']
     """
 
     needs_example: ClassVar[bool] = False
@@ -53,6 +64,17 @@ class InformationRegularization:
     depth: int = 1
     code_dim: int = 128
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that a setting cannot have."""
+        check_settings(
+            label_smoothing=self.label_smoothing,
+            code_dim=self.code_dim,
+            depth=self.depth,
+            variance=self.variance,
+            invariance=self.invariance,
+            covariance=self.covariance,
+        )
 
     def layers(
         self,
@@ -96,6 +118,9 @@ class DeInfoLayer(Headed):
     """
 
     loss_names = ("variance", "invariance", "covariance", "probe")
+    loss_titles = MappingProxyType({"probe": "cross-entropy beside it"})
+    #: Every sample is compared with all others of its batch.
+    row_separable = False
 
     def __init__(
         self,

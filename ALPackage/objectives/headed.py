@@ -32,6 +32,8 @@ class Headed(LocalLayer):
         ValueError: For a learning rate that is not a finite number >= 0, or if there is no parameter to train.
     """
 
+    takes = hands_on = "labels"
+
     def __init__(
         self, f: nn.Module, heads: Mapping[str, nn.Module], lr: LearningRate, optimizer: MakeOptimizer
     ) -> None:
@@ -81,6 +83,19 @@ class Headed(LocalLayer):
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return `f` and the classifier as the modules behind "hidden" and "readout"."""
         return {"hidden": [self.f], "readout": [self.heads["classifier"]], "decode": []}
+
+
+def check_settings(*, label_smoothing: float, code_dim: int = 1, depth: int = 1, **weights: float) -> None:
+    """Raise ValueError for values that the settings of objectives with classifiers cannot have."""
+    for name, least in {"code_dim": code_dim, "depth": depth}.items():
+        if least < 1:
+            alone = ", the bridge alone" if name == "depth" else ""
+            raise ValueError(f"{name}: got {least}; expected at least 1{alone}")
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"{name}: got {weight}; expected a finite number >= 0")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number from 0 to below 1")
 
 
 def perceptron(width: int, depth: int, out: int) -> list[nn.Module]:

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from ..layer import LearningRate
 from .decoders import InputValues, decoder_of, reconstruction_error
-from .headed import Headed
+from .headed import Headed, check_settings
 from .local_classifier import auxiliary
 from .part import MakeOptimizer, Part
+
+#: The target behind the first layer in words, for `LocalLayer.takes`.
+WITH_INPUT = "labels with the network's input"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,16 @@ class InformationPropagation:
             many linear layers less one follow it, with a rectifier before each.
         code_dim: Units between the linear layers.
         label_smoothing: Share of the target that goes to all classes alike.
+
+    Raises:
+        ValueError: For a value that a setting cannot have.
+
+    Example:
+        >>> net = [nn.Linear(4, 16), nn.Sequential(nn.ReLU(), nn.Linear(16, 16)), nn.Linear(16, 3)]
+        >>> stack = to_al(net, 3, example=torch.randn(2, 4), objective="infopro")
+        >>> _ = stack(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
+        >>> [list(losses) for losses in stack.losses()]
+        [['reconstruction', 'ce'], ['ce']]
     """
 
     needs_example: ClassVar[bool] = True
@@ -44,6 +57,16 @@ class InformationPropagation:
     depth: int = 1
     code_dim: int = 128
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that a setting cannot have."""
+        check_settings(
+            label_smoothing=self.label_smoothing,
+            code_dim=self.code_dim,
+            depth=self.depth,
+            reconstruction=self.reconstruction,
+            classification=self.classification,
+        )
 
     def layers(
         self,
@@ -68,6 +91,7 @@ class InformationPropagation:
                 optimizer,
                 decoder=None if last else decoder_of(part, example, self.code_dim),
                 original=None if made or last else values,
+                first=not made,
                 reconstruction=self.reconstruction,
                 classification=1.0 if last else self.classification,
                 label_smoothing=self.label_smoothing,
@@ -90,7 +114,8 @@ class InfoProLayer(Headed):
         lr: Learning rate.
         optimizer: Called with one parameter group; Adam by default.
         decoder: From what `f` returns to the values of the network's input; None for the last layer, which has none.
-        original: For the first layer: returns from its input what is to be reconstructed, (values, real).
+        original: For the first of several layers: returns from its input what is to be reconstructed, (values, real).
+        first: Whether it is the first layer, whose target is the labels alone.
         reconstruction, classification: Weights of the losses.
         label_smoothing: Share of the target that goes to all classes alike.
     """
@@ -106,6 +131,7 @@ class InfoProLayer(Headed):
         *,
         decoder: nn.Module | None = None,
         original: nn.Module | None = None,
+        first: bool = False,
         reconstruction: float = 0.5,
         classification: float = 1.0,
         label_smoothing: float = 0.0,
@@ -116,6 +142,8 @@ class InfoProLayer(Headed):
         self.label_smoothing = label_smoothing
         self.loss_names = ("ce",) if decoder is None else ("reconstruction", "ce")
         self.loss_titles = {"ce": "cross-entropy"}
+        self.takes = "labels" if first else WITH_INPUT
+        self.hands_on = "labels" if decoder is None else WITH_INPUT
 
     def compute(self, x: Any, y: Any) -> tuple[Any, Any, dict[str, Tensor]]:
         """Return (f(x), (labels, values, real), losses by name) of one batch; the last layer returns the labels."""

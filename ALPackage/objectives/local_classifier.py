@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layer import LearningRate
-from .headed import Headed, perceptron
+from .headed import Headed, check_settings, perceptron
 from .part import MakeOptimizer, Part
 
 
@@ -27,6 +27,16 @@ class LocalClassifier:
             many linear layers less one follow it, with a rectifier before each.
         code_dim: Units between the linear layers.
         label_smoothing: Share of the target that goes to all classes alike.
+
+    Raises:
+        ValueError: For a value that a setting cannot have.
+
+    Example:
+        >>> net = [nn.Linear(4, 16), nn.Sequential(nn.ReLU(), nn.Linear(16, 16)), nn.Linear(16, 3)]
+        >>> stack = to_al(net, 3, example=torch.randn(2, 4), objective="ce", depth=2)
+        >>> _ = stack(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
+        >>> [list(losses) for losses in stack.losses()]
+        [['ce'], ['ce']]
     """
 
     needs_example: ClassVar[bool] = False
@@ -34,6 +44,10 @@ class LocalClassifier:
     depth: int = 1
     code_dim: int = 128
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that a setting cannot have."""
+        check_settings(code_dim=self.code_dim, depth=self.depth, label_smoothing=self.label_smoothing)
 
     def layers(
         self,
@@ -56,8 +70,6 @@ class LocalClassifier:
 
 def auxiliary(part: Part, n_classes: int, depth: int, width: int) -> nn.Module:
     """Return a new network from what a layer returns to logits (B, C)."""
-    if depth < 1:
-        raise ValueError(f"depth: got {depth}; expected at least 1, the bridge alone")
     if depth == 1:
         return part.bridge(n_classes)
     return nn.Sequential(part.bridge(width), *perceptron(width, depth - 1, n_classes))

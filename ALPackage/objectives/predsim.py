@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..bridges import First, first_tensor
 from ..layer import LearningRate
 from .association import full_precision
-from .headed import Headed
+from .headed import Headed, check_settings
 from .part import MakeOptimizer, Part
 from .similarity_matrix import similarity_mismatch
 
@@ -36,6 +36,16 @@ class PredictionAndSimilarity:
         beta: Share of the similarity loss; the cross-entropy has the rest.
         inputs: At most this many averages of a layer's maps are what its classifier reads, if 1 per channel allow it.
         label_smoothing: Share of the target that goes to all classes alike, in the cross-entropy.
+
+    Raises:
+        ValueError: For a value that a setting cannot have.
+
+    Example:
+        >>> net = [nn.Linear(4, 16), nn.Sequential(nn.ReLU(), nn.Linear(16, 16)), nn.Linear(16, 3)]
+        >>> stack = to_al(net, 3, example=torch.randn(2, 4), objective="predsim")
+        >>> _ = stack(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
+        >>> [list(losses) for losses in stack.losses()]
+        [['sim', 'pred'], ['sim', 'pred']]
     """
 
     needs_example: ClassVar[bool] = True
@@ -43,6 +53,14 @@ class PredictionAndSimilarity:
     beta: float = 0.99
     inputs: int = 4096
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that a setting cannot have."""
+        check_settings(label_smoothing=self.label_smoothing)
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta: got {self.beta}; expected a number from 0 to 1")
+        if self.inputs < 1:
+            raise ValueError(f"inputs: got {self.inputs}; expected at least 1")
 
     def layers(
         self,
@@ -52,8 +70,6 @@ class PredictionAndSimilarity:
         optimizer: MakeOptimizer = torch.optim.Adam,
     ) -> dict[str, PredSimLayer]:
         """Return the layers of a network by name; labels are their target."""
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta: got {self.beta}; expected a number from 0 to 1")
         return {
             part.name: PredSimLayer(
                 part.f,
@@ -151,6 +167,8 @@ class PredSimLayer(Headed):
 
     loss_names = ("sim", "pred")
     loss_titles = MappingProxyType({"sim": "similarity", "pred": "prediction"})
+    #: Every sample is compared with all others of its batch.
+    row_separable = False
 
     def __init__(
         self,

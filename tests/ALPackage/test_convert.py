@@ -77,7 +77,16 @@ def stack_of(case: str, **options: Any) -> ConvertedStack:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("options", [{}, {"layers": 1}, {"objective": "al", "association": "mse", "codes": "tanh"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layers": 1},
+        {"objective": "al", "association": "mse", "codes": "tanh"},
+        {"objective": "ce", "depth": 2},
+        {"objective": "scl", "projector": "mlp"},
+    ],
+)
 def test_all_schedules_give_the_same_numbers_and_it_learns(case: str, options: dict[str, Any]) -> None:
     data = CASES[case][1]
     states = []
@@ -93,8 +102,9 @@ def test_all_schedules_give_the_same_numbers_and_it_learns(case: str, options: d
         for _ in range(8):
             list(one.run(data(12)))
     stack.eval()
-    right = sum(int((stack.inference(x).argmax(1) == y).sum()) for x, y in data(12))
-    assert right > 0.6 * 12 * 16, "far better than one in three"
+    for depth in range(1, len(stack) + 1):
+        right = sum(int((stack.inference(x, depth).argmax(1) == y).sum()) for x, y in data(12))
+        assert right > 0.6 * 12 * 16, f"depth {depth}: far better than one in three"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import pytest
 import torch
 from torch import Tensor, nn
 
 from ALPackage import ALStack, make_schedule, to_al
+from ALPackage.errors import UnfitLayersError
+from ALPackage.objectives.infopro import InformationPropagation
 from models import build_text
 
 LABELS = torch.tensor([0, 2, 1, 0])
@@ -19,7 +20,7 @@ def perceptron() -> ALStack:
     return to_al(net, 3, example=torch.randn(2, 6), objective="infopro", bridge="linear")
 
 
-def text(**options: Any) -> ALStack:
+def text() -> ALStack:
     torch.manual_seed(0)
     vectors = torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
     stack = build_text("lstm", "infopro", n_classes=3, vectors=vectors, x_hid=6, y_hid=8, lr=0.01, dropout=0.0)
@@ -104,3 +105,28 @@ def test_the_first_embeddings_stay_while_the_network_s_are_trained() -> None:
     assert not torch.equal(first.f.table.weight, trained)  # type: ignore[union-attr,arg-type]
     assert "heads.original.table" in first.state_dict()
     assert not any("original" in name for layer in list(stack)[1:] for name in layer.state_dict())
+
+
+def test_layers_that_take_labels_alone_do_not_fit_behind_it() -> None:
+    ce = to_al([nn.Linear(6, 8), nn.Linear(8, 8)], 3, example=torch.randn(2, 6), objective="ce")
+    first, second, last = perceptron()
+    with pytest.raises(
+        UnfitLayersError, match="hands on labels with the network's input, but layer 'layer_2' takes labels"
+    ):
+        ALStack([first, ce[1]])
+    with pytest.raises(UnfitLayersError, match="'layer_2' takes labels with the network's input"):
+        ALStack([ce[0], second])
+    ALStack([first, second, last])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"reconstruction": -1.0}, "reconstruction: got -1.0; expected a finite number >= 0"),
+        ({"classification": float("nan")}, "classification: got nan"),
+        ({"depth": 0}, "depth: got 0; expected at least 1, the bridge alone"),
+    ],
+)
+def test_mistakes_are_told(setting: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        InformationPropagation(**setting)  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def test_the_shares_of_the_losses_add_up_to_one() -> None:
 
 def test_a_share_outside_0_to_1_is_refused() -> None:
     with pytest.raises(ValueError, match=r"beta: got 1\.5"):
-        PredictionAndSimilarity(beta=1.5).layers([part_of(torch.randn(4, 7))], 3)
+        PredictionAndSimilarity(beta=1.5)
 
 
 def test_where_a_layer_returns_more_than_a_tensor_its_first_entry_counts() -> None:
