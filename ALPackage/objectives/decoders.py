@@ -48,8 +48,7 @@ class InputValues(nn.Module):
             table = found[0].weight.detach().clone()
             table /= table.square().mean().sqrt().clamp_min(1e-12)
         self.register_buffer("table", table)
-        self.is_text = table is not None or values.dim() == 3
-        self.mean = TokenMean.of(first.given) if self.is_text else None
+        self.mean = TokenMean.of(first.given) if table is not None or values.dim() == 3 else None
 
     @torch.no_grad()
     def forward(self, x: object) -> Original:
