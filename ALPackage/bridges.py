@@ -153,13 +153,19 @@ class TokenMean(nn.Module):
         """Return the means (B, D); a sample without a real position gets zeros."""
         tokens = first_tensor(x)
         assert tokens is not None
-        if self.mask is None:
+        real = self.real(x)
+        if real is None:
             return tokens.mean(1)
-        real = self._real(x[self.mask], tokens.shape[1]).to(tokens.dtype)
+        real = real.to(tokens.dtype)
         return torch.bmm(real[:, None], tokens).squeeze(1) / real.sum(1, keepdim=True).clamp_min(1)
 
+    def real(self, x: Any) -> Tensor | None:
+        """Return bool (B, T), true where a position is real; None if all are."""
+        tokens = first_tensor(x)
+        assert tokens is not None
+        return None if self.mask is None else self._real(x[self.mask], tokens.shape[1])
+
     def _real(self, mask: Tensor, positions: int) -> Tensor:
-        """Return bool (B, T), true where a position is real."""
         if self.reading == "lengths":
             return torch.arange(positions, device=mask.device) < mask[:, None]
         if mask.dim() > 2:  # (B, 1, 1, T), or (B, heads, T, T): what the last position may see

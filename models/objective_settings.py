@@ -9,6 +9,7 @@ from pydantic import Field
 from .settings import Settings
 
 Temperature = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class ObjectiveSettings(Settings):
@@ -67,3 +68,39 @@ class SCLSettings(ObjectiveSettings):
 
     temperature: Temperature = 0.1
     """Divides the cosines between codes: lower is sharper."""
+
+
+class PredSimSettings(ObjectiveSettings):
+    """What prediction and similarity matching can be."""
+
+    objective: ClassVar[str] = "predsim"
+
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Share of the similarity loss; the cross-entropy of the layer's classifier has the rest."""
+
+
+class DeInfoSettings(ObjectiveSettings):
+    """What the terms of DeInfoReg can weigh."""
+
+    objective: ClassVar[str] = "deinfo"
+
+    variance: Weight = 1.0
+    """Weight of the term that has every unit of a projection vary over the batch."""
+
+    invariance: Weight = 1.0
+    """Weight of the term that has projections be as alike as their labels."""
+
+    covariance: Weight = 1.0
+    """Weight of the term that keeps the units of a projection from repeating one another."""
+
+
+class InfoProSettings(ObjectiveSettings):
+    """What the two losses of InfoPro can weigh."""
+
+    objective: ClassVar[str] = "infopro"
+
+    reconstruction: Weight = 0.5
+    """Weight of the squared difference between the input and what a layer's decoder makes of its output."""
+
+    classification: Weight = 1.0
+    """Weight of the cross-entropy beside it; it is 1 in the last layer, which reconstructs nothing."""

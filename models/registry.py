@@ -30,7 +30,15 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from .objective_settings import ALSettings, CESettings, SCLSettings, TextALSettings
+from .objective_settings import (
+    ALSettings,
+    CESettings,
+    DeInfoSettings,
+    InfoProSettings,
+    PredSimSettings,
+    SCLSettings,
+    TextALSettings,
+)
 from .settings import Task
 from .text_settings import LSTMSettings, TransformerSettings, lstm_layers, transformer_layers
 from .vision_settings import ResNetSettings, VGGSettings, resnet_layers, vgg_layers
@@ -222,4 +230,13 @@ register_objective(
 )
 register_objective(
     ObjectiveEntry(name="scl", title="SCL", settings=SCLSettings, build="models.assemble:build_local"),
+)
+register_objective(
+    ObjectiveEntry(name="predsim", title="PredSim", settings=PredSimSettings, build="models.assemble:build_local"),
+)
+register_objective(
+    ObjectiveEntry(name="deinfo", title="DeInfoReg", settings=DeInfoSettings, build="models.assemble:build_local"),
+)
+register_objective(
+    ObjectiveEntry(name="infopro", title="InfoPro", settings=InfoProSettings, build="models.assemble:build_local"),
 )

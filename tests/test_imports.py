@@ -35,8 +35,8 @@ LEVELS = (
         "nan_guard",
         "layer",
         "base",
-        "objectives",
         "bridges",
+        "objectives",
     ),
     *(
         "devices",

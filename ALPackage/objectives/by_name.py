@@ -7,11 +7,21 @@ from typing import Any
 
 from .associated import Associated
 from .contrastive import SupervisedContrastive
+from .deinfo import InformationRegularization
+from .infopro import InformationPropagation
 from .local_classifier import LocalClassifier
 from .part import Objective
+from .predsim import PredictionAndSimilarity
 
 #: Each is a dataclass of the objective's settings.
-OBJECTIVES: dict[str, type[Any]] = {"al": Associated, "ce": LocalClassifier, "scl": SupervisedContrastive}
+OBJECTIVES: dict[str, type[Any]] = {
+    "al": Associated,
+    "ce": LocalClassifier,
+    "scl": SupervisedContrastive,
+    "predsim": PredictionAndSimilarity,
+    "deinfo": InformationRegularization,
+    "infopro": InformationPropagation,
+}
 
 
 def settings_of(name: str) -> list[str]:

@@ -8,11 +8,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layer import LearningRate
-from ..nested import detach
 from .association import full_precision
 from .codes import to_unit
 from .headed import Headed, check_settings, perceptron
@@ -120,10 +118,9 @@ class ContrastiveLayer(Headed):
     def local_losses(self, x: Any, hidden: Any, labels: Tensor) -> dict[str, Tensor]:
         """Return the contrastive loss, and the cross-entropy of the classifier, which no gradient leaves."""
         codes = full_precision(self.heads["projector"](hidden))
-        logits = full_precision(self.heads["classifier"](detach(hidden)))
         return {
             "scl": supervised_contrastive(codes, labels, self.temperature),
-            "probe": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing),
+            "probe": self.probed(hidden, labels, self.label_smoothing),
         }
 
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import Kept
 from ..layer import LearningRate, LocalLayer, checked_rates
+from ..nested import detach
+from .association import full_precision
 from .part import MakeOptimizer
 
 
@@ -58,6 +61,15 @@ class Headed(LocalLayer):
         kept.check("a head")
         return hidden, y, losses
 
+    def classified(self, hidden: Any, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the cross-entropy of the classifier's logits, a mean over the batch, 0-d."""
+        logits = full_precision(self.heads["classifier"](hidden))
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+    def probed(self, hidden: Any, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the same for a classifier that only looks on: none of its gradient reaches `f`."""
+        return self.classified(detach(hidden), labels, label_smoothing)
+
     @torch.no_grad()
     def hidden(self, x: Any) -> Any:
         """Return f(x), without gradients."""
@@ -73,10 +85,15 @@ class Headed(LocalLayer):
         return {"hidden": [self.f], "readout": [self.heads["classifier"]], "decode": []}
 
 
-def check_settings(*, code_dim: int, label_smoothing: float) -> None:
+def check_settings(*, label_smoothing: float, code_dim: int = 1, depth: int = 1, **weights: float) -> None:
     """Raise ValueError for values that the settings of objectives with classifiers cannot have."""
-    if code_dim < 1:
-        raise ValueError(f"code_dim: got {code_dim}; expected at least 1")
+    for name, least in {"code_dim": code_dim, "depth": depth}.items():
+        if least < 1:
+            alone = ", the bridge alone" if name == "depth" else ""
+            raise ValueError(f"{name}: got {least}; expected at least 1{alone}")
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"{name}: got {weight}; expected a finite number >= 0")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number from 0 to below 1")
 

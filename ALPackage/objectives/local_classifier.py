@@ -8,11 +8,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layer import LearningRate
-from .association import full_precision
 from .headed import Headed, check_settings, perceptron
 from .part import MakeOptimizer, Part
 
@@ -49,9 +47,7 @@ class LocalClassifier:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value that a setting cannot have."""
-        check_settings(code_dim=self.code_dim, label_smoothing=self.label_smoothing)
-        if self.depth < 1:
-            raise ValueError(f"depth: got {self.depth}; expected at least 1, the bridge alone")
+        check_settings(code_dim=self.code_dim, depth=self.depth, label_smoothing=self.label_smoothing)
 
     def layers(
         self,
@@ -107,5 +103,4 @@ class ClassifierLayer(Headed):
 
     def local_losses(self, x: Any, hidden: Any, labels: Tensor) -> dict[str, Tensor]:
         """Return the cross-entropy of the classifier's logits, a mean over the batch."""
-        logits = full_precision(self.heads["classifier"](hidden))
-        return {"ce": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
+        return {"ce": self.classified(hidden, labels, self.label_smoothing)}
