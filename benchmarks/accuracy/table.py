@@ -10,7 +10,7 @@ from typing import Any
 from training.config.schema import Method
 
 from .choice import best, chosen, finals
-from .grid import METHODS, Cell, Grid, search_runs
+from .grid import Cell, Grid, search_runs
 
 __all__ = ["markdown", "searched", "summary", "time_to", "trials"]
 
@@ -107,7 +107,7 @@ def _costs(grid: Grid, found: Finals) -> str:
     for cell in grid.cells:
         bp = _own(found, cell, "bp")
         goal = SHARE * fmean(record["rows"][-1]["test_acc"] for record in bp) if bp else None
-        for method in METHODS:
+        for method in grid.methods:
             if records := _own(found, cell, method):
                 rows.append([cell.name, method.upper(), *_cost(records, goal)])
     heads = ["epochs", "chosen epoch", "training time", f"to {100 * SHARE:g} % of BP's", "parameters trained"]
@@ -135,7 +135,7 @@ def _choices(grid: Grid, runs: dict[str, dict[str, Any]]) -> str:
     rows = []
     for (name, method), run in chosen(grid, runs).items():
         row = best(runs[run.command])
-        count = str(len(getattr(run.cell.search, method)))
+        count = str(len(run.cell.search[method]))
         rows.append([name, method.upper(), count, _settings(run.trial), f"{row['val_acc']:.2f}"])
     return _table(["", "method", "trials", "chosen on validation", "validation there, %"], rows)
 
