@@ -17,7 +17,7 @@ from training.errors import UsageError
 from training.runs.shutdown import GracefulShutdown
 
 from .choice import chosen
-from .grid import METHODS, Grid, Run, final_runs, read_grid, search_runs
+from .grid import Grid, Run, final_runs, read_grid, search_runs
 from .records import Records, results_path, sole_runner
 from .runner import RunError, run_all
 from .table import markdown, trials
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _do(given: argparse.Namespace) -> int:
     grid = read_grid(given.grid)
+    if given.method not in ("both", *grid.methods):
+        raise UsageError(f"--method {given.method}: the grid has {', '.join(grid.methods)}, or both for all of them")
     path = given.results or results_path(given.grid)
     if given.action in ("table", "trials"):
         content = Records(path, grid).content()
@@ -112,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, help="default: beside the grid, results.json for cpu.json")
     parser.add_argument("--data-root", type=Path, default=Path("datasets"), help="default: ./datasets")
     parser.add_argument("--cells", default="", metavar="TEXT", help="only cells whose name contains it")
-    parser.add_argument("--method", choices=["both", *METHODS], default="both")
+    parser.add_argument("--method", default="both", help="only this one (default: both, which is all of the grid)")
     parser.add_argument("--at-once", type=_count, metavar="N", help="default: a run per core; on a GPU, 1")
     return parser
 

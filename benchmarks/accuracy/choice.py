@@ -7,7 +7,7 @@ from typing import Any
 
 from training.config.schema import Method
 
-from .grid import METHODS, Grid, Run, final_runs, search_runs
+from .grid import Grid, Run, final_runs, search_runs
 
 __all__ = ["best", "chosen", "finals"]
 
@@ -23,7 +23,7 @@ def chosen(grid: Grid, runs: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str,
     trials = search_runs(grid)
     found = {}
     for cell in grid.cells:
-        for method in METHODS:
+        for method in grid.methods:
             own = [run for run in trials if run.cell is cell and run.method == method]
             if all(run.command in runs for run in own):
                 found[cell.name, method] = max(own, key=lambda run: best(runs[run.command])["val_acc"])

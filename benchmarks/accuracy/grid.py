@@ -16,33 +16,20 @@ from training.config.parser import SCRIPTS
 from training.config.schema import LARGEST_SEED, Config, Method, Task
 from training.errors import UsageError, reason
 
-__all__ = ["METHODS", "Cell", "Grid", "Run", "final_runs", "read_grid", "search_runs"]
+__all__ = ["Cell", "Grid", "Run", "final_runs", "read_grid", "search_runs"]
 
-METHODS: tuple[Method, ...] = ("bp", "al")
 #: What the grid says itself, or the runner.
 TAKEN = ("seed", "outputpath", "checkpoint_keep")
 
 Phase = Literal["search", "final"]
 Name = Annotated[str, Field(min_length=1)]
 Settings = dict[Name, Any]
+Trials = Annotated[list[Settings], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Search(_Strict):
-    """The trials of each method: settings that are laid over those of the cell."""
-
-    al: Annotated[list[Settings], Field(min_length=1)]
-    bp: Annotated[list[Settings], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _equal(self) -> Search:
-        if len(self.al) != len(self.bp):
-            raise ValueError(f"AL has {len(self.al)} trials and BP {len(self.bp)}; give both the same number")
-        return self
 
 
 class Cell(_Strict):
@@ -54,7 +41,8 @@ class Cell(_Strict):
     limit_train: Annotated[int, Field(ge=2)] | None = None
     settings: Settings = {}
     """Keys of the config, for both methods."""
-    search: Search
+    search: dict[Method, Trials]
+    """The trials of each method: settings that are laid over those of the cell."""
 
     @property
     def task(self) -> Task:
@@ -62,8 +50,19 @@ class Cell(_Strict):
         return model(self.model).task
 
     @model_validator(mode="after")
+    def _equal(self) -> Cell:
+        if len(self.search) < 2:
+            raise ValueError(f"search has {len(self.search)} methods; give at least two to compare")
+        (first, trials), *others = self.search.items()
+        for other, more in others:
+            if len(more) != len(trials):
+                counts = f"{first.upper()} has {len(trials)} trials and {other.upper()} {len(more)}"
+                raise ValueError(f"{counts}; give all the same number")
+        return self
+
+    @model_validator(mode="after")
     def _free(self) -> Cell:
-        for settings in (self.settings, *self.search.al, *self.search.bp):
+        for settings in (self.settings, *(trial for trials in self.search.values() for trial in trials)):
             for key in TAKEN:
                 if key in settings:
                     raise ValueError(f'"{key}" is not a cell\'s to set; leave it out')
@@ -78,12 +77,20 @@ class Grid(_Strict):
     search_seed: Seed
     cells: Annotated[list[Cell], Field(min_length=1)]
 
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """What is compared: BP first, then as the first cell has them."""
+        return tuple(sorted(self.cells[0].search, key=lambda method: method != "bp"))
+
     @model_validator(mode="after")
     def _once(self) -> Grid:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is there twice")
         if self.search_seed in self.seeds:
             raise ValueError(f"search_seed: {self.search_seed} is among the seeds that are reported; give another")
+        for cell in self.cells:
+            if set(cell.search) != set(self.methods):
+                raise ValueError(f"{cell.name} has other methods than {self.cells[0].name}; give all the same")
         names = [cell.name for cell in self.cells]
         for name in names:
             if names.count(name) > 1:
@@ -129,8 +136,8 @@ def search_runs(grid: Grid) -> list[Run]:
     return [
         Run(cell, method, trial, grid.search_seed, "search")
         for cell in grid.cells
-        for method in METHODS
-        for trial in getattr(cell.search, method)
+        for method in grid.methods
+        for trial in cell.search[method]
     ]
 
 
@@ -139,7 +146,7 @@ def final_runs(grid: Grid, chosen: dict[tuple[str, Method], Run]) -> list[Run]:
     return [
         Run(cell, method, chosen[cell.name, method].trial, seed, "final")
         for cell in grid.cells
-        for method in METHODS
+        for method in grid.methods
         if (cell.name, method) in chosen
         for seed in grid.seeds
     ]
@@ -158,7 +165,7 @@ def read_grid(path: Path) -> Grid:
     except ValidationError as error:
         raise UsageError(f"{path}: {_explain(error)}") from None
     for cell in grid.cells:
-        for method in METHODS:
+        for method in grid.methods:
             _check_trials(path, [run for run in search_runs(grid) if run.cell is cell and run.method == method])
     return grid
 

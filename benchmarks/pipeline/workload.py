@@ -63,7 +63,12 @@ def _build(model: str, form: str, size: str, **more: Any) -> ALStack | BPModel:
 
 def al_model(model: str, size: str, **keys: Any) -> ALStack:
     """Return the AL form, in training mode; `keys`: settings that are not the defaults."""
-    stack = _build(model, "al", size, lr=LR, **keys).train()
+    return local_model(model, size, "al", **keys)
+
+
+def local_model(model: str, size: str, objective: str, **keys: Any) -> ALStack:
+    """Return the form of an objective, in training mode; `keys`: settings that are not the defaults."""
+    stack = _build(model, objective, size, lr=LR, **keys).train()
     assert isinstance(stack, ALStack)
     return stack
 

@@ -80,7 +80,7 @@ CELL = grid_of([{}], [{}])["cells"][0]
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (grid_of([{}], TWO), "cells.0.search: AL has 1 trials and BP 2; give both the same number"),
+        (grid_of([{}], TWO), "cells.0: AL has 1 trials and BP 2; give all the same number"),
         (grid_of([], []), "cells.0.search.al: List should have at least 1 item"),
         (grid_of([{}, {"base_lr": 0.001}], TWO), "the trial is the same as number 1"),
         (grid_of([{}], [{"base_lrr": 1}]), '"base_lrr" is not a key: did you mean "base_lr"?'),
@@ -269,8 +269,7 @@ def test_the_shipped_grids_are_sound_and_search_the_same_rates_for_both(name: st
     assert {cell.model for cell in grid.cells} == {"lstm", "transformer", "vgg", "resnet"}
     for cell in grid.cells:
         shared = [
-            [{key: trial[key] for key in trial if key in BOTH} for trial in trials]
-            for trials in (cell.search.al, cell.search.bp)
+            [{key: trial[key] for key in trial if key in BOTH} for trial in trials] for trials in cell.search.values()
         ]
         assert shared[0] == shared[1]
 
