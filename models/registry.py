@@ -44,6 +44,8 @@ from .text_settings import LSTMSettings, TransformerSettings, lstm_layers, trans
 from .vision_settings import ResNetSettings, VGGSettings, resnet_layers, vgg_layers
 
 Builder = Callable[..., Any] | str
+WORDS = ("both", "all")
+"""What `--method` takes besides the names of methods: AL and BP, and every method."""
 
 
 class RegistryError(ValueError):
@@ -99,8 +101,10 @@ class ObjectiveEntry:
         if isinstance(self.settings, Mapping):
             kinds = [self.settings.get(task) for task in get_args(Task)]
         _check(f"objective {self.name!r}", self.name, self.build, kinds)
-        if self.name in ("bp", "both"):
+        if self.name in ("bp", *WORDS):
             raise RegistryError(f"objective {self.name!r}: --method has another meaning for this name; rename it")
+        if hasattr(BaseModel, self.name):  # its settings are a field of this name
+            raise RegistryError(f"objective {self.name!r}: pydantic has another meaning for this name; rename it")
 
     def settings_of(self, task: Task) -> type[BaseModel]:
         """Return the settings class for models of `task`."""

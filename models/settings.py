@@ -67,6 +67,8 @@ def expected(kind: type[BaseModel], key: str) -> str:
     field = kind.model_fields[key]
     if isinstance(field.json_schema_extra, dict) and "expected" in field.json_schema_extra:
         return str(field.json_schema_extra["expected"])
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        return "an object of settings"
     return _words(kind.model_json_schema()["properties"][key])
 
 

@@ -109,7 +109,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         _introduce(arguments, task)
         if ranks is not None and arguments.trace is not None:
             print("  note: --trace: the timeline has the layers of rank 0 alone")
-        # AL and BP train one after the other, so that each has the machine to itself.
+        # The methods train one after the other, so that each has the machine to itself.
         gallery = Gallery(out, arguments.dataset, arguments.model)
         progress = Progress(
             sum(spec.turns * spec.config.epochs for spec in specs.values()),

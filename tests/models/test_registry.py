@@ -106,6 +106,8 @@ def test_a_wrong_model_is_refused(entry: dict[str, Any], message: str) -> None:
         ("al", "objective 'al': there is an objective of this name"),
         ("bp", "objective 'bp': --method has another meaning"),
         ("both", "objective 'both': --method has another meaning"),
+        ("all", "objective 'all': --method has another meaning"),
+        ("copy", "objective 'copy': pydantic has another meaning"),
         ("a,b", "objective 'a,b': a name consists of"),
     ],
 )

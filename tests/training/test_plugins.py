@@ -153,7 +153,8 @@ def columns(path: Path) -> list[str]:
 def test_three_files_train_from_the_command_line(
     plugins: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = "halves twoblocks --method al,local,bp --set stem=6 --set local_scale=1.5 --set epochs=2 --set base_lr=0.01"
+    line = "halves twoblocks --method al,local,bp --set stem=6 --set objectives.local.local_scale=1.5"
+    line += " --set epochs=2 --set base_lr=0.01"
     code = experiment.main("vision", shlex.split(f"{plugins} {line} --set train_batch_size=16 --out {tmp_path}"))
     shown = capsys.readouterr()
     assert code == 0, shown.err
@@ -203,7 +204,10 @@ def test_what_is_registered_is_known_everywhere(
             '--method local --set al_gpu_list=["cpu"]',
             "al_gpu_list has 1 entry, twoblocks with Local has 2 layers",
         ),
-        ("--method lokal", 'got "lokal"; expected al, bp, local, several with commas between, or both; did you mean'),
+        (
+            "--method lokal",
+            'got "lokal"; expected al, bp, local, several with commas between, both, or all; did you mean',
+        ),
     ],
 )
 def test_a_mistake_in_a_key_of_a_plugin_is_answered_like_any_other(

@@ -10,8 +10,9 @@ from typing import Any
 
 from ALPackage.placement.over_ranks import ranks_named
 
-from ..config.earlier import in_todays_keys, is_earlier
+from ..config.earlier import in_todays_keys, is_earlier, with_objectives
 from ..config.load import method_title
+from ..config.objectives import flat
 from ..config.schema import RESUME_MAY_CHANGE
 from ..config.spec import RunSpec
 from ..errors import UsageError
@@ -96,7 +97,7 @@ def _check(checkpoint: Checkpoint, spec: RunSpec) -> None:
     """Raise UsageError where the checkpoint is not one of this command; drop tensors that nobody will need."""
     info = checkpoint.info
     saved = checkpoint.record.info["config"]
-    check_same_run(in_todays_keys(saved), spec.resolved)
+    check_same_run(with_objectives(in_todays_keys(saved), spec.task, spec.method), spec.resolved)
     if is_earlier(saved):
         layers = saved["n_layers"]
         print(f"note: the saved run is from before al_layers: its n_layers={layers} is al_layers={layers} now")
@@ -124,6 +125,7 @@ def checkpoint_errors(checkpoint: Checkpoint) -> Iterator[None]:
 
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UsageError with every key that changes what is computed and differs."""
+    then, now = flat(then), flat(now)
     # A key may be new in this version, or gone: then nobody knows whether the numbers are the same.
     keys = [key for key in dict.fromkeys([*then, *now]) if key not in RESUME_MAY_CHANGE]
     differing = [

@@ -1,15 +1,11 @@
 """Read the configuration from a file and the command line, and derive what follows from it.
 
-A mistake becomes a `ConfigError` of one line that says where it is, what was found and what was expected. The
-expectation is put into words from the schema, so it cannot drift from what is accepted.
+A mistake becomes a `ConfigError` of one line; see `mistakes`.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 from data.registry import entry
 from models import registry
-from models.settings import ModelSettings, expected, shown
+from models.settings import ModelSettings
 
-from ..errors import ConfigError, remedy
-from .json_file import IN_JSON, read_object
+from ..errors import ConfigError
+from .json_file import read_object
 from .launch import Launch, ranks_of, split_rank
+from .mistakes import Origin, explain
+from .objectives import FLAT, OBJECTIVES
 from .overrides import read_override
 from .recipes import apply_recipe
-from .schema import TASKS, CommonConfig, Config, DeviceLists, Method, Task, TextConfig, schema
+from .schema import CommonConfig, Config, DeviceLists, Method, Task, TextConfig, schema
 
 
 def layer_names(model: str, method: Method, config: CommonConfig) -> list[str]:
@@ -51,7 +49,10 @@ def model_settings(config: CommonConfig, model: str) -> BaseModel:
 
 def objective_settings(config: CommonConfig, method: Method) -> BaseModel:
     """Return the settings of the objective `method` as the config has them."""
-    return _part(config, registry.objective(method).settings_of(config.task))
+    if method == FLAT:
+        return _part(config, registry.objective(method).settings_of(config.task))
+    settings: BaseModel = getattr(getattr(config, OBJECTIVES), method)
+    return settings
 
 
 def _part(config: CommonConfig, kind: type[BaseModel]) -> BaseModel:
@@ -152,16 +153,18 @@ def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config
     Raises `ConfigError`.
     """
     values, whole = read_object(path), schema(task)
-    origin = dict.fromkeys(values, str(path))
+    origin = Origin()
+    for key in values:
+        origin.note((key,), str(path))
     set_now = set()
     for override in (read_override(text, whole) for text in overrides):
-        values[override.key] = override.laid_over(values.get(override.key))
-        origin[override.key] = f"--set {override.text}"
+        values = override.laid_over(values)
+        origin.note(override.path, f"--set {override.text}")
         set_now.add(override.key)
     with_recipe = apply_recipe(values, task, set_now)
     for key, value in with_recipe.items():
         if key not in values or values[key] != value:
-            origin[key] = f'recipe "{values["recipe"]}"'
+            origin.note((key,), f'recipe "{values["recipe"]}"')
     values = with_recipe
     layers = whole.model_fields.get("al_layers")
     given = "al_layers" in set_now or (layers and values.get("al_layers", layers.default) != layers.default)
@@ -172,59 +175,8 @@ def load_config(task: Task, path: Path, overrides: Sequence[str] = ()) -> Config
     try:
         config = whole.model_validate(values)
         # A settings class may have validators of its own, which the composed class has not.
-        for kind in [entry.settings for entry in registry.models(task)] + [
-            entry.settings_of(task) for entry in registry.objectives()
-        ]:
+        for kind in [entry.settings for entry in registry.models(task)] + [registry.objective(FLAT).settings_of(task)]:
             _part(config, kind)
     except ValidationError as error:
-        raise ConfigError(_explain(error, task, values, origin)) from None
+        raise ConfigError(explain(error, task, values, origin)) from None
     return config
-
-
-def _explain(error: ValidationError, task: Task, values: Mapping[str, Any], origin: Mapping[str, str]) -> str:
-    """Return one line about the first mistake: where it is, what was found, what was expected."""
-    first = error.errors()[0]
-    facts = first.get("ctx", {})
-    if first["type"] == "order":
-        places = dict.fromkeys(origin[key] for key in (facts["low"], facts["high"]) if key in origin)
-        return f"{' with '.join(places)}: {first['msg']}"
-    if not first["loc"]:  # a settings class of a plug-in may refuse a combination
-        return str(facts.get("error", first["msg"]))
-    key = str(first["loc"][0])
-    known = schema(task).model_fields
-    place = origin.get(key, "default")
-    if key not in known:
-        if isinstance(values.get("config"), dict):
-            return (
-                f'{place}: is a file of results: put its "config" into a file of its own, without limit_train, '
-                "vocabulary and data_digest"
-            )
-        other = next((name for name in TASKS if key in schema(name).model_fields), None)
-        if other:
-            return f'{place}: "{key}" is a key of the {other} task, not of the {task} task: leave it out'
-        return f'{place}: "{key}" is not a key: {remedy(key, known)}'
-    if first["type"] == "value_error":
-        return f"{place}: {key}: {facts['error']}"
-    got, wanted = values.get(key), expected(schema(task), key)
-    return f"{place}: {key}: got {shown(got)}; expected {wanted}{_hint(got, wanted, known)}"
-
-
-def _hint(value: Any, wanted: str, known: Collection[str]) -> str:
-    """Return how to write the value where it is right but for its form."""
-    if isinstance(value, float) and value.is_integer() and "whole number" in wanted:
-        return f": write {int(value)}"
-    if not isinstance(value, str):
-        return ""
-    if value in IN_JSON and IN_JSON[value] in wanted:
-        return f": write {IN_JSON[value]}"
-    if "number" in wanted and re.fullmatch(r"-?\d+,\d+", value):
-        return ": write a point in place of the comma"
-    other = re.search(r"[\s,;](\w+)=", value)
-    if other and other[1] in known:
-        return "; give every key a --set of its own"
-    if value.startswith("{"):
-        return r"; where the shell has taken the quotation marks away, write \" for each"
-    with suppress(ValueError):
-        if isinstance(json.loads(value), (int, float, list, dict)):
-            return ": write it without the quotation marks"
-    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +19,22 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Override:
-    """A key, or the part of an object that a key has, and its new value."""
+    """A key, or a part of the object that a key has, and its new value."""
 
     text: str
     """As it was typed."""
-    key: str
-    part: str | None
+    path: tuple[str, ...]
+    """The key, and the names that lead from its object to the part."""
     value: Any
 
-    def laid_over(self, before: Any) -> Any:
-        """Return the new value of the key, which has the value `before`."""
-        if self.part is None:
-            return self.value
-        return {**(before if isinstance(before, dict) else {}), self.part: self.value}
+    @property
+    def key(self) -> str:
+        """The key at the top level."""
+        return self.path[0]
+
+    def laid_over(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of all keys with the new one among them; nothing else in an object changes."""
+        return _laid_over(values, self.path, self.value)
 
 
 def read_override(text: str, known: type[BaseModel]) -> Override:
@@ -39,11 +43,39 @@ def read_override(text: str, known: type[BaseModel]) -> Override:
     The value is read as JSON or, where it is not JSON, as a number or taken as text.
     """
     key, equals, value = _bare(text).partition("=")
-    key, dot, part = key.strip().partition(".")
-    if not equals or not key:
+    path = split_key(key.strip(), known)
+    if not equals or not all(path):
         raise ConfigError(f"--set {text}: expected key=value, for example --set epochs=3")
-    wants_text = key in known.model_fields and known.model_fields[key].annotation is str
-    return Override(text, key, part if dot else None, _value(text, _bare(value), wants_text))
+    owner = settings_at(known, path[:-1])
+    field = owner.model_fields.get(path[-1]) if owner else None
+    return Override(text, path, _value(text, _bare(value), field is not None and field.annotation is str))
+
+
+def split_key(text: str, known: type[BaseModel]) -> tuple[str, ...]:
+    """Return the names that a key with dots consists of; the name of an objective or a model may have dots itself."""
+    names = [name for name in known.model_fields if text == name or text.startswith(f"{name}.")]
+    name = max(names, key=len, default=text.partition(".")[0])
+    if text == name:
+        return (name,)
+    inner, rest = settings_at(known, [name]), text[len(name) + 1 :]
+    return (name, *(split_key(rest, inner) if inner else [rest]))
+
+
+def settings_at(kind: type[BaseModel], path: Sequence[object]) -> type[BaseModel] | None:
+    """Return the class of the settings to which the path leads from `kind`; None where it leads to none."""
+    for name in path:
+        field = kind.model_fields.get(str(name))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return None
+        kind = inner
+    return kind
+
+
+def _laid_over(values: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    before = values if isinstance(values, Mapping) else {}
+    return {**before, first: _laid_over(before.get(first), rest, value) if rest else value}
 
 
 def _bare(text: str) -> str:

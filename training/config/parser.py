@@ -83,7 +83,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         "--method",
         type=_methods,
         metavar="METHOD",
-        help=f"{', '.join(methods)}, several with commas between, or both: al,bp (default: both, compared)",
+        help=f"{', '.join(methods)}, several with commas between, both: al,bp, or all (default: both, compared)",
     )
     run.add_argument(
         "-r",
@@ -223,14 +223,14 @@ def _path(text: str) -> Path:
 def _methods(text: str) -> tuple[Method, ...]:
     """Return the methods that --method names, in that order."""
     known = registry.method_names()
-    if text.lower() == "both":
-        return ("al", "bp")
-    methods = tuple(part.strip().lower() for part in text.split(","))
+    words = dict(zip(registry.WORDS, (["al", "bp"], known), strict=True))
+    parts = [part.strip().lower() for part in text.split(",")]
+    methods = tuple(method for part in parts for method in words.get(part, [part]))
     for method in methods:
         if method not in known:
             close = closest(method, known)
             hint = f'; did you mean "{close}"?' if close else ""
-            expected = f"{', '.join(known)}, several with commas between, or both"
+            expected = f"{', '.join(known)}, several with commas between, both, or all"
             raise argparse.ArgumentTypeError(f'got "{text}"; expected {expected}{hint}')
     if len(set(methods)) < len(methods):
         raise argparse.ArgumentTypeError(f'got "{text}"; name every method once')

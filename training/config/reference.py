@@ -19,7 +19,9 @@ from typing import get_args
 from data.storage.streams import exit_code
 from models.settings import expected
 
-from .schema import Section, Task, schema, sections
+from .overrides import settings_at, split_key
+from .schema import Task, schema
+from .sections import Section, sections
 
 PLACE = re.compile(r"(<!-- table: config (vision|text) -->\n).*?(<!-- end -->)", re.DOTALL)
 WIDTH = 110
@@ -64,9 +66,13 @@ def _rows(task: Task, section: Section) -> Iterator[tuple[str, str, str, str]]:
     """Iterate over (key, default, legal values, help) of a section."""
     whole = schema(task)
     for key in section.keys:
-        field = whole.model_fields[key]
+        *before, name = split_key(key, whole)
+        owner = settings_at(whole, before)
+        assert owner is not None
+        field = owner.model_fields[name]
         about = " ".join((field.description or "").split())
-        yield key, json.dumps(field.default), expected(whole, key), about
+        default = field.get_default(call_default_factory=True)
+        yield key, json.dumps(default), expected(owner, name), about
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import getitem
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,6 +25,7 @@ from models.settings import CodeUnits, Settings, Share, Units, shown
 from models.settings import Task as Task  # a word of the configuration too
 
 from ..errors import ConfigError, remedy
+from .objectives import FLAT, OBJECTIVES, objectives_kind
 from .recipes import Recipe
 
 Method = str
@@ -346,55 +346,24 @@ def schema(task: Task) -> type[VisionConfig] | type[TextConfig]:
 def _compose(
     task: Task, models: tuple[registry.ModelEntry, ...], objectives: tuple[registry.ObjectiveEntry, ...]
 ) -> type[VisionConfig] | type[TextConfig]:
-    base = TASKS[task]
+    base, within = TASKS[task], objectives_kind(task, objectives)
     owners = [("the run", base), *((f"the model {entry.name}", entry.settings) for entry in models)]
-    owners += [(f"the objective {entry.name}", entry.settings_of(task)) for entry in objectives]
-    keys: dict[str, tuple[str, type[BaseModel]]] = {}
+    owners += [(f"the objective {entry.name}", entry.settings_of(task)) for entry in objectives if entry.name == FLAT]
+    keys: dict[str, tuple[str, type[BaseModel]]] = {OBJECTIVES: ("the run", within)}
     fields: dict[str, Any] = {}
     for who, kind in owners:
         for key, field in kind.model_fields.items():
             if field.is_required():
                 raise ConfigError(f'"{key}" of {who} has no default: give it one')
             first, other = keys.setdefault(key, (who, kind))
-            if repr(field) != repr(other.model_fields[key]):
+            if repr(field) != repr(other.model_fields.get(key)):
                 raise ConfigError(f'"{key}" of {who} is a key of {first} too, with another meaning: rename it')
             if first == who != "the run":
                 about = Field(description=field.description, json_schema_extra=field.json_schema_extra)
                 legal = getitem(Annotated, (field.annotation, *field.metadata, about))
                 fields[key] = (legal, field.get_default(call_default_factory=True))
+    about = Field(
+        description="The settings of each objective, in an object by its name; those of AL are keys of their own."
+    )
+    fields[OBJECTIVES] = (Annotated[within, about], within())
     return create_model(f"All{base.__name__}", __base__=base, __module__=__name__, **fields)
-
-
-@dataclass(frozen=True)
-class Section:
-    """Keys that belong together."""
-
-    title: str
-    keys: tuple[str, ...]
-
-
-def sections(task: Task) -> list[Section]:
-    """Return all keys of a task in sections: training, devices, data, then per model and per objective."""
-    keys: dict[str, list[str]] = {"training": [], "devices": [], "data": []}
-    placed: set[str] = set()
-
-    def place(title: str, names: list[str]) -> None:
-        new = [name for name in names if name not in placed]
-        placed.update(new)
-        keys.setdefault(title, []).extend(new)
-
-    for kind in reversed(TASKS[task].__mro__):
-        if "section" in vars(kind):
-            place(vars(kind)["section"], list(kind.model_fields))  # type: ignore[attr-defined]
-    models = registry.models(task)
-    # Keys that several models have come first, under all their names.
-    names = {
-        key: [entry.name for entry in models if key in entry.settings.model_fields]
-        for entry in models
-        for key in entry.settings.model_fields
-    }
-    for key, having in sorted(names.items(), key=lambda item: -len(item[1])):
-        place(f"model {', '.join(having)}" if len(having) == 1 else f"models {', '.join(having)}", [key])
-    for objective in registry.objectives():
-        place(f"objective {objective.name}", list(objective.settings_of(task).model_fields))
-    return [Section(title, tuple(found)) for title, found in keys.items() if found]

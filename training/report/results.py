@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_
 from data.storage.clutter import is_clutter
 
 from ..config.load import method_title
+from ..config.objectives import OBJECTIVES
 from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import reason
 from .output import csv_path, json_path
@@ -267,7 +268,8 @@ def select(group: Sequence[Result], methods: Sequence[str] = ()) -> tuple[list[R
 def why_not(other: Result, own: Result) -> str:
     """Say in what two runs differ, so that they are not compared."""
     one, two = other.info.config, own.info.config
-    keys = [key for key in {**one, **two} if key not in RESUME_MAY_CHANGE and one.get(key) != two.get(key)]
+    passed_over = {*RESUME_MAY_CHANGE, OBJECTIVES}
+    keys = [key for key in {**one, **two} if key not in passed_over and one.get(key) != two.get(key)]
     if keys:
         more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
         return f"another configuration ({', '.join(keys[:5])}{more})"

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..config.earlier import in_todays_keys
+from ..config.objectives import OBJECTIVES
 from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import UsageError
 from .columns import COMMON, DEPTH, NUMBERED
@@ -73,15 +74,17 @@ def _info(path: Path) -> dict[str, Any]:
 
 
 def comparable(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
-    """Tell whether two methods were run with the same config and seeds, devices and speed aside."""
+    """Tell whether two methods were run with the same config and seeds, devices and speed aside.
+
+    What each objective has of its own is no difference between runs: the objectives are what is compared.
+    """
 
     def essence(info: Mapping[str, Any]) -> Any:
         config = info.get("config")
         if not isinstance(config, dict):
             return None
-        return {key: value for key, value in in_todays_keys(config).items() if key not in RESUME_MAY_CHANGE}, info.get(
-            "seeds"
-        )
+        passed_over = {*RESUME_MAY_CHANGE, OBJECTIVES}
+        return {k: v for k, v in in_todays_keys(config).items() if k not in passed_over}, info.get("seeds")
 
     return essence(one) is not None and bool(essence(one) == essence(two))
 

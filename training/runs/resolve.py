@@ -23,6 +23,7 @@ from ..config.arguments import Arguments
 from ..config.bp_parallel import STAGES, BPParallel, bp_parallel, check_bp_ranks
 from ..config.launch import Launch, launched, split_rank
 from ..config.load import check_ranks, device_list, layer_names
+from ..config.objectives import own
 from ..config.schema import Config
 from ..config.spec import RunSpec
 from ..errors import ConfigError, UsageError
@@ -140,7 +141,7 @@ def make_spec(
         method=method,
         methods=tuple(arguments.methods),
         config=config,
-        resolved=resolved_config(config, task, arguments.limit_train),
+        resolved=resolved_config(config, method, task, arguments.limit_train),
         layers=machine.layers,
         devices=machine.devices,
         world=machine.world,
@@ -154,9 +155,9 @@ def make_spec(
     )
 
 
-def resolved_config(config: Config, task: LoadedTask, limit_train: int | None) -> dict[str, Any]:
-    """Return the config as it is used, with what was derived from the data, ready for JSON."""
-    values = {**config.model_dump(mode="json"), **task.resolved, "limit_train": limit_train}
+def resolved_config(config: Config, method: str, task: LoadedTask, limit_train: int | None) -> dict[str, Any]:
+    """Return the config as a method uses it, with what was derived from the data, ready for JSON."""
+    values = {**own(config.model_dump(mode="json"), method), **task.resolved, "limit_train": limit_train}
     # As a reader of the JSON gets it, so that a checkpoint's config can be compared with this one.
     resolved: dict[str, Any] = json.loads(json.dumps(values))
     return resolved

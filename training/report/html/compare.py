@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from ...config.objectives import flat
 from ...errors import UsageError
 from ..comparison import spread
 from ..curves import chosen
@@ -116,7 +117,7 @@ def _pairs(runs: Sequence[Shown]) -> list[tuple[Shown, Shown]]:
 
 def _differences(runs: Sequence[Shown]) -> Iterator[Child]:
     """Yield what differs in the configurations, which is what a difference in the figures may come from."""
-    configs = {run.label: {**run.result.info.config, "seeds": run.result.info.seeds} for run in runs}
+    configs = {run.label: {**flat(run.result.info.config), "seeds": run.result.info.seeds} for run in runs}
     names = [name for name in differing(configs) if name != "outputpath"]
     if not names:
         if len(runs) > 1:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
+from ...config.objectives import dotted, flat
 from ...errors import UsageError
 from ..comparison import comparison_rows
 from ..curves import curve
@@ -191,15 +192,18 @@ def _workers(runs: Sequence[Shown]) -> list[Child]:
 
 
 def _configuration(runs: Sequence[Shown]) -> list[Child]:
-    configs = {run.label: run.result.info.config for run in runs}
-    differ = differing(configs)
+    configs = {run.label: flat(run.result.info.config) for run in runs}
+    # What an objective has of its own is no difference between runs.
+    own = [key for config in configs.values() for key in config if key.startswith(dotted(""))]
+    differ = [key for key in differing(configs) if key not in own]
+    but = " but the settings of their objectives" if own else ""
     if len(runs) == 1:
         text = None
     elif differ:
-        text = f"The methods differ in {listed(differ)} (marked below), and in nothing else."
+        text = f"The methods differ in {listed(differ)} (marked below), and in nothing else{but}."
     else:
-        text = "The same for all methods."
-    return [el("p", text) if text else None, facts(configs)]
+        text = f"The same for all methods{but}."
+    return [el("p", text) if text else None, facts(configs, expected=own)]
 
 
 def _notes(runs: Sequence[Shown], left_out: Mapping[str, str]) -> list[Child]:
