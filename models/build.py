@@ -43,7 +43,7 @@ def build_model(
     entry = registry.model(model)
     local = None if method == "bp" else registry.objective(method)
     blocks, head = _build(f"model {model}", entry.build, shape, settings)
-    names = entry.layers(settings)
+    names = [block.name for block in blocks] if entry.layers is None else entry.layers(settings)
     if [block.name for block in blocks] != names:
         built = ", ".join(block.name for block in blocks)
         raise registry.RegistryError(f"{model}: its entry names the layers {', '.join(names)}, but {built} were built")
@@ -70,6 +70,8 @@ def _build(what: str, builder: registry.Builder, *arguments: Any) -> Any:
         # bits with the number of threads, and so would the same run on machines with more cores or fewer.
         with IntraOpThreads(1):
             return registry.load(builder)(*arguments)
+    except registry.RegistryError:
+        raise
     except Exception as error:
         if isinstance(builder, str):
             raise

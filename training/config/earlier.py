@@ -16,6 +16,8 @@ def in_todays_keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Before there was `al_layers`, `n_layers` was the number of AL layers, each with one LSTM or encoder layer. Before
     there was `wire`, nothing went between processes, and before there was `sync_batchnorm`, layers had no replicas.
+    Before there was `network_layers`, no network of the user's own could be named.
     """
     layers = {"al_layers": config["n_layers"], "n_layers": 1} if is_earlier(config) else {}
-    return {"wire": "fp32", "sync_batchnorm": False, **config, **layers}
+    own = {"network_layers": None, "network_bridge": "auto"}
+    return {"wire": "fp32", "sync_batchnorm": False, **own, **config, **layers}

@@ -157,6 +157,7 @@ def rehearse(
         losses={layer: list(losses) for layer, losses in trainer.losses.names.items()},
         loss_titles=trainer.loss_titles,
         plan=plan.to_json() if plan else None,
+        network=spec.network,
         provenance=collect(trainer.devices),
         processes=spec.world if spec.over_ranks else 1,
         bp_parallel=spec.bp_parallel if spec.method == "bp" and spec.world > 1 else None,
