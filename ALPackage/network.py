@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from .bridges import BridgeFactory, bridge_to, first_tensor
+from .bridges import BridgeFactory, First, bridge_to, first_tensor
 from .placement.over_ranks import over_ranks
 from .randomness import Dropout, replace_dropout
 
@@ -118,6 +118,8 @@ def read_network(
     ends = {name: outputs[group[-1]] for name, group in members.items()}
     work = {name: sum(flops[one] for one in group) for name, group in members.items()}
     behind = None if head is None else nn.Sequential(OrderedDict(head))
+    if behind is not None and not isinstance(list(outputs.values())[-1], Tensor):
+        behind = nn.Sequential(First(), *behind)  # what goes along, such as lengths, ends before the head
     return Network(found, ends, members, work, behind, tuple(notes))
 
 

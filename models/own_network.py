@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ALPackage.nested import memory
-from ALPackage.network import Network, name_blocks, read_network
+from ALPackage.network import Network, name_blocks, read_network, shapes
 
 from .blocks import Block
 from .network_settings import NetworkSettings
@@ -40,6 +40,7 @@ def cut(typed: str, function: Callable[..., Any], shape: Shape, settings: Networ
     except (TypeError, ValueError) as error:
         said = str(error)
         raise RegistryError(f"network_{said}" if said.startswith("layers: ") else f"network {typed}: {said}") from None
+    _check_names(typed, network)
     _check_outputs(typed, network, shape.n_classes)
     _check_apart(typed, network)
     if not still:
@@ -107,9 +108,29 @@ def _takes_shape(function: Callable[..., Any]) -> bool:
     return parameters[0].default is inspect.Parameter.empty or parameters[0].name == "shape"
 
 
+def _check_names(typed: str, network: Network) -> None:
+    """Raise RegistryError for a layer's name that `nn.ModuleDict`, which holds the layers, has for itself."""
+    if unfit := [name for name in network.layers if hasattr(nn.ModuleDict(), name)]:
+        raise RegistryError(f"network {typed}: {unfit[0]!r} is a name of nn.ModuleDict's own; rename the block")
+
+
 def _check_outputs(typed: str, network: Network, n_classes: int) -> None:
-    """Raise RegistryError for a network that ends in a linear map to another number of classes."""
+    """Raise RegistryError for a head that does not fit, and for a last linear map to another number of classes."""
     if network.head is not None:
+        given = list(network.outputs.values())[-1]
+        try:
+            with torch.no_grad():
+                logits = network.head.eval()(given)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise RegistryError(
+                f"network {typed}: the head does not take what it gets, {shapes(given)}: {said}"
+            ) from error
+        network.head.train()
+        if not isinstance(logits, torch.Tensor) or logits.shape != (2, n_classes):
+            raise RegistryError(
+                f"network {typed}: the head returns {shapes(logits)} for 2 samples; expected logits (2, {n_classes})"
+            )
         return
     last = list(network.layers.values())[-1]
     while isinstance(last, nn.Sequential) and type(last) is nn.Sequential and len(last):

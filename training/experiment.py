@@ -162,7 +162,11 @@ def _plan(arguments: Arguments, config: Config, ranks: Ranks | None) -> Outcome:
 
 def _machines(arguments: Arguments, config: Config, task: LoadedTask | None = None) -> dict[str, Machine]:
     """Return where each method runs; `task`: with a network of the user's, whose layers are known now."""
-    built = None if task is None or task.network is None else list(task.network.layers)
+    built = None
+    if task is not None and task.network is not None:
+        built = list(task.network.layers)
+        for method in arguments.methods:
+            task.build(method)  # what does not suit a later method is found before the first one trains
     return {
         method: find_machine(config, arguments.model, method, arguments.bp_parallel, built)
         for method in arguments.methods

@@ -189,11 +189,8 @@ def _model(task: Task, name: str, methods: tuple[Method, ...] | None) -> tuple[s
                     f'"{name}" is a {other} model: run {SCRIPTS[other]} instead, or give one of {", ".join(models)}'
                 )
         close = closest(name, models)
-        hint = f'; did you mean "{close}"?' if close else ""
-        raise UsageError(
-            f'"{name}" is not a model: the right ones are {", ".join(models)}, and module:function for a network of '
-            f"your own{hint}"
-        )
+        hint = f'did you mean "{close}"?' if close else "give module:function for a network of your own"
+        raise UsageError(f'"{name}" is not a model: the right ones are {", ".join(models)}; {hint}')
     if model != lowered:
         if methods not in (None, ("al",)):
             given = "both" if methods == ("al", "bp") else ",".join(methods or ())

@@ -76,7 +76,7 @@ def _with_network(task: LoadedTask, config: Config, model: str) -> LoadedTask:
 
 def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callable[[Method], ALStack | BPModel]:
     """Return the function that builds `model` for a method."""
-    settings = model_settings(config, model)
+    settings, own = model_settings(config, model), own_network(model)
     lr, code_dim = (config.base_lr, config.ae_dim) if isinstance(config, VisionConfig) else (config.lr, config.y_hid)
     training = Training(
         lr=lr, weight_decay=config.weight_decay, label_smoothing=config.label_smoothing, code_dim=code_dim
@@ -88,6 +88,10 @@ def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callab
             return build_model(model, method, shape, settings, objective=objective, training=training)
         except RegistryError as error:
             raise UsageError(str(error)) from None
+        except ValueError as error:
+            if own is None:
+                raise
+            raise UsageError(f"network {own.typed}: {error}") from None  # it does not suit the method
 
     return build
 
