@@ -26,6 +26,7 @@ from .runs.bp_ranks import share_data
 from .runs.exit_code import ExitCode, Outcome
 from .runs.follow import about, follow
 from .runs.method import train_method
+from .runs.own_network import note_another
 from .runs.preview import preview
 from .runs.progress import Progress
 from .runs.ranks import Ranks, joined
@@ -106,6 +107,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         if not arguments.resume and not any(resumed.values()):
             note_unfinished(specs, stores)
         _introduce(arguments, task)
+        note_another(specs.values())
         if ranks is not None and arguments.trace is not None:
             print("  note: --trace: the timeline has the layers of rank 0 alone")
         # AL and BP train one after the other, so that each has the machine to itself.

@@ -193,11 +193,13 @@ def test_a_text_network_gets_tokens_and_lengths(datasets: Path, capsys: pytest.C
     assert len(rows("out/agnews_nets.gru_bp.csv")) == 1
 
 
+@pytest.mark.slow
 def test_frozen_weights_stay_and_all_modules_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("nets.py:frozen") == 0, capsys.readouterr().err
     assert "in evaluation mode; a command trains all modules in training mode" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_resume_continues_and_refuses_another_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("nets.py:cnn --method al", "whole") == 0
     assert command("nets.py:cnn --method al", "again") == 0
@@ -272,6 +274,16 @@ def test_names_keep_results_apart(tmp_path: Path) -> None:
     spaces = name("inside/my nets.py:cnn"), name("other/my nets.py:cnn")
     assert spaces[0] != spaces[1]
     assert all(one.startswith(("inside.my_nets.cnn-", "other.my_nets.cnn-")) for one in spaces)
+
+
+@pytest.mark.slow
+def test_a_function_of_another_file_does_not_replace_results_silently(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("nets.py:headless --method bp --set epochs=1") == 0
+    path = Path("out/digits_nets.headless_bp.json")
+    path.write_text(path.read_text().replace(str(Path("nets.py").resolve()), "/elsewhere/nets.py"))
+    capsys.readouterr()
+    assert command("nets.py:headless --method bp --set epochs=1") == 0
+    assert "digits_nets.headless_bp.json is of nets.headless in /elsewhere/nets.py; this run" in capsys.readouterr().out
 
 
 def test_a_run_from_before_there_were_such_networks_is_the_same_run() -> None:

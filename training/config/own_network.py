@@ -122,13 +122,18 @@ class OwnNetwork:
             )
         return function  # type: ignore[no-any-return]
 
+    def file(self) -> str | None:
+        """Return the path of the file with the function; None where it has none."""
+        try:
+            return inspect.getsourcefile(inspect.unwrap(self.load()))
+        except TypeError:  # it was not written in Python
+            return None
+
     def digest(self) -> str | None:
         """Return the SHA-256 of the file with the function; None where it has none."""
         try:
-            return hashlib.sha256(
-                Path(inspect.getsourcefile(inspect.unwrap(self.load())) or "").read_bytes()
-            ).hexdigest()
-        except (OSError, TypeError):  # it was not written in a file
+            return hashlib.sha256(Path(self.file() or "").read_bytes()).hexdigest()
+        except OSError:  # it was not written in a file, or that is gone
             return None
 
     def __call__(self, shape: Any, settings: NetworkSettings) -> Any:

@@ -226,6 +226,8 @@ def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
     devices = json.dumps(list(spec.devices) if spec.devices else "auto")
     vision = isinstance(spec.config, VisionConfig)
     batch, width = ("train_batch_size", "width") if vision else ("batch_size", "x_hid")
+    if spec.network is not None:
+        width = "the widths in your function"
     if isinstance(error, StageError) and error.rank is not None:
         who += f" in rank {error.rank}"
     return (

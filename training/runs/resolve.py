@@ -27,6 +27,7 @@ from ..config.own_network import own_network
 from ..config.schema import Config
 from ..config.spec import RunSpec
 from ..errors import ConfigError, UsageError
+from .own_network import facts
 from .provenance import versions
 from .tasks import LoadedTask
 from .threads import count_threads
@@ -161,20 +162,8 @@ def make_spec(
         versions=versions(),
         out=out,
         trace=arguments.trace if method == first_local else None,
-        network=_network(arguments.model, task),
+        network=facts(arguments.model, task.network),
     )
-
-
-def _network(model: str, task: LoadedTask) -> dict[str, Any] | None:
-    """Return what the results say of a network of the user's."""
-    own, network = own_network(model), task.network
-    if own is None or network is None:
-        return None
-    total = sum(network.flops.values()) or 1
-    layers = {
-        name: {"blocks": list(blocks), "work": network.flops[name] / total} for name, blocks in network.blocks.items()
-    }
-    return {"function": own.typed, "sha256": own.digest(), "layers": layers}
 
 
 def resolved_config(config: Config, task: LoadedTask, limit_train: int | None) -> dict[str, Any]:
