@@ -107,7 +107,7 @@ def to_al(
     parts: list[Part] = []
     for name, f in network.layers.items():
         try:
-            found = bridge_to(network.outputs[name], bridge, channels_first=_channels_first(f))
+            found = network.bridge(name, bridge)
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from None
         given = parts[-1].returned if parts else example
@@ -122,12 +122,6 @@ def to_al(
     if len(kinds) == 1:
         stack.to(kinds.pop())
     return stack
-
-
-def _channels_first(f: nn.Module) -> bool:
-    """Tell whether a layer ends in one-dimensional convolutions, whose maps are (B, C, T)."""
-    weighted = [one for one in f.modules() if one._parameters]
-    return bool(weighted) and isinstance(weighted[-1], (nn.Conv1d, nn.BatchNorm1d))
 
 
 def to_bp(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from .bridges import first_tensor
+from .bridges import BridgeFactory, First, bridge_to, first_tensor
 from .placement.over_ranks import over_ranks
 from .randomness import Dropout, replace_dropout
 
@@ -62,6 +62,13 @@ class Network:
             f"{name:<{width}}  {self.flops[name] / total:6.1%} of the work: {', '.join(self.blocks[name])}"
             for name in self.layers
         )
+
+    def bridge(self, name: str, kind: str | BridgeFactory = "auto") -> Callable[[int], nn.Module]:
+        """Return what makes the bridge of a layer, given the width; see `ALPackage.bridges.bridge_to`."""
+        weighted = [one for one in self.layers[name].modules() if one._parameters]
+        # One-dimensional convolutions have maps (B, C, T).
+        channels_first = bool(weighted) and isinstance(weighted[-1], (nn.Conv1d, nn.BatchNorm1d))
+        return bridge_to(self.outputs[name], kind, channels_first=channels_first)
 
 
 def read_network(
@@ -111,6 +118,8 @@ def read_network(
     ends = {name: outputs[group[-1]] for name, group in members.items()}
     work = {name: sum(flops[one] for one in group) for name, group in members.items()}
     behind = None if head is None else nn.Sequential(OrderedDict(head))
+    if behind is not None and not isinstance(list(outputs.values())[-1], Tensor):
+        behind = nn.Sequential(First(), *behind)  # what goes along, such as lengths, ends before the head
     return Network(found, ends, members, work, behind, tuple(notes))
 
 

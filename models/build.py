@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from ALPackage.stage.threads import IntraOpThreads
 
 from . import registry
 from .assemble import BPModel
+from .example import example_of
 from .settings import Task, checked
 from .shapes import ImageShape, Shape, TextShape, Training
 
@@ -45,7 +45,7 @@ def build_model(
     entry = registry.model(model)
     local = None if method == "bp" else registry.objective(method)
     blocks, head = _build(f"model {model}", entry.build, shape, settings)
-    names = entry.layers(settings)
+    names = [block.name for block in blocks] if entry.layers is None else entry.layers(settings)
     if [block.name for block in blocks] != names:
         built = ", ".join(block.name for block in blocks)
         raise registry.RegistryError(f"{model}: its entry names the layers {', '.join(names)}, but {built} were built")
@@ -73,6 +73,8 @@ def _build(what: str, builder: registry.Builder, *arguments: Any) -> Any:
         # bits with the number of threads, and so would the same run on machines with more cores or fewer.
         with IntraOpThreads(1):
             return registry.load(builder)(*arguments)
+    except registry.RegistryError:
+        raise
     except Exception as error:
         if isinstance(builder, str):
             raise
@@ -81,13 +83,6 @@ def _build(what: str, builder: registry.Builder, *arguments: Any) -> Any:
         raise registry.RegistryError(
             f"{what}: its build function raised {type(error).__name__}: {error} ({where})"
         ) from error
-
-
-def example_of(shape: Shape) -> Any:
-    """Return an input of a network for data of this shape: two samples that say nothing but their shape."""
-    if isinstance(shape, ImageShape):
-        return torch.zeros(2, shape.channels, shape.size, shape.size)
-    return torch.zeros(2, 4, dtype=torch.int64), torch.tensor([4, 3])
 
 
 def build_vision(

@@ -61,8 +61,9 @@ class ModelEntry:
     task: Task
     settings: type[BaseModel]
     """A class with a field per key, best derived from `VisionSettings`, `TextSettings` or `ModelSettings`."""
-    layers: Callable[[Any], list[str]]
-    """The names of the layers for given settings, first to last; BP adds "head"."""
+    layers: Callable[[Any], list[str]] | None
+    """The names of the layers for given settings, first to last; BP adds "head". None for a network of the user's,
+    whose layers are known once it has been built."""
     build: Builder
     """`build(shape, settings) -> (blocks, head)`, or "package.module:function", imported when it is first needed.
 
@@ -74,7 +75,9 @@ class ModelEntry:
 
     def __post_init__(self) -> None:
         """Raise RegistryError for what could only fail later."""
-        _check(f"model {self.name!r}", self.name, self.build, [self.settings])
+        # A network of the user's is named after a function, whose letters may be capital ones.
+        name = self.name if self.layers is not None else self.name.lower()
+        _check(f"model {self.name!r}", name, self.build, [self.settings])
         if self.task not in get_args(Task):
             raise RegistryError(f'model {self.name!r}: task: got {self.task!r}; expected "vision" or "text"')
 
@@ -112,6 +115,8 @@ class ObjectiveEntry:
 
 
 _MODELS: dict[str, ModelEntry] = {}
+#: Networks that a command line names as module:function.
+_NETWORKS: dict[str, ModelEntry] = {}
 _OBJECTIVES: dict[str, ObjectiveEntry] = {}
 
 
@@ -122,6 +127,11 @@ def register_model(entry: ModelEntry) -> None:
             f"model {entry.name!r}: there is a {_MODELS[entry.name].task} model of this name; rename it"
         )
     _MODELS[entry.name] = entry
+
+
+def register_network(entry: ModelEntry) -> None:
+    """Make a network known by its name without listing it among the models; of two with one name the last counts."""
+    _NETWORKS[entry.name] = entry
 
 
 def register_objective(entry: ObjectiveEntry) -> None:
@@ -143,9 +153,10 @@ def model_names(task: Task) -> list[str]:
 
 def model(name: str) -> ModelEntry:
     """Return the entry of a model. Raises ValueError, which lists the known ones."""
-    if name not in _MODELS:
+    known = {**_NETWORKS, **_MODELS}
+    if name not in known:
         raise ValueError(f"model: got {name!r}; expected one of {', '.join(_MODELS)}")
-    return _MODELS[name]
+    return known[name]
 
 
 def objectives() -> list[ObjectiveEntry]:

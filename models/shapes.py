@@ -24,6 +24,8 @@ class TextShape:
 
     n_classes: int
     vectors: Tensor
+    max_len: int = 64
+    """How many tokens a document has at most."""
 
 
 Shape = ImageShape | TextShape

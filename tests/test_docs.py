@@ -76,7 +76,8 @@ def words_of(line: str) -> list[str]:
 COMMANDS = {line: page for page in PAGES for line in commands(page)}
 OURS = {line: page for line, page in COMMANDS.items() if set(SCRIPTS) & set(line.split())}
 TRAINING = [line for line in OURS if not {"--list", "--print-config", "--help"} & set(line.split())]
-ON_PLUGINS = [line for line in TRAINING if "--plugin" in line]
+#: With a file of the page: a plug-in, or a network of the user's.
+ON_PLUGINS = [line for line in TRAINING if "--plugin" in line or re.search(r"\.py:\w", line)]
 ON_EMBEDDED = [line for line in TRAINING if set(EMBEDDED) & set(line.split()) and line not in ON_PLUGINS]
 ON_FILES = [line for line in TRAINING if line not in ON_PLUGINS + ON_EMBEDDED]
 

@@ -26,6 +26,7 @@ from .runs.bp_ranks import share_data
 from .runs.exit_code import ExitCode, Outcome
 from .runs.follow import about, follow
 from .runs.method import train_method
+from .runs.own_network import note_another
 from .runs.preview import preview
 from .runs.progress import Progress
 from .runs.ranks import Ranks, joined
@@ -72,9 +73,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
     if arguments.plan:
         return _plan(arguments, config, ranks)
     # What can be refused without data is refused first: loading may download.
-    machines: dict[str, Machine] = {
-        method: find_machine(config, arguments.model, method, arguments.bp_parallel) for method in arguments.methods
-    }
+    machines = _machines(arguments, config)
     modules = load_modules(arguments.trackers)
     out = prepare_output(config.outputpath)
     _check_trace(arguments, [json_path(out, arguments.dataset, arguments.model, name) for name in arguments.methods])
@@ -90,6 +89,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         for name in arguments.methods:
             held.enter_context(lock_results(out, arguments.dataset, arguments.model, name))
         task = load_task(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
+        machines = _machines(arguments, config, task) if task.network is not None else machines
         specs = {
             method: make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()
         }
@@ -107,6 +107,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         if not arguments.resume and not any(resumed.values()):
             note_unfinished(specs, stores)
         _introduce(arguments, task)
+        note_another(specs.values())
         if ranks is not None and arguments.trace is not None:
             print("  note: --trace: the timeline has the layers of rank 0 alone")
         # The methods train one after the other, so that each has the machine to itself.
@@ -148,18 +149,30 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
 
 def _plan(arguments: Arguments, config: Config, ranks: Ranks | None) -> Outcome:
     """Say what a command would do. It leaves nothing, and does not look at what an earlier one has left."""
-    machines = {
-        method: find_machine(config, arguments.model, method, arguments.bp_parallel) for method in arguments.methods
-    }
+    machines = _machines(arguments, config)
     if torch.cuda.is_available():
         set_deterministic()
     task = load_task(config, arguments.dataset, arguments.model, arguments.data_root, arguments.limit_train)
+    machines = _machines(arguments, config, task) if task.network is not None else machines
     _introduce(arguments, task)
     out = Path(config.outputpath)
     specs = [make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()]
     _share_data(specs, task, ranks)
     preview(specs, task, ranks)
     return Outcome("", [], [], None, resumable=False)
+
+
+def _machines(arguments: Arguments, config: Config, task: LoadedTask | None = None) -> dict[str, Machine]:
+    """Return where each method runs; `task`: with a network of the user's, whose layers are known now."""
+    built = None
+    if task is not None and task.network is not None:
+        built = list(task.network.layers)
+        for method in arguments.methods:
+            task.build(method)  # what does not suit a later method is found before the first one trains
+    return {
+        method: find_machine(config, arguments.model, method, arguments.bp_parallel, built)
+        for method in arguments.methods
+    }
 
 
 def _share_data(specs: Iterable[RunSpec], task: LoadedTask, ranks: Ranks | None) -> None:
@@ -183,5 +196,9 @@ def _introduce(arguments: Arguments, task: LoadedTask) -> None:
         f"{data.name}, {arguments.model}: {len(data.train)} training, {len(data.val)} validation, "
         f"{len(data.test)} test samples; {len(data.classes)} classes"
     )
+    if task.network is not None:
+        layers = len(task.network.layers)
+        print(f"  the network is cut into {layers} layer{'s' * (layers > 1)}, by floating-point operations:")
+        print("\n".join(f"    {line}" for line in task.network.text().splitlines()))
     for note in task.notes:
         print(f"  {note}")

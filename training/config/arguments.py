@@ -19,6 +19,7 @@ from data import TEXT, VISION, DataError, canonical
 from models import registry
 
 from ..errors import UsageError, closest, reason
+from . import own_network
 from .bp_parallel import BPParallel, bp_parallel, check_bp_ranks
 from .launch import launched, note_cause, prepare_launch
 from .load import check_ranks, check_workers, device_list, layer_count, load_config, resolve_model
@@ -176,6 +177,8 @@ def _leave(text: str) -> NoReturn:
 
 def _model(task: Task, name: str, methods: tuple[Method, ...] | None) -> tuple[str, tuple[Method, ...]]:
     """Return the model and the methods that a name, perhaps one of the earlier code's (`vggal`), and --method mean."""
+    if own_network.names_function(name):
+        return own_network.register(name, task), methods or ("al", "bp")
     models = registry.model_names(task)
     lowered = name.lower()
     model = lowered if lowered in models else lowered.removesuffix("al")
@@ -186,8 +189,8 @@ def _model(task: Task, name: str, methods: tuple[Method, ...] | None) -> tuple[s
                     f'"{name}" is a {other} model: run {SCRIPTS[other]} instead, or give one of {", ".join(models)}'
                 )
         close = closest(name, models)
-        hint = f'; did you mean "{close}"?' if close else ""
-        raise UsageError(f'"{name}" is not a model: the right ones are {", ".join(models)}{hint}')
+        hint = f'did you mean "{close}"?' if close else "give module:function for a network of your own"
+        raise UsageError(f'"{name}" is not a model: the right ones are {", ".join(models)}; {hint}')
     if model != lowered:
         if methods not in (None, ("al",)):
             given = "both" if methods == ("al", "bp") else ",".join(methods or ())
@@ -199,6 +202,10 @@ def _model(task: Task, name: str, methods: tuple[Method, ...] | None) -> tuple[s
 def _dataset(task: Task, name: str) -> str:
     if name.lower().removesuffix("al") in registry.model_names(task):
         raise UsageError(f'"{name}" is a model, and the data set comes first: python {SCRIPTS[task]} <dataset> {name}')
+    if ":" in name:
+        raise UsageError(
+            f'"{name}" is a network, and the data set comes first: python {SCRIPTS[task]} <dataset> {name}'
+        )
     try:
         return canonical(name, task)
     except DataError as error:

@@ -45,9 +45,11 @@ def bp_parallel(asked: BPParallel | None, methods: Sequence[Method], launch: Lau
 
 
 def check_bp_ranks(
-    way: BPParallel, config: CommonConfig, devices: Literal["auto"] | list[str], layers: int, launch: Launch
+    way: BPParallel, config: CommonConfig, devices: Literal["auto"] | list[str], layers: int | None, launch: Launch
 ) -> tuple[int, ...] | None:
     """Return the process of every BP layer that `devices`, the `bp_gpu_list`, names; None where it names none.
+
+    `layers`: how many the model has with BP, if that is known.
 
     Raises ConfigError where the config does not go with the way in which BP uses the processes.
     """
@@ -57,7 +59,7 @@ def check_bp_ranks(
             "--bp-parallel none"
         )
     stages = STAGES.get(way, 0) * launch.world
-    if stages > layers:
+    if layers is not None and stages > layers:
         raise ConfigError(
             f"--bp-parallel {way}: {launch.world} processes need at least {stages} layers, {STAGES[way]} each, and the "
             f"model has {layers} with BP; start at most {layers // STAGES[way]} processes, or give --bp-parallel ddp"

@@ -25,15 +25,24 @@ from .recipes import apply_recipe
 from .schema import CommonConfig, Config, DeviceLists, Method, Task, TextConfig, schema
 
 
-def layer_names(model: str, method: Method, config: CommonConfig) -> list[str]:
-    """Return the names of the layers that `model` has with this config; BP's head is a layer."""
-    names = registry.model(model).layers(model_settings(config, model))
-    return [*names, "head"] if method == "bp" else names
+def layer_names(
+    model: str, method: Method, config: CommonConfig, built: Sequence[str] | None = None
+) -> list[str] | None:
+    """Return the names of the layers that `model` has with this config; BP's head is a layer.
+
+    `built`: the names in a network of the user's, which it has once it has been built; before that there are None.
+    """
+    layers = registry.model(model).layers
+    names = built if layers is None else layers(model_settings(config, model))
+    if names is None:
+        return None
+    return [*names, "head"] if method == "bp" else list(names)
 
 
-def layer_count(model: str, method: Method, config: CommonConfig) -> int:
-    """Return how many layers, and so devices, `model` has with this config."""
-    return len(layer_names(model, method, config))
+def layer_count(model: str, method: Method, config: CommonConfig, built: Sequence[str] | None = None) -> int | None:
+    """Return how many layers, and so devices, `model` has with this config; `built` and None: as for `layer_names`."""
+    names = layer_names(model, method, config, built)
+    return None if names is None else len(names)
 
 
 def method_title(method: Method) -> str:
@@ -77,17 +86,22 @@ def resolve_model(config: CommonConfig, model: str) -> tuple[dict[str, Any], lis
         raise ConfigError(str(error)) from None
 
 
-def device_list(config: CommonConfig, model: str, method: Method) -> Literal["auto"] | list[str]:
+def device_list(
+    config: CommonConfig, model: str, method: Method, built: Sequence[str] | None = None
+) -> Literal["auto"] | list[str]:
     """Return the devices that the config names for `model`, one per layer, or "auto".
 
-    Raises `ConfigError` for a list of another length. Whether the devices exist is checked where they are used.
+    `built`: as for `layer_names`. Raises `ConfigError` for a list of another length than the model is known to have.
+    Whether the devices exist is checked where they are used.
     """
     key = "bp_gpu_list" if method == "bp" else "al_gpu_list"
     lists: DeviceLists = getattr(config, key)
     if isinstance(lists, dict):
-        lists, key = lists.get(model, "auto"), f"{key}.{model}"
-    layers = layer_count(model, method, config)
-    if lists != "auto" and len(lists) != layers:
+        known = registry.model(model)
+        name = known.title if known.layers is None else model  # a network of the user's goes by what was typed
+        lists, key = lists.get(name, "auto"), f"{key}.{name}"
+    layers = layer_count(model, method, config, built)
+    if lists != "auto" and layers is not None and len(lists) != layers:
         entries = "1 entry" if len(lists) == 1 else f"{len(lists)} entries"
         raise ConfigError(f'{key} has {entries}, {_has_layers(model, method, layers)}; give {layers}, or "auto"')
     return lists

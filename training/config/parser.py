@@ -78,7 +78,12 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     methods = registry.method_names()
     run = parser.add_argument_group("what to run")
     run.add_argument("dataset", nargs="?", help="name of a data set, in any case; see --list")
-    run.add_argument("model", nargs="?", help=f"{' or '.join(models)}; {models[0]}al means {models[0]} --method al")
+    run.add_argument(
+        "model",
+        nargs="?",
+        help=f"{' or '.join(models)}; {models[0]}al means {models[0]} --method al; or a function that returns the "
+        "blocks of a network: package.module:function or path/to/file.py:function",
+    )
     run.add_argument(
         "--method",
         type=_methods,

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from data.text import vector_names
 from models import registry
+from models.network_settings import NetworkSettings
 from models.settings import CodeUnits, Settings, Share, Units, shown
 from models.settings import Task as Task  # a word of the configuration too
 
@@ -182,7 +183,7 @@ class DeviceKeys(Settings):
     """AL on GPUs with the continuous schedule: run a layer's step as a CUDA graph; `auto`: where it is faster."""
 
 
-class CommonConfig(DeviceKeys, TrainingKeys):
+class CommonConfig(NetworkSettings, DeviceKeys, TrainingKeys):
     """The keys of both tasks."""
 
     task: ClassVar[Task]
@@ -201,7 +202,7 @@ class CommonConfig(DeviceKeys, TrainingKeys):
     def _known_models(cls, lists: DeviceLists) -> DeviceLists:
         names = registry.model_names(cls.task)
         for name in lists if isinstance(lists, dict) else ():
-            if name not in names:
+            if name not in names and ":" not in name:  # a network of the user's is module:function
                 raise ValueError(f'"{name}" is not a model of this task: {remedy(name, names)}')
         return lists
 

@@ -48,6 +48,8 @@ class RunSpec:
     """The folder of the results."""
     trace: Path | None
     """Where the timeline of the first turn goes."""
+    network: dict[str, Any] | None = None
+    """Of a network of the user's: its function and how it is cut, ready for JSON."""
 
     @property
     def schedule(self) -> str:

@@ -36,6 +36,8 @@ class RunInfo:
     """How pictures call a loss, where that is not its name."""
     plan: dict[str, Any] | None = None
     """The measured cost of each layer and what follows from it, from `ALPackage.placement.Plan.to_json`."""
+    network: dict[str, Any] | None = None
+    """Of a network of the user's: its function and file, the blocks of each layer, and their share of the work."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Versions, platform and commit, from `training.runs.provenance.collect`."""
     notes: list[str] = field(default_factory=list)

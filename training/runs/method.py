@@ -157,6 +157,7 @@ def rehearse(
         losses={layer: list(losses) for layer, losses in trainer.losses.names.items()},
         loss_titles=trainer.loss_titles,
         plan=plan.to_json() if plan else None,
+        network=spec.network,
         provenance=collect(trainer.devices),
         processes=spec.world if spec.over_ranks else 1,
         bp_parallel=spec.bp_parallel if spec.method == "bp" and spec.world > 1 else None,
@@ -225,6 +226,8 @@ def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
     devices = json.dumps(list(spec.devices) if spec.devices else "auto")
     vision = isinstance(spec.config, VisionConfig)
     batch, width = ("train_batch_size", "width") if vision else ("batch_size", "x_hid")
+    if spec.network is not None:
+        width = "the widths in your function"
     if isinstance(error, StageError) and error.rank is not None:
         who += f" in rank {error.rank}"
     return (

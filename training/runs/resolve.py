@@ -24,9 +24,11 @@ from ..config.bp_parallel import STAGES, BPParallel, bp_parallel, check_bp_ranks
 from ..config.launch import Launch, launched, split_rank
 from ..config.load import check_ranks, device_list, layer_names
 from ..config.objectives import own
+from ..config.own_network import own_network
 from ..config.schema import Config
 from ..config.spec import RunSpec
 from ..errors import ConfigError, UsageError
+from .own_network import facts
 from .provenance import versions
 from .tasks import LoadedTask
 from .threads import count_threads
@@ -40,7 +42,7 @@ class Machine:
     """Where a method runs on this machine."""
 
     layers: tuple[str, ...]
-    """The names of the layers, first to last."""
+    """The names of the layers, first to last; none for a network of the user's that has not been built."""
     devices: tuple[str, ...] | None
     """One per layer; None for "auto". A layer of another process has the name of a device there."""
     world: int
@@ -53,23 +55,30 @@ class Machine:
     """How BP uses the processes."""
 
 
-def find_machine(config: Config, model: str, method: str, asked: BPParallel | None = None) -> Machine:
+def find_machine(
+    config: Config, model: str, method: str, asked: BPParallel | None = None, built: Sequence[str] | None = None
+) -> Machine:
     """Return where a method runs. `asked`: what the command line says of BP's use of several processes.
 
-    Raises ConfigError, with the key, for a device that this machine does not have.
+    `built`: the names of the layers in a network of the user's. Before it has been built there are none, its function
+    is looked up, and what has to do with the number of layers is not checked. Raises ConfigError, with the key, for a
+    device that this machine does not have.
     """
-    # The registry knows the layers without building the model, which would take its memory.
-    layers = tuple(layer_names(model, method, config))
-    devices = device_list(config, model, method)
+    if (network := own_network(model)) is not None:
+        network.load()
+    # The registry knows the layers of its models without building them, which would take their memory.
+    names = layer_names(model, method, config, built)
+    layers = None if names is None else len(names)
+    devices = device_list(config, model, method, built)
     launch = launched()
     ranks: tuple[int, ...] | None = None
     way: BPParallel = "none"
     if method != "bp":
         ranks = check_ranks(config, model, method, launch)
-        _check_chain(len(layers), ranks, launch, config.stage_replicas)
+        _check_chain(layers, ranks, launch, config.stage_replicas)
     else:
         way = bp_parallel(asked, [method], launch)
-        ranks = check_bp_ranks(way, config, devices, len(layers), launch)
+        ranks = check_bp_ranks(way, config, devices, layers, launch)
         _check_torch(way)
     here = devices if devices != "auto" else []
     if ranks is not None:  # what another process has, it checks itself
@@ -78,16 +87,18 @@ def find_machine(config: Config, model: str, method: str, asked: BPParallel | No
     if here:
         _check_devices("bp_gpu_list" if method == "bp" else "al_gpu_list", here)
     threads = count_threads(config, method, alone=way == "none")
-    return Machine(layers, None if devices == "auto" else tuple(devices), launch.world, ranks, threads, way)
+    return Machine(tuple(names or ()), None if devices == "auto" else tuple(devices), launch.world, ranks, threads, way)
 
 
-def _check_chain(layers: int, ranks: tuple[int, ...] | None, launch: Launch, replicas: list[int] | None) -> None:
-    """Raise ConfigError where the processes do not fit the layers."""
+def _check_chain(layers: int | None, ranks: tuple[int, ...] | None, launch: Launch, replicas: list[int] | None) -> None:
+    """Raise ConfigError where the processes do not fit the layers, as far as their number is known."""
     if launch.world == 1 and replicas and sum(replicas) > 1:
         raise ConfigError(
             f"stage_replicas: got {replicas}; start that many processes with torchrun --nproc-per-node {sum(replicas)} "
             "..., or leave it out"
         )
+    if layers is None:
+        return
     try:
         make_chain(layers, ranks, launch.world, launch.rank, replicas)
     except PlacementError as error:
@@ -152,6 +163,7 @@ def make_spec(
         versions=versions(),
         out=out,
         trace=arguments.trace if method == first_local else None,
+        network=facts(arguments.model, task.network),
     )
 
 

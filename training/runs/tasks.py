@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 from ALPackage import ALStack
+from ALPackage.network import Network
 from data import Dataset
 from data.batches import Batches, Transform
 from data.dataset import digest
 from models import BPModel, ImageShape, TextShape, Training, build_model
 from models.registry import RegistryError
+from utils import set_seed
 
 from ..config.load import length_limit, model_settings, objective_settings, resolve_model
+from ..config.own_network import own_network
 from ..config.schema import Config, Method, TextConfig, VisionConfig
 from ..errors import ConfigError, UsageError
 
@@ -38,6 +41,8 @@ class LoadedTask:
     resolved: dict[str, Any]
     """What "auto" and null in the config came to mean."""
     notes: list[str]
+    network: Network | None = None
+    """How a network of the user's is cut into layers; None for a model that is registered."""
 
 
 def training_batches(task: LoadedTask, device: torch.device | str, **order: int) -> Batches:
@@ -46,15 +51,32 @@ def training_batches(task: LoadedTask, device: torch.device | str, **order: int)
 
 
 def load_task(config: Config, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
-    """Load the data set and return the task. Raises DataError or ConfigError."""
+    """Load the data set and return the task. Raises DataError or UsageError."""
     if isinstance(config, VisionConfig):
-        return _vision(config, dataset, model, root, limit_train)
-    return _text(config, dataset, model, root, limit_train)
+        task = _vision(config, dataset, model, root, limit_train)
+    else:
+        task = _text(config, dataset, model, root, limit_train)
+    return _with_network(task, config, model)
+
+
+def _with_network(task: LoadedTask, config: Config, model: str) -> LoadedTask:
+    """Return the task with the cut of a network of the user's, which is known once the data's shape is."""
+    own = own_network(model)
+    if own is None:
+        return task
+    set_seed(config.seed + 1)  # as the first turn will build it
+    try:
+        network = own.read(task.shape, config)
+    except RegistryError as error:
+        raise UsageError(str(error)) from None
+    # With the config, so that a run that is resumed, or compared, has to have the same layers.
+    resolved = {**task.resolved, "network": {name: list(blocks) for name, blocks in network.blocks.items()}}
+    return replace(task, network=network, resolved=resolved, notes=[*task.notes, *network.notes])
 
 
 def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callable[[Method], ALStack | BPModel]:
     """Return the function that builds `model` for a method."""
-    settings = model_settings(config, model)
+    settings, own = model_settings(config, model), own_network(model)
     lr, code_dim = (config.base_lr, config.ae_dim) if isinstance(config, VisionConfig) else (config.lr, config.y_hid)
     training = Training(
         lr=lr, weight_decay=config.weight_decay, label_smoothing=config.label_smoothing, code_dim=code_dim
@@ -66,6 +88,10 @@ def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callab
             return build_model(model, method, shape, settings, objective=objective, training=training)
         except RegistryError as error:
             raise UsageError(str(error)) from None
+        except ValueError as error:
+            if own is None:
+                raise
+            raise UsageError(f"network {own.typed}: {error}") from None  # it does not suit the method
 
     return build
 
@@ -156,7 +182,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
     else:
         vectors, vector_notes = random_vectors(data.vocabulary, config.embedding_dim, seed=config.seed), []
 
-    shape = TextShape(n_classes=len(data.classes), vectors=vectors)
+    shape = TextShape(n_classes=len(data.classes), vectors=vectors, max_len=max_len)
     return LoadedTask(
         data=data,
         transform=trim,
@@ -180,11 +206,11 @@ def shape_to_json(shape: ImageShape | TextShape) -> dict[str, Any]:
     """Return a shape for another process, which builds the same network from it; of word vectors only their shape."""
     if isinstance(shape, ImageShape):
         return asdict(shape)
-    return {"n_classes": shape.n_classes, "vectors": list(shape.vectors.shape)}
+    return {"n_classes": shape.n_classes, "vectors": list(shape.vectors.shape), "max_len": shape.max_len}
 
 
 def shape_from_json(written: dict[str, Any]) -> ImageShape | TextShape:
     """Return the shape that was written; word vectors have no values, as the process that reads the words has them."""
     if "vectors" not in written:
         return ImageShape(**written)
-    return TextShape(n_classes=written["n_classes"], vectors=torch.zeros(written["vectors"]))
+    return TextShape(**{**written, "vectors": torch.zeros(written["vectors"])})

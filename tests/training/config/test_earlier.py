@@ -148,6 +148,8 @@ def test_a_configuration_that_was_saved_before_is_read_in_todays_keys() -> None:
         "n_layers": 3,
         "wire": "bf16",
         "sync_batchnorm": False,
+        "network_layers": None,
+        "network_bridge": "auto",
     }
     # Before there were these keys, nothing went between processes, and no layer had replicas.
     del vision["wire"], vision["sync_batchnorm"]
