@@ -9,6 +9,7 @@ from pydantic import Field
 from .settings import Settings
 
 Temperature = Annotated[float, Field(gt=0)]
+Depth = Annotated[int, Field(ge=1, le=3)]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -52,7 +53,7 @@ class CESettings(ObjectiveSettings):
 
     objective: ClassVar[str] = "ce"
 
-    depth: Annotated[int, Field(ge=1, le=3)] = 1
+    depth: Depth = 1
     """Linear layers with which the auxiliary network of a layer ends: 1: the model's bridge, to the classes; 2, 3: the
     bridge to the width of the codes, and one or two more."""
 
@@ -93,6 +94,9 @@ class DeInfoSettings(ObjectiveSettings):
     covariance: Weight = 1.0
     """Weight of the term that keeps the units of a projection from repeating one another."""
 
+    depth: Depth = 1
+    """Linear layers with which a projection ends: 1: the model's bridge; 2, 3: one or two more."""
+
 
 class InfoProSettings(ObjectiveSettings):
     """What the two losses of InfoPro can weigh."""
@@ -104,3 +108,6 @@ class InfoProSettings(ObjectiveSettings):
 
     classification: Weight = 1.0
     """Weight of the cross-entropy beside it; it is 1 in the last layer, which reconstructs nothing."""
+
+    depth: Depth = 1
+    """Linear layers with which the auxiliary network of a layer ends, as for `ce`."""

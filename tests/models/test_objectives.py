@@ -16,7 +16,7 @@ from models.settings import checked
 from tests.ALPackage.hooked import SEED, assert_equal, snapshot
 
 CLASSES = 3
-MODELS = [*model_names("vision"), *model_names("text")]
+QUICK = [one for one in (*model_names("vision"), *model_names("text")) if one != "resnet"]
 HEADED = [name for name in OBJECTIVES if name != "al"]
 
 
@@ -41,16 +41,17 @@ def data(model: str, n: int = 4) -> list[tuple[Any, Tensor]]:
     return [((torch.randint(1, 20, (8, 5), generator=draw), lengths), one) for one in labels]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*QUICK, pytest.param("resnet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", HEADED)
 def test_a_pipeline_gives_the_numbers_of_one_worker_and_every_depth_predicts(objective: str, model: str) -> None:
     states = []
-    for schedule in ("sequential", "continuous"):
+    for schedule in ("sequential", "al-fm", "continuous"):
         stack = stack_of(model, objective)
         with make_schedule(schedule, stack, threads=1, seed=SEED) as one:
             assert len(list(one.run(data(model)))) == 4
         states.append(snapshot(stack))
     assert_equal(states[1], states[0])
+    assert_equal(states[2], states[0])
     stack.eval()
     assert [one.shape for one in stack.inference_by_depth(data(model)[0][0])] == [(8, CLASSES)] * len(stack)
     trained, used = parameter_counts(stack)

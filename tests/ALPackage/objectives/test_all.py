@@ -70,14 +70,6 @@ def test_all_schedules_give_the_same_numbers_and_it_learns(name: str, case: str)
         assert torch.equal(stack.export().eval()(x), stack.inference(x))
 
 
-@pytest.mark.parametrize("model", [*VISION, *model_names("text")])
-@pytest.mark.parametrize("name", NAMES)
-def test_every_model_gives_the_same_numbers(name: str, model: str) -> None:
-    data = batches_of(model)
-    expected = train("sequential", model_of(model, name), data)
-    assert_equal(train("continuous", model_of(model, name), data), expected)
-
-
 @pytest.mark.parametrize("model", ["vgg", "lstm"])
 @pytest.mark.parametrize("name", NAMES)
 def test_it_goes_on_from_a_state_as_if_nothing_had_happened(name: str, model: str) -> None:
