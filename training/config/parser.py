@@ -157,7 +157,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         "--trace",
         type=_path,
         metavar="FILE",
-        help="write a timeline of AL's first turn: Chrome trace, and a PNG beside it",
+        help="write a timeline of the first turn of AL or another local method: Chrome trace, and a PNG beside it",
     )
     watched.add_argument(
         "--tracker",
