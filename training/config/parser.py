@@ -15,11 +15,10 @@ from models import registry
 from ..errors import UsageError, closest
 from .bp_parallel import BPParallel
 from .paths import user_path
-from .schema import LARGEST_SEED, Method, Schedule, Task
+from .schema import CONFIGS, LARGEST_SEED, Method, Schedule, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[Task, str] = {"vision": "cvmain.py", "text": "nlpmain.py"}
-CONFIGS: dict[Task, str] = {"vision": "cvconfig.json", "text": "nlpconfig.json"}
 EXAMPLES: dict[Task, str] = {
     "vision": """examples:
   python cvmain.py digits vgg                      AL and BP on data that needs no download

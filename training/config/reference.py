@@ -20,8 +20,7 @@ from data.storage.streams import exit_code
 from models.settings import expected
 
 from .overrides import settings_at, split_key
-from .parser import CONFIGS
-from .schema import Task, schema
+from .schema import CONFIGS, Task, schema
 from .sections import Section, sections
 
 PLACE = re.compile(r"(<!-- table: config (vision|text) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -8,8 +8,7 @@ import pytest
 
 from training.config import reference
 from training.config.objectives import OBJECTIVES
-from training.config.parser import CONFIGS
-from training.config.schema import Task, schema
+from training.config.schema import CONFIGS, Task, schema
 from training.config.sections import sections
 
 
