@@ -14,7 +14,8 @@ A plug-in is one Python file outside the packages (`--plugin FILE`). It adds a m
         layers=lambda settings: [f"block_{number}" for number in range(1, settings.blocks + 1)],
     ))
 
-and an objective, which turns the blocks of any model into a stack of local layers, with `register_objective`.
+and an objective, which turns the blocks of any model into a stack of local layers, with `register_objective`. The
+configuration has its settings in `objectives`, under its name.
 
 This module must not import torch: the command line reads it to answer `--help` and every mistake in a key or a name.
 That is why the entries below name their builders as strings.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,41 @@ def test_three_files_train_from_the_command_line(
     text = json.dumps(saved)
     assert '"stem": 6' in text
     assert '"local_scale": 1.5' in text
+
+
+def test_many_methods_train_and_are_shown_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toys = shutil.copy(Path(__file__).parent / "toy_objectives.py", tmp_path / "toys.py")
+    (tmp_path / "two_blocks.py").write_text(MODEL)
+    line = f"digits twoblocks --plugin {tmp_path / 'two_blocks.py'} --plugin {toys} --limit-train 40 --set epochs=1"
+    line += f" --out {tmp_path}"
+
+    def command(more: str) -> tuple[int, str]:
+        code = experiment.main("vision", shlex.split(f"{line} {more}"))
+        return code, "".join(capsys.readouterr())
+
+    code, said = command("--method two,al,one,bp --set objectives.one.temperature=3")
+    assert code == 0, said
+    assert re.search(r"^ +Two +AL +One +BP$", said, re.MULTILINE)
+    configs = {
+        method: json.loads((tmp_path / f"digits_twoblocks_{method}.json").read_text())["config"]
+        for method in ("al", "bp", "one", "two")
+    }
+    assert configs["one"]["objectives"] == {"one": {"temperature": 3.0, "hidden_layers": None}}
+    assert configs["two"]["objectives"] == {"two": {"temperature": 1.0, "hidden_layers": None}}
+    assert all("objectives" not in configs[method] for method in ("al", "bp"))
+    page = (tmp_path / "digits_twoblocks.html").read_text()
+    assert "AL, BP, One and Two" in page
+    assert "The same for all methods but the settings of their objectives." in page
+    assert "another configuration" not in page
+
+    # Another temperature of `one` concerns `one` alone, also beside a method that the command did not have before.
+    code, said = command("--method bp,two,al,four --resume")
+    assert code == 0, said
+    assert said.count("finished before, nothing is left to do") == 3
+    assert "Four starts from the beginning" in said
+    code, said = command("--method al,one --resume")
+    assert code == 2
+    assert "objectives.one.temperature was 3.0 and is 1.0" in said
 
 
 def test_a_model_of_a_plugin_trains_on_a_data_set_of_ours(plugins: str, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Arguments:
     workers: int | None
     out: str | None
     trace: Path | None
-    """Where the timeline of AL's first turn goes."""
+    """Where the timeline of the first turn of AL, or of the first local method, goes."""
     trackers: tuple[str, ...]
     """The names of `--tracker`, in order, each once."""
     tensorboard: Path | None

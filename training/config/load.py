@@ -51,6 +51,12 @@ def method_title(method: Method) -> str:
     return "BP" if method == "bp" else titles.get(method, method)
 
 
+def method_order(method: Method) -> tuple[int, str]:
+    """Return a key that sorts methods: AL, BP, the others as they were registered, then those that are not loaded."""
+    known = registry.method_names()
+    return known.index(method) if method in known else len(known), method
+
+
 def model_settings(config: CommonConfig, model: str) -> BaseModel:
     """Return the model's settings as the config has them."""
     return _part(config, registry.model(model).settings)

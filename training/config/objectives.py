@@ -59,8 +59,12 @@ def own(config: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration, as plain values, with the settings of every objective under their dotted names."""
-    values = {key: value for key, value in config.items() if key != OBJECTIVES}
-    for name, settings in config.get(OBJECTIVES, {}).items():
-        values |= {dotted(name, key): value for key, value in settings.items()}
-    return values
+    """Return a configuration, as plain values, with the settings of every objective under their dotted names.
+
+    What is not in its place, in a file that somebody has changed, stays as it is.
+    """
+    values, given = dict(config), config.get(OBJECTIVES)
+    if not isinstance(given, Mapping) or not all(isinstance(settings, Mapping) for settings in given.values()):
+        return values
+    del values[OBJECTIVES]
+    return values | {dotted(name, key): value for name, settings in given.items() for key, value in settings.items()}

@@ -15,11 +15,10 @@ from models import registry
 from ..errors import UsageError, closest
 from .bp_parallel import BPParallel
 from .paths import user_path
-from .schema import LARGEST_SEED, Method, Schedule, Task
+from .schema import CONFIGS, LARGEST_SEED, Method, Schedule, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[Task, str] = {"vision": "cvmain.py", "text": "nlpmain.py"}
-CONFIGS: dict[Task, str] = {"vision": "cvconfig.json", "text": "nlpconfig.json"}
 EXAMPLES: dict[Task, str] = {
     "vision": """examples:
   python cvmain.py digits vgg                      AL and BP on data that needs no download
@@ -162,7 +161,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         "--trace",
         type=_path,
         metavar="FILE",
-        help="write a timeline of AL's first turn: Chrome trace, and a PNG beside it",
+        help="write a timeline of the first turn of AL or another local method: Chrome trace, and a PNG beside it",
     )
     watched.add_argument(
         "--tracker",

@@ -1,8 +1,8 @@
-"""The reference of all keys, generated from the schema: for `--help`, and as tables for the documentation.
+"""The reference of all keys, generated from the schema: for `--help`, as tables for the documentation, as JSON files.
 
 `python -m training.config.reference` prints the tables. In a page, a table stands between the marks
 `<!-- table: config vision -->` (or `config text`) and `<!-- end -->`; `python -m training.config.reference FILE..`
-brings these pages up to date.
+brings these pages up to date, and the files of `CONFIGS`, which hold every key with its default.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.storage.streams import exit_code
 from models.settings import expected
 
 from .overrides import settings_at, split_key
-from .schema import Task, schema
+from .schema import CONFIGS, Task, schema
 from .sections import Section, sections
 
 PLACE = re.compile(r"(<!-- table: config (vision|text) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -51,6 +51,11 @@ def markdown(task: Task) -> str:
     return "\n\n".join(parts)
 
 
+def defaults(task: Task) -> str:
+    """Return the configuration file that ships with a task."""
+    return f"{json.dumps(schema(task)().model_dump(mode='json'), indent=4)}\n"
+
+
 def written(text: str) -> str:
     """Return the text of a page with its tables as the schema has them now."""
     tasks = {name: name for name in get_args(Task)}
@@ -76,10 +81,11 @@ def _rows(task: Task, section: Section) -> Iterator[tuple[str, str, str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables of both tasks, or bring pages up to date; with --check return 1 where one is not."""
+    """Print the tables of both tasks, or bring files up to date; with --check return 1 where one is not."""
     parser = argparse.ArgumentParser(prog="python -m training.config.reference", description=__doc__)
-    parser.add_argument("pages", nargs="*", type=Path, metavar="FILE", help="Markdown pages with tables of the keys")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a page is out of date")
+    about = f"Markdown pages with tables of the keys, {' or '.join(CONFIGS.values())}"
+    parser.add_argument("pages", nargs="*", type=Path, metavar="FILE", help=about)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a file is out of date")
     given = parser.parse_args(argv)
     if not given.pages:
         print("\n\n".join(f"## {task}\n\n{markdown(task)}" for task in get_args(Task)))
@@ -89,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = page.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             parser.error(f"{page}: cannot be read ({error})")
-        if (new := written(text)) != text:
+        task = next((task for task, name in CONFIGS.items() if name == page.name), None)
+        if (new := defaults(task) if task else written(text)) != text:
             stale.append(str(page))
             if not given.check:
                 page.write_text(new, encoding="utf-8")

@@ -333,6 +333,8 @@ class TextConfig(TextData, TextTraining, CommonConfig):
 
 Config = VisionConfig | TextConfig
 TASKS: dict[Task, type[VisionConfig] | type[TextConfig]] = {"vision": VisionConfig, "text": TextConfig}
+CONFIGS: dict[Task, str] = {"vision": "cvconfig.json", "text": "nlpconfig.json"}
+"""The files that ship with the tasks, which hold every key with its default."""
 
 
 def schema(task: Task) -> type[VisionConfig] | type[TextConfig]:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from ..config.load import method_title
 from .summary import MethodSummary
 
+#: Characters of a line.
+WIDEST = 120
+
 
 def comparison_rows(summaries: Sequence[MethodSummary]) -> list[list[str]]:
     """Return a line per figure: its name, and its value for each method."""
@@ -26,12 +29,22 @@ def comparison_rows(summaries: Sequence[MethodSummary]) -> list[list[str]]:
 
 
 def comparison_table(summaries: Sequence[MethodSummary]) -> str:
-    """Return the figures of the methods side by side, as aligned plain text."""
+    """Return the figures of the methods side by side, as aligned plain text; of many, in tables below each other."""
     cells = [["", *(method_title(s.method) for s in summaries)], *comparison_rows(summaries)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    names, *columns = zip(*cells, strict=True)
+    width = max(len(cell) for column in columns for cell in column) + 2
+    tables = -(-len(columns) // max(1, (WIDEST - max(map(len, names))) // width))
+    each = -(-len(columns) // tables)
+    parts = [columns[start : start + each] for start in range(0, len(columns), each)]
+    return "\n\n".join(_aligned([names, *part]) for part in parts)
+
+
+def _aligned(columns: Sequence[Sequence[str]]) -> str:
+    """Return a table as text; the first column is that of the names, the first line the heading."""
+    widths = [max(map(len, column)) for column in columns]
     lines = [
         "  ".join([name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row, widths[1:], strict=True))])
-        for name, *row in cells
+        for name, *row in zip(*columns, strict=True)
     ]
     return "\n".join([lines[0].rstrip(), "-" * len(lines[1]), *lines[1:]])
 

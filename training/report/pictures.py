@@ -22,6 +22,11 @@ from .saved import Saved, load_saved
 
 Results = dict[str, Saved]
 
+#: Methods whose legend has room among the curves.
+FEW = 4
+#: Panels of losses beside each other.
+IN_A_ROW = 4
+
 
 @plain_settings()
 def draw(out: Path, dataset: str, model: str, methods: Sequence[str] = ("al", "bp")) -> list[Path]:
@@ -59,7 +64,11 @@ def _accuracy(results: Results, title: str) -> Figure:
     star = Line2D(
         [], [], linestyle="", marker="*", color="white", mec="black", ms=11, label="epoch chosen on validation"
     )
-    axes[0][0].legend(handles=[*_legend(results), star], loc="best")
+    handles = [*_legend(results), star]
+    if len(results) <= FEW:
+        axes[0][0].legend(handles=handles, loc="best")
+    else:  # it would hide the curves
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
     _finish(figure, f"{title}: accuracy{_turns(results)}")
     return figure
 
@@ -67,10 +76,14 @@ def _accuracy(results: Results, title: str) -> Figure:
 def _loss(results: Results, title: str) -> Figure:
     """Draw a panel for every loss of every method, with a curve per layer."""
     panels = list(loss_panels(results))
-    figure = Figure(figsize=(0.8 + 4.4 * len(panels), 4.4), layout="constrained")
+    rows = -(-len(panels) // IN_A_ROW)
+    wide = -(-len(panels) // rows)
+    figure = Figure(figsize=(0.8 + 4.4 * wide, 4.4 * rows), layout="constrained")
     style = styles(results)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (method, columns, by_layer, name) in zip(axes, panels, strict=True):
+    axes = list(figure.subplots(rows, wide, squeeze=False).flat)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    for ax, (method, columns, by_layer, name) in zip(axes, panels, strict=False):
         saved = results[method]
         for i, column in enumerate(columns):
             color = _layer_color(i, len(columns)) if by_layer else None
@@ -82,7 +95,8 @@ def _loss(results: Results, title: str) -> Figure:
         ax.set_title(name, fontsize=11)
         ax.set_xlabel("Epoch")
         ax.xaxis.set_major_locator(_whole_numbers())
-    figure.axes[0].set_ylabel("Mean training loss of the epoch")
+    for ax in figure.axes[::wide]:
+        ax.set_ylabel("Mean training loss of the epoch")
     _finish(figure, f"{title}: loss{_turns(results)}")
     return figure
 
@@ -108,7 +122,7 @@ def _depth(results: Results, title: str) -> Figure:
     low, high = left.get_ylim()
     missing = max(0.0, LEAST_RANGE - (high - low)) / 2
     left.set_ylim(low - missing, high + missing)
-    left.legend()
+    left.legend(fontsize=None if len(results) <= FEW else 8)
     left.set_title("At the epoch chosen on validation", fontsize=11)
     left.set_xlabel("Layers used for inference")
     left.set_ylabel("Test accuracy (%)")
@@ -122,7 +136,8 @@ def _depth(results: Results, title: str) -> Figure:
     right.set_xlabel("Epoch")
     right.set_ylabel("Test accuracy (%)")
     right.xaxis.set_major_locator(_whole_numbers())
-    _finish(figure, f"{title}: {' and '.join(map(method_title, local))}, accuracy by depth{_turns(local)}")
+    names = [method_title(method) for method in local] if len(local) < FEW else [f"{len(local)} local methods"]
+    _finish(figure, f"{title}: {' and '.join(names)}, accuracy by depth{_turns(local)}")
     return figure
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_
 
 from data.storage.clutter import is_clutter
 
-from ..config.load import method_title
+from ..config.load import method_order, method_title
 from ..config.objectives import OBJECTIVES
 from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import reason
@@ -285,8 +285,7 @@ def _run(result: Result) -> dict[str, Any]:
 
 
 def _order(result: Result) -> tuple[Any, ...]:
-    method = result.method
-    return *(part.casefold() for part in result.run), result.run, method != "al", method != "bp", method
+    return *(part.casefold() for part in result.run), result.run, method_order(result.method)
 
 
 def _refuse(constant: str) -> NoReturn:

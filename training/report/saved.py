@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..config.earlier import in_todays_keys
+from ..config.load import method_order
 from ..config.objectives import OBJECTIVES
 from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import UsageError
@@ -56,7 +57,7 @@ def load_saved(out: Path, dataset: str, model: str, methods: Sequence[str]) -> d
         if another and any(comparable(info, own) for own in infos.values()):
             infos[method] = info
     found = {}
-    for method in sorted(infos, key=lambda method: (method != "al", method != "bp", method)):
+    for method in sorted(infos, key=method_order):
         path = csv_path(out, dataset, model, method)
         if path.exists():
             titles = infos[method].get("loss_titles")

@@ -207,6 +207,12 @@ def test_what_was_saved_before_there_were_objects_is_read_as_it_was_meant(config
     assert with_objectives(own(now, "one"), "vision", "one") == own(now, "one")
 
 
+def test_a_configuration_that_somebody_has_changed_is_shown_as_it_is() -> None:
+    assert flat({"a": 1, "objectives": {"one": {"x": {"y": 2}}, "four": {}}}) == {"a": 1, "objectives.one.x": {"y": 2}}
+    for wrong in (3, None, [], {"one": 3}):
+        assert flat({"a": 1, "objectives": wrong}) == {"a": 1, "objectives": wrong}
+
+
 def test_a_key_of_an_objective_needs_a_default() -> None:
     from models import Settings
 

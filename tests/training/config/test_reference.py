@@ -8,7 +8,7 @@ import pytest
 
 from training.config import reference
 from training.config.objectives import OBJECTIVES
-from training.config.schema import Task, schema
+from training.config.schema import CONFIGS, Task, schema
 from training.config.sections import sections
 
 
@@ -47,6 +47,17 @@ def test_pages_are_brought_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixt
     assert text.endswith("<!-- end -->\n\nmore\n")
     assert reference.main(["--check", str(page)]) == 0
     assert capsys.readouterr().out == f"out of date: {page}\nwritten: {page}\n"
+
+
+@pytest.mark.parametrize("task", ["vision", "text"])
+def test_the_shipped_files_are_brought_up_to_date(task: Task, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[3] / CONFIGS[task]
+    assert reference.main(["--check", str(shipped)]) == 0
+    stale = tmp_path / shipped.name
+    stale.write_text('{"epochs": 3}')
+    assert reference.main(["--check", str(stale)]) == 1
+    assert reference.main([str(stale)]) == 0
+    assert stale.read_bytes() == shipped.read_bytes()
 
 
 def test_without_a_page_it_prints_both_tasks(capsys: pytest.CaptureFixture[str]) -> None:

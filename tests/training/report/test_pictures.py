@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from models import registry
 from training.errors import UsageError
 from training.report import pictures as report
-from training.report.comparison import comparison_table
+from training.report.comparison import WIDEST, comparison_table
+from training.report.look import OTHERS, styles
 from training.report.pictures import draw
 from training.report.run_info import RunInfo
 from training.report.run_log import RunLog
@@ -33,7 +36,7 @@ def info(method: str, layers: int = 4, **changes: Any) -> RunInfo:
         "threads": 1,
         "schedule": None,
         "devices": ["cpu"],
-        "losses": {"": ["loss"]} if method == "bp" else {f"layer_{n}": local[method] for n in range(layers)},
+        "losses": {"": ["loss"]} if method == "bp" else {f"layer_{n}": local.get(method, []) for n in range(layers)},
         "loss_titles": TITLES if method == "al" else {},
     }
     return RunInfo(**(values | changes))
@@ -171,8 +174,54 @@ def test_the_table_is_aligned_and_complete(tmp_path: Path) -> None:
     assert values["peak memory (MB)"] == ["321", "321"]
 
 
+def test_the_table_of_many_methods_goes_on_below(tmp_path: Path) -> None:
+    one = run(tmp_path, "al", turns=2, epochs=3)
+    summaries = [replace(one, method=f"method_{number}", turns=number) for number in range(1, 8)]
+    tables = comparison_table(summaries).split("\n\n")
+    assert [table.split("\n")[0].split() for table in tables] == [
+        ["method_1", "method_2", "method_3", "method_4"],
+        ["method_5", "method_6", "method_7"],
+    ]
+    assert [table.split("\n")[-1].split() for table in tables] == [["turns", *"1234"], ["turns", *"567"]]
+    assert max(len(line) for table in tables for line in table.split("\n")) <= WIDEST
+    # A name that is wider than a line stands alone.
+    assert len(comparison_table([replace(one, method=name * 130) for name in "ab"]).split("\n\n")) == 2
+
+
 def test_the_table_of_many_turns_stays_narrow(tmp_path: Path) -> None:
     assert "3 to 3" not in comparison_table([run(tmp_path, "bp", turns=6, epochs=3)])
+
+
+def test_seven_methods_are_told_apart_and_hide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards bugs: the legend hid the curves, the losses were a strip of 36 inches, the title was cut off."""
+    methods = ["al", "bp", "ce", "scl", "predsim", "deinfo", "infopro"]
+    for method in methods:
+        own = {} if method in ("al", "bp") else {"losses": {"layer_0": ["loss"]}}
+        run(tmp_path, method, epochs=2, layers=1, **own)
+    figures: list[Figure] = []
+    monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure) or path)
+    draw(tmp_path, "digits", "vgg", methods)
+    accuracy, losses, depth = figures
+    assert [text.get_text() for text in accuracy.legends[0].get_texts()][:2] == ["AL", "BP"]
+    assert len(accuracy.legends[0].get_texts()) == 8
+    assert all(ax.get_legend() is None for ax in accuracy.axes)
+    assert len(losses.axes) == 8
+    assert losses.get_figwidth() < 20
+    titled = depth.get_suptitle()
+    assert titled == "digits, vgg: 6 local methods, accuracy by depth"
+    assert len({line.get_color() for line in accuracy.axes[0].lines if line.get_marker() != "*"}) == 7
+
+
+def test_a_method_has_one_style_in_every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.objective("al")
+    known = dict.fromkeys(("al", "ce", "scl"), entry)
+    monkeypatch.setattr(registry, "_OBJECTIVES", known)
+    everything = styles(["al", "bp", "ce", "scl", "unknown"])
+    assert len(set(everything.values())) == 5
+    for some in (["scl"], ["scl", "bp"], ["ce", "scl"], ["bp", "scl", "al"]):
+        assert {name: styles(some)[name] for name in some} == {name: everything[name] for name in some}
+    assert styles(["unknown"])["unknown"] == OTHERS[0]
+    assert len({styles(list("abcdefghij"))[name].color for name in "abcdefg"}) == 7
 
 
 def shown(out: Path, methods: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -35,7 +35,7 @@ def report(group: Sequence[Result], methods: Sequence[str] = ()) -> str:
     none is left.
     """
     results, left_out = select(group, methods)
-    runs, style = [], styles(result.method for result in results)
+    runs, style = [], styles([result.method for result in results])
     for result in results:
         try:
             saved = Saved(read_table(result.csv), result.info.loss_titles)

@@ -11,6 +11,8 @@ from ..curves import chosen, loss_panels
 from ..verdict import ENOUGH, difference
 from .plots import Shown
 
+#: Methods whose speed and depths are told one by one.
+FEW = 4
 #: Depths that a sentence lists.
 LISTED = 8
 
@@ -21,8 +23,10 @@ def summary(runs: Sequence[Shown]) -> list[str]:
 
 
 def remarks(runs: Sequence[Shown]) -> list[str]:
-    """Return the paragraphs about the rest: speed, depths, and what is wrong with the losses."""
-    return [" ".join([*_speed(runs), *_depths(runs)]), *_gaps(runs)]
+    """Return the paragraphs about the rest: speed and depths of a few, and what is wrong with the losses."""
+    # Of many methods, the table and the pictures are easier to read.
+    told = [" ".join([*_speed(runs), *_depths(runs)])] if len(runs) <= FEW else []
+    return [*told, *_gaps(runs)]
 
 
 def with_reference(runs: Sequence[Shown]) -> list[tuple[Shown, Shown]]:
