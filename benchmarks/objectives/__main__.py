@@ -28,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="costs: interleaved repetitions of the time (default 3)")
     parser.add_argument("--batches", type=int, default=12, help="costs: batches per measurement (default 12)")
     parser.add_argument("--quick", action="store_true", help="costs: a smoke test: tiny models, one repetition")
-    given, others = parser.parse_known_args(words)
+    runs = parser.add_argument_group("search, final", "as for benchmarks.accuracy")
+    for option in ("--data-root", "--cells", "--method", "--at-once"):
+        runs.add_argument(option)
+    given = parser.parse_args(words)
     if given.action == "costs":
         print(costs(measure(given, words)))
         return 0
@@ -36,8 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = HERE / "results.json"
         print(markdown(json.loads(path.read_text(encoding="utf-8"))))
         return 0
-    where = ["--grid", str(HERE / "cpu.json"), "--results", str(HERE / "results.json")]
-    return accuracy([given.action, *where, *others])
+    others = {
+        "--data-root": given.data_root,
+        "--cells": given.cells,
+        "--method": given.method,
+        "--at-once": given.at_once,
+    }
+    asked = [part for option, value in others.items() if value is not None for part in (option, value)]
+    return accuracy([given.action, "--grid", str(HERE / "cpu.json"), "--results", str(HERE / "results.json"), *asked])
 
 
 def measure(given: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
