@@ -198,6 +198,7 @@ class EarlyExit:
         return known.exit(cheapest_within_loss(known.table, loss).rule)
 
     @staticmethod
+    @torch.no_grad()
     def curve(
         stack: ALStack, validation: Batches, test: Batches | None = None, *, confidence: str = "probability"
     ) -> list[Point]:
@@ -207,7 +208,7 @@ class EarlyExit:
         """
         known = Known.of(stack, validation, confidence)
         best = front(outcomes(known.table))
-        table = known.table if test is None else known.also(*logits_by_depth(stack, test))
+        table = known.table if test is None else known.also((stack.inference_by_depth(x), y) for x, y in test)
         found = [table.outcome(one.rule) for one in best]
         return [
             Point(known.exit(one.rule), one.work, 100.0 * one.right / table.samples)
@@ -240,9 +241,12 @@ class Known:
         temperatures = tuple(fit_temperature(one, labels) for one in logits)
         return Known(confidence, temperatures, _table(confidence, temperatures, logits, labels, work))
 
-    def also(self, logits: Sequence[Tensor], labels: Tensor) -> Table:
-        """Return what is known of the samples of another set."""
-        return _table(self.confidence, self.temperatures, logits, labels, self.table.work)
+    def also(self, predictions: Iterable[tuple[Sequence[Any], Tensor]]) -> Table:
+        """Return what is known of the samples of another set, from the predictions of every depth and the labels."""
+        work = self.table.work
+        parts = [_table(self.confidence, self.temperatures, *joined([one]), work) for one in predictions]
+        sure, right = torch.cat([one.confidence for one in parts], 1), torch.cat([one.right for one in parts], 1)
+        return Table(sure, right, work, self.table.streaks)
 
     def exit(self, rule: Rule) -> EarlyExit:
         """Return a rule with its temperatures."""

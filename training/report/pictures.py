@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from ..config.load import method_title
 from ..errors import UsageError, reason
 from .curves import LEAST_RANGE, chosen, curve, loss_panels, spans_decades, turns
 from .drawing import Axes, Figure, Line2D, MaxNLocator, colormaps, plain_settings, to_hex
+from .exits import mean_budgets, mean_depths
 from .look import BP, Style, styles
 from .saved import Saved, load_saved
 
@@ -34,6 +36,8 @@ def draw(out: Path, dataset: str, model: str, methods: Sequence[str] = ("al", "b
     pictures = {"accuracy": _accuracy(results, title), "loss": _loss(results, title)} if results else {}
     if any(saved.depths for saved in results.values()):
         pictures["depth"] = _depth(results, title)
+    if any(saved.exits for saved in results.values()):
+        pictures["exits"] = _exits({name: saved for name, saved in results.items() if saved.exits}, title)
     return [_save(figure, out / f"{dataset}_{model}_{name}.png") for name, figure in pictures.items()]
 
 
@@ -123,6 +127,54 @@ def _depth(results: Results, title: str) -> Figure:
     right.set_ylabel("Test accuracy (%)")
     right.xaxis.set_major_locator(_whole_numbers())
     _finish(figure, f"{title}: {' and '.join(map(method_title, local))}, accuracy by depth{_turns(local)}")
+    return figure
+
+
+def _exits(results: Results, title: str) -> Figure:
+    """Draw test accuracy against work, with the fixed depths as markers, and what leaves where within budgets."""
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    style = styles(results)
+    for method, saved in results.items():
+        color, line, marker = style[method]
+        for number, turn in enumerate(saved.exits):
+            work, name = [100 * one.work for one in turn.curve], method_title(method) if number == 0 else None
+            left.plot(work, [one.accuracy for one in turn.curve], color=color, linestyle=line, lw=1.6, label=name)
+        fixed = mean_depths(saved.exits)
+        mean = [fmean(accuracies) for _, accuracies in fixed]
+        reach = [[m - min(a), max(a) - m] for m, (_, a) in zip(mean, fixed, strict=True)]
+        caps = 4 if len(saved.exits) > 1 else 0
+        left.errorbar(
+            [100 * work for work, _ in fixed],
+            mean,
+            list(zip(*reach, strict=True)),
+            color=color,
+            linestyle="",
+            marker=marker,
+            capsize=caps,
+            label=f"{method_title(method)}, fixed depth",
+        )
+    left.set_xlim(left=0)
+    left.set_title("Thresholds chosen on validation", fontsize=11)
+    left.set_xlabel("Work (% of the operations of all layers)")
+    left.set_ylabel("Test accuracy (%)")
+    left.legend()
+    shown, saved = next(iter(results.items()))
+    budgets = list(mean_budgets(saved.exits))
+    bars = [f"{100 * one.budget:g} %" for one in budgets]
+    below = [0.0] * len(budgets)
+    depths = len(saved.depths)
+    for depth in range(depths):
+        shares = [100 * one.shares[depth] for one in budgets]
+        label = f"depth {depth + 1}"
+        right.barh(bars, shares, 0.6, below, color=_layer_color(depth, depths), label=label)
+        below = [start + share for start, share in zip(below, shares, strict=True)]
+    _layer_legend(right, depths)
+    right.set_xlim(0, 100)
+    right.set_title(f"{method_title(shown)}: where test samples leave", fontsize=11)
+    right.set_xlabel("Samples (%)")
+    right.set_ylabel("Budget of work")
+    _finish(figure, f"{title}: early exit{_turns(results)}")
     return figure
 
 
