@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
@@ -109,9 +110,7 @@ def _depth(results: Results, title: str) -> Figure:
         left.axhline(bp.mean(), color=BP.color, linestyle=BP.line, label="BP, all layers")
         if len(bp) > 1:
             left.axhspan(bp.min(), bp.max(), color=BP.color, alpha=0.22, linewidth=0)
-    low, high = left.get_ylim()
-    missing = max(0.0, LEAST_RANGE - (high - low)) / 2
-    left.set_ylim(low - missing, high + missing)
+    _widen(left)
     left.legend()
     left.set_title("At the epoch chosen on validation", fontsize=11)
     left.set_xlabel("Layers used for inference")
@@ -155,6 +154,7 @@ def _exits(results: Results, title: str) -> Figure:
             label=f"{method_title(method)}, fixed depth",
         )
     left.set_xlim(left=0)
+    _widen(left)
     left.set_title("Thresholds chosen on validation", fontsize=11)
     left.set_xlabel("Work (% of the operations of all layers)")
     left.set_ylabel("Test accuracy (%)")
@@ -169,12 +169,14 @@ def _exits(results: Results, title: str) -> Figure:
         label = f"depth {depth + 1}"
         right.barh(bars, shares, 0.6, below, color=_layer_color(depth, depths), label=label)
         below = [start + share for start, share in zip(below, shares, strict=True)]
-    _layer_legend(right, depths)
+    _layer_legend(right, depths, loc="upper center", ncols=min(depths, 4))
     right.set_xlim(0, 100)
+    right.set_ylim(-0.5, len(budgets) + 0.25)  # room for the legend
     right.set_title(f"{method_title(shown)}: where test samples leave", fontsize=11)
     right.set_xlabel("Samples (%)")
     right.set_ylabel("Budget of work")
-    _finish(figure, f"{title}: early exit{_turns(results)}")
+    count = max(len(saved.exits) for saved in results.values())
+    _finish(figure, f"{title}: early exit{f' (a curve for each of {count} turns)' if count > 1 else ''}")
     return figure
 
 
@@ -194,12 +196,19 @@ def _layer_color(index: int, layers: int) -> str:
     return to_hex(colormaps["viridis"](0.88 * index / max(1, layers - 1)))
 
 
-def _layer_legend(ax: Axes, layers: int) -> None:
+def _widen(ax: Axes) -> None:
+    """Have the axis of an accuracy span `LEAST_RANGE` at least."""
+    low, high = ax.get_ylim()
+    missing = max(0.0, LEAST_RANGE - (high - low)) / 2
+    ax.set_ylim(low - missing, high + missing)
+
+
+def _layer_legend(ax: Axes, layers: int, **place: Any) -> None:
     """Name the curves of the layers; of many, only about six."""
     handles, labels = ax.get_legend_handles_labels()
     step = max(1, -(-layers // 6))
     shown = sorted({*range(0, layers, step), layers - 1})
-    ax.legend([handles[i] for i in shown], [labels[i] for i in shown], fontsize=9)
+    ax.legend([handles[i] for i in shown], [labels[i] for i in shown], fontsize=9, **place)
 
 
 def _legend(results: Results) -> list[Line2D]:

@@ -17,7 +17,7 @@ from ..trainers.trainer import Trainer
 
 CONFIDENCE = "probability"
 #: Shares of the work of all layers for which the report says what leaves where.
-BUDGETS = (0.25, 0.5, 0.75)
+BUDGETS = (0.25, 0.5, 0.75, 1.0)
 Batches = Iterable[tuple[Any, Tensor]]
 
 
@@ -38,7 +38,7 @@ def measure_exits(
         known = Known.fit(logits, labels, count_work(trainer.whole, next(iter(validation))[0]), CONFIDENCE)
         table = known.also(trainer.predictions(test))
     except (ValueError, RuntimeError) as error:  # hours of training are worth more
-        return None, [f"early exit: not measured ({str(error).splitlines()[0]})"]
+        return None, [f"early exit: not measured: {str(error).splitlines()[0].removeprefix('early exit: ')}"]
     found = outcomes(known.table)
     depths = table.depths
     least = min(one.work for one in found)
