@@ -34,9 +34,9 @@ def measure_exits(
     if trainer.whole is None:
         return None, ["early exit: not measured, because the layers are in several processes"]
     try:
-        logits, labels = joined(list(trainer.predictions(validation)))
+        logits, labels = joined(list(trainer.predict(validation)))
         known = Known.fit(logits, labels, count_work(trainer.whole, next(iter(validation))[0]), CONFIDENCE)
-        table = known.also(trainer.predictions(test))
+        table = known.also(trainer.predict(test))
     except (ValueError, RuntimeError) as error:  # hours of training are worth more
         return None, [f"early exit: not measured: {str(error).splitlines()[0].removeprefix('early exit: ')}"]
     found = outcomes(known.table)

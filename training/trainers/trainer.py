@@ -151,7 +151,7 @@ class Trainer(ABC):
         return f"layer {layer}" if layer in self.losses.names and layer else "BP"
 
     @torch.no_grad()
-    def predictions(self, batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[list[Tensor], Tensor]]:
+    def predict(self, batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Yield the logits (B, C) of every depth, the full depth last, and the labels of each batch."""
         self._mode(False)
         # A pipeline takes in inputs before it yields predictions, so labels wait here for theirs.
@@ -171,7 +171,7 @@ class Trainer(ABC):
         """Return the accuracy at every depth, the full depth last."""
         right: list[Tensor] = []
         samples = 0
-        for predictions, labels in self.predictions(batches):
+        for predictions, labels in self.predict(batches):
             # The counts stay on the device until the end: reading one makes the host wait.
             right.append(torch.stack([(logits.argmax(-1) == labels.to(logits.device)).sum() for logits in predictions]))
             samples += len(labels)
