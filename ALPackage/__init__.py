@@ -6,6 +6,7 @@ from . import _moved
 from .base import AE, AL, ENC
 from .convert import to_al, to_bp
 from .devices import set_device
+from .early_exit import EarlyExit, Exits
 from .errors import PlacementError, RankError, StageError
 from .layer import LocalLayer
 from .nan_guard import Guard
@@ -23,6 +24,8 @@ __all__ = [
     "ENC",
     "SCHEDULES",
     "ALStack",
+    "EarlyExit",
+    "Exits",
     "Guard",
     "LocalLayer",
     "PlacementError",

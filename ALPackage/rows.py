@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,8 +61,21 @@ def take_rows(tree: Any, start: int, stop: int, total: int) -> Any:
 
     Raises LayerError for a tensor that has not `total` rows.
     """
+    return _of_rows(tree, total, lambda leaf: leaf[start:stop])
 
-    def take(leaf: Any) -> Any:
+
+def select_rows(tree: Any, index: Tensor, total: int) -> Any:
+    """Return the structure with the rows at `index` int64 (R,) of every tensor; 0-d tensors stay whole.
+
+    Raises LayerError for a tensor that has not `total` rows.
+    """
+    return _of_rows(tree, total, lambda leaf: leaf.index_select(0, index.to(leaf.device)))
+
+
+def _of_rows(tree: Any, total: int, take: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `take` to every tensor that has rows. Raises LayerError for one that has not `total` of them."""
+
+    def checked(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.dim():
             return leaf
         if len(leaf) != total:
@@ -70,9 +83,9 @@ def take_rows(tree: Any, start: int, stop: int, total: int) -> Any:
                 f"a tensor of shape {tuple(leaf.shape)} has not the {total} rows of the batch in dimension 0; override "
                 "split and join of the layer that reads it"
             )
-        return leaf[start:stop]
+        return take(leaf)
 
-    return tree_map(take, tree)
+    return tree_map(checked, tree)
 
 
 def join_rows(parts: Sequence[Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,21 @@ from .layer import LearningRate, LocalLayer
 from .nested import memory
 from .optimized import OF_EVERY_MODULE
 from .randomness import Dropout
+
+
+class Predicted(Protocol):
+    """What an `Exit` returns."""
+
+    @property
+    def prediction(self) -> Any:
+        """The predictions, in the order of the rows."""
+
+
+class Exit(Protocol):
+    """Decides at which depth each sample leaves: an `EarlyExit`."""
+
+    def predict(self, stack: ALStack, x: Any) -> Predicted:
+        """Return the predictions of a stack."""
 
 
 class ALStack(nn.Module):
@@ -195,12 +210,17 @@ class ALStack(nn.Module):
         for layer in self:
             layer.set_lr(lr)
 
-    def inference(self, x: Any, depth: int | None = None) -> Any:
+    def inference(self, x: Any, depth: int | None = None, *, exit: Exit | None = None) -> Any:
         """Return the prediction of the first `depth` layers (all by default), on the first layer's device.
 
-        f_1 .. f_k, then b_k, then h_k .. h_1. Raises ValueError for a depth outside 1 .. number of layers.
+        f_1 .. f_k, then b_k, then h_k .. h_1. `exit`: an `EarlyExit`, with which each sample leaves at a depth of its
+        own. Raises ValueError for a depth outside 1 .. number of layers, for both, and as `EarlyExit.predict` does.
         """
         refuse_if_busy(self, "ALStack.inference")
+        if exit is not None:
+            if depth is not None:
+                raise ValueError("inference: got depth and exit; give one of them")
+            return exit.predict(self, x).prediction
         depth = len(self) if depth is None else depth
         if not 1 <= depth <= len(self):
             raise ValueError(f"inference: got depth={depth}; expected 1 to {len(self)}")

@@ -41,6 +41,8 @@ LEVELS = (
     *(
         "devices",
         "stack",
+        "exits",
+        "early_exit",
         "draws",
         "in_place",
         "preflight",

@@ -82,7 +82,10 @@ def test_both_methods_leave_the_promised_files(
     assert {name.split(":")[0] for name in methods["al"]["devices"]} == {"cpu"}
     assert len(methods["al"]["devices"]) == layers
     assert len(methods["bp"]["devices"]) == layers + 1
-    assert len(list(tmp_path.glob("*.png"))) == 3
+    exits = methods["al"]["early_exit"]
+    assert [(turn["turn"], turn["epoch"], len(turn["depths"])) for turn in exits] == [(1, 2, layers), (2, 2, layers)]
+    assert "early_exit" not in methods["bp"]
+    assert len(list(tmp_path.glob("*.png"))) == 4
     printed = capsys.readouterr()
     assert "test accuracy (%)" in printed.out
     assert f"{stem}_bp.json" in printed.out

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +19,7 @@ from ..config.load import method_title
 from ..errors import UsageError, reason
 from .curves import LEAST_RANGE, chosen, curve, loss_panels, spans_decades, turns
 from .drawing import Axes, Figure, Line2D, MaxNLocator, colormaps, plain_settings, to_hex
+from .exits import mean_budgets, mean_depths
 from .look import BP, Style, styles
 from .saved import Saved, load_saved
 
@@ -39,6 +42,8 @@ def draw(out: Path, dataset: str, model: str, methods: Sequence[str] = ("al", "b
     pictures = {"accuracy": _accuracy(results, title), "loss": _loss(results, title)} if results else {}
     if any(saved.depths for saved in results.values()):
         pictures["depth"] = _depth(results, title)
+    if any(saved.exits for saved in results.values()):
+        pictures["exits"] = _exits({name: saved for name, saved in results.items() if saved.exits}, title)
     return [_save(figure, out / f"{dataset}_{model}_{name}.png") for name, figure in pictures.items()]
 
 
@@ -119,9 +124,7 @@ def _depth(results: Results, title: str) -> Figure:
         left.axhline(bp.mean(), color=BP.color, linestyle=BP.line, label="BP, all layers")
         if len(bp) > 1:
             left.axhspan(bp.min(), bp.max(), color=BP.color, alpha=0.22, linewidth=0)
-    low, high = left.get_ylim()
-    missing = max(0.0, LEAST_RANGE - (high - low)) / 2
-    left.set_ylim(low - missing, high + missing)
+    _widen(left)
     left.legend(fontsize=None if len(results) <= FEW else 8)
     left.set_title("At the epoch chosen on validation", fontsize=11)
     left.set_xlabel("Layers used for inference")
@@ -141,6 +144,57 @@ def _depth(results: Results, title: str) -> Figure:
     return figure
 
 
+def _exits(results: Results, title: str) -> Figure:
+    """Draw test accuracy against work, with the fixed depths as markers, and what leaves where within budgets."""
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    style = styles(results)
+    for method, saved in results.items():
+        color, line, marker = style[method]
+        for number, turn in enumerate(saved.exits):
+            work, name = [100 * one.work for one in turn.curve], method_title(method) if number == 0 else None
+            left.plot(work, [one.accuracy for one in turn.curve], color=color, linestyle=line, lw=1.6, label=name)
+        fixed = mean_depths(saved.exits)
+        mean = [fmean(accuracies) for _, accuracies in fixed]
+        reach = [[m - min(a), max(a) - m] for m, (_, a) in zip(mean, fixed, strict=True)]
+        caps = 4 if len(saved.exits) > 1 else 0
+        left.errorbar(
+            [100 * work for work, _ in fixed],
+            mean,
+            list(zip(*reach, strict=True)),
+            color=color,
+            linestyle="",
+            marker=marker,
+            capsize=caps,
+            label=f"{method_title(method)}, fixed depth",
+        )
+    left.set_xlim(left=0)
+    _widen(left)
+    left.set_title("Thresholds chosen on validation", fontsize=11)
+    left.set_xlabel("Work (% of the operations of all layers)")
+    left.set_ylabel("Test accuracy (%)")
+    left.legend()
+    shown, saved = next(iter(results.items()))
+    budgets = list(mean_budgets(saved.exits))
+    bars = [f"{100 * one.budget:g} %" for one in budgets]
+    below = [0.0] * len(budgets)
+    depths = len(saved.depths)
+    for depth in range(depths):
+        shares = [100 * one.shares[depth] for one in budgets]
+        label = f"depth {depth + 1}"
+        right.barh(bars, shares, 0.6, below, color=_layer_color(depth, depths), label=label)
+        below = [start + share for start, share in zip(below, shares, strict=True)]
+    _layer_legend(right, depths, loc="upper center", ncols=min(depths, 4))
+    right.set_xlim(0, 100)
+    right.set_ylim(-0.5, len(budgets) + 0.25)  # room for the legend
+    right.set_title(f"{method_title(shown)}: where test samples leave", fontsize=11)
+    right.set_xlabel("Samples (%)")
+    right.set_ylabel("Budget of work")
+    count = max(len(saved.exits) for saved in results.values())
+    _finish(figure, f"{title}: early exit{f' (a curve for each of {count} turns)' if count > 1 else ''}")
+    return figure
+
+
 def _curve(
     ax: Axes, table: pd.DataFrame, over: str, column: str, style: Style, color: str | None = None, label: str = ""
 ) -> None:
@@ -157,12 +211,19 @@ def _layer_color(index: int, layers: int) -> str:
     return to_hex(colormaps["viridis"](0.88 * index / max(1, layers - 1)))
 
 
-def _layer_legend(ax: Axes, layers: int) -> None:
+def _widen(ax: Axes) -> None:
+    """Have the axis of an accuracy span `LEAST_RANGE` at least."""
+    low, high = ax.get_ylim()
+    missing = max(0.0, LEAST_RANGE - (high - low)) / 2
+    ax.set_ylim(low - missing, high + missing)
+
+
+def _layer_legend(ax: Axes, layers: int, **place: Any) -> None:
     """Name the curves of the layers; of many, only about six."""
     handles, labels = ax.get_legend_handles_labels()
     step = max(1, -(-layers // 6))
     shown = sorted({*range(0, layers, step), layers - 1})
-    ax.legend([handles[i] for i in shown], [labels[i] for i in shown], fontsize=9)
+    ax.legend([handles[i] for i in shown], [labels[i] for i in shown], fontsize=9, **place)
 
 
 def _legend(results: Results) -> list[Line2D]:

@@ -18,6 +18,7 @@ from ..config.load import method_order, method_title
 from ..config.objectives import OBJECTIVES
 from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import reason
+from .exits import TurnExits
 from .output import csv_path, json_path
 from .run_info import RunInfo
 from .saved import comparable
@@ -119,6 +120,7 @@ class Record(BaseModel):
     utilization: Use | None = None
     timeline: TimelineSpans | None = None
     resumptions: int = 0
+    early_exit: list[TurnExits] = []
 
 
 _INFO, _SUMMARY = TypeAdapter(RunInfo), TypeAdapter(MethodSummary)

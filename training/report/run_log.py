@@ -82,10 +82,13 @@ class RunLog:
         *,
         peak_memory_mb: float | None = None,
         utilization: dict[str, Any] | None = None,
+        early_exit: dict[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         """Record what is known of a turn only when it ends. Notes go to the method's, each once."""
         self.turns[turn] = {"peak_memory_mb": None if peak_memory_mb is None else round(peak_memory_mb, 1)}
+        if early_exit is not None:
+            self.turns[turn]["early_exit"] = early_exit
         self.utilization = utilization
         self.notes.extend(note for note in notes if note not in self.notes)
         self.write()
@@ -126,6 +129,7 @@ class RunLog:
     def _content(self) -> dict[str, Any]:
         last = {row["turn"]: row for row in self.rows}
         figures = self.summary()
+        exits = [facts["early_exit"] for facts in self.turns.values() if "early_exit" in facts]
         return {
             "dataset": self.dataset,
             "model": self.model,
@@ -138,6 +142,7 @@ class RunLog:
             "utilization": self.utilization,
             "resumptions": self.resumptions,
             "notes": self.notes,
+            **({"early_exit": exits} if exits else {}),
             **({"timeline": self.timeline} if self.timeline else {}),
         }
 

@@ -17,6 +17,7 @@ from ..config.objectives import OBJECTIVES
 from ..config.schema import RESUME_MAY_CHANGE
 from ..errors import UsageError
 from .columns import COMMON, DEPTH, NUMBERED
+from .exits import TurnExits, read_exits
 from .output import csv_path, json_path
 
 
@@ -26,6 +27,8 @@ class Saved:
 
     table: pd.DataFrame
     titles: Mapping[str, str]
+    exits: Sequence[TurnExits] = ()
+    """What is known of the turns about early exit."""
 
     @property
     def loss_kinds(self) -> dict[str, list[str]]:
@@ -61,7 +64,8 @@ def load_saved(out: Path, dataset: str, model: str, methods: Sequence[str]) -> d
         path = csv_path(out, dataset, model, method)
         if path.exists():
             titles = infos[method].get("loss_titles")
-            found[method] = Saved(read_table(path), titles if isinstance(titles, dict) else {})
+            exits = read_exits(infos[method].get("early_exit"))
+            found[method] = Saved(read_table(path), titles if isinstance(titles, dict) else {}, exits)
     return found
 
 

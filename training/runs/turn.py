@@ -28,6 +28,7 @@ from ..report.tracker import EpochFigures
 from ..report.utilization import Utilization, measure_utilization
 from ..trainers.losses import MeanLosses
 from ..trainers.trainer import Trainer, cosine_lr
+from .early_exit import measure_exits
 from .make_trainer import make_trainer
 from .memory import PeakMemory
 from .placement import Placement
@@ -112,12 +113,22 @@ def train_turn(
             session.gallery.draw_now_and_then(session.logs)
             session.progress.end_epoch(whole=batches.done == 0)
 
+        held_out = (split_batches(trainer, session, split) for split in (task.data.val, task.data.test))
+        exits, notes = measure_exits(trainer, *held_out, turn=turn, epoch=config.epochs)
+
     titles = {f"al-worker-{number}": row.device for number, row in enumerate(used.rows)} if used else {}
     if trace is not None and (shown := timeline(trace, titles)) is not None:
         log.timeline = shown.to_json()
     # The peak is that of training and measuring, so it is known only here.
-    notes = [] if memory.exact else ["peak memory: of the process since it began; this system knows no other"]
-    log.finish_turn(turn, peak_memory_mb=memory.mb, utilization=used.to_json() if used else None, notes=notes)
+    if not memory.exact:
+        notes.append("peak memory: of the process since it began; this system knows no other")
+    log.finish_turn(
+        turn,
+        peak_memory_mb=memory.mb,
+        utilization=used.to_json() if used else None,
+        early_exit=exits.model_dump() if exits else None,
+        notes=notes,
+    )
     # From here on --resume goes to the next turn, or has nothing left to do.
     session.store.finish_turn(log.state())
     if trace is not None and spec.trace is not None and used is not None:
@@ -179,8 +190,13 @@ def save_checkpoint(
 
 def measure(trainer: Trainer, session: Session, split: Split) -> list[float]:
     """Return the accuracy on a split at every depth, in percent."""
+    return trainer.accuracies(split_batches(trainer, session, split))
+
+
+def split_batches(trainer: Trainer, session: Session, split: Split) -> Batches:
+    """Return the batches of a split, to predict."""
     task = session.task
-    return trainer.accuracies(Batches(split, task.test_batch_size, task.transform, device=trainer.devices[0]))
+    return Batches(split, task.test_batch_size, task.transform, device=trainer.devices[0])
 
 
 def note_skipped(session: Session, log: RunLog, trainer: Trainer, turn: int, epoch: int) -> None:

@@ -51,6 +51,11 @@ class ALTrainer(Trainer):
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
         return self.schedule.predict(inputs)
 
+    @property
+    def whole(self) -> ALStack | None:
+        """The layers, where all of them are in this process."""
+        return None if isinstance(self.schedule, Distributed) else self.stack
+
     def usage(self) -> list[Usage]:
         """Return how each worker spent its time in training."""
         return self.schedule.usage()

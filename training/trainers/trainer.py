@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ALPackage import Snapshot
+from ALPackage import ALStack, Snapshot
 from ALPackage.ranks.report import RankReport
 from ALPackage.stage.trace import Usage
 
@@ -151,8 +151,8 @@ class Trainer(ABC):
         return f"layer {layer}" if layer in self.losses.names and layer else "BP"
 
     @torch.no_grad()
-    def accuracies(self, batches: Iterable[tuple[Any, Tensor]]) -> list[float]:
-        """Return the accuracy at every depth, the full depth last; BP has one depth."""
+    def predict(self, batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Yield the logits (B, C) of every depth, the full depth last, and the labels of each batch."""
         self._mode(False)
         # A pipeline takes in inputs before it yields predictions, so labels wait here for theirs.
         waiting: deque[Tensor] = deque()
@@ -162,17 +162,30 @@ class Trainer(ABC):
                 waiting.append(labels)
                 yield x
 
-        right: list[Tensor] = []
-        samples = 0
         with mixed_precision(self.devices, self.precision):
             for predictions in self._predict(inputs()):
-                labels = waiting.popleft()
-                # The counts stay on the device until the end: reading one makes the host wait.
-                right.append(
-                    torch.stack([(logits.argmax(-1) == labels.to(logits.device)).sum() for logits in predictions])
-                )
-                samples += len(labels)
+                yield predictions, waiting.popleft()
+
+    @torch.no_grad()
+    def accuracies(self, batches: Iterable[tuple[Any, Tensor]]) -> list[float]:
+        """Return the accuracy at every depth, the full depth last."""
+        right: list[Tensor] = []
+        samples = 0
+        for predictions, labels in self.predict(batches):
+            # The counts stay on the device until the end: reading one makes the host wait.
+            right.append(torch.stack([(logits.argmax(-1) == labels.to(logits.device)).sum() for logits in predictions]))
+            samples += len(labels)
         return (torch.stack(right).sum(0) * (100.0 / samples)).tolist()
+
+    @property
+    def depths(self) -> int:
+        """How many depths predict."""
+        return len(self.losses.names)
+
+    @property
+    def whole(self) -> ALStack | None:
+        """The layers, where they are local and all in this process."""
+        return None
 
     def usage(self) -> list[Usage]:
         """Return how each worker spent its time in training; BP has no workers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import replace
@@ -21,6 +22,8 @@ from training.report.pictures import draw
 from training.report.run_info import RunInfo
 from training.report.run_log import RunLog
 from training.report.summary import MethodSummary
+
+from .html.made import exits, make
 
 TITLES = {"assoc": "associated loss", "ae": "auto-encoder loss"}
 
@@ -116,6 +119,31 @@ def test_what_the_accuracy_picture_holds(tmp_path: Path, monkeypatch: pytest.Mon
     assert [ax.get_title() for ax in figures[1].axes] == ["AL: associated loss", "AL: auto-encoder loss", "BP: loss"]
     assert len(figures[1].axes[0].get_lines()) == 4
     assert list(figures[2].axes[0].containers[0].lines[0].get_ydata()) == pytest.approx([77.5, 78.5, 79.5, 80.5])
+
+
+def test_what_the_picture_of_early_exit_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure) or path)
+    make(tmp_path, "al", exits=[exits(1, 90.0), exits(2, 92.0)])
+    make(tmp_path, "bp")
+    pictures = draw(tmp_path, "digits", "vgg", ["al", "bp"])
+    assert pictures[-1] == tmp_path / "digits_vgg_exits.png"
+    left, right = figures[-1].axes
+    curves = [line for line in left.get_lines() if len(line.get_xdata()) == 3]
+    assert [list(line.get_xdata()) for line in curves] == [[40.0, 62.5, 100.0]] * 2
+    assert list(curves[1].get_ydata()) == [87.0, 91.0, 92.0]
+    assert list(left.containers[0].lines[0].get_ydata()) == [86.0, 91.0]
+    assert [bar.get_width() for bar in right.containers[0]] == pytest.approx([70.0, 0.0])
+    assert [bar.get_x() for bar in right.containers[1]] == pytest.approx([70.0, 0.0])
+    assert "2 turns" in figures[-1].get_suptitle()
+
+
+def test_what_is_not_ours_about_early_exit_is_not_drawn(tmp_path: Path) -> None:
+    make(tmp_path, "al")
+    path = tmp_path / "digits_vgg_al.json"
+    for damage in (7, [{"turn": 1}], [exits() | {"curve": "steep"}]):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"early_exit": damage}))
+        assert tmp_path / "digits_vgg_exits.png" not in draw(tmp_path, "digits", "vgg", ["al"])
 
 
 def test_a_diverged_run_and_an_unfinished_turn_are_drawn(tmp_path: Path) -> None:

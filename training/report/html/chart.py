@@ -42,6 +42,7 @@ class Curve:
     """The class that has its color."""
     points: Sequence[Point]
     line: str = "-"
+    """Empty for markers alone."""
     marker: str = ""
     band: bool = False
     stars: Sequence[tuple[float, float, str]] = field(default=())
@@ -62,6 +63,8 @@ class Axes:
     told: Callable[[float], str] = "{:.4g}".format
     """How a value is written."""
     unit: str = ""
+    place: Callable[[int, float], str] = "epoch {}, {:,.1f} s".format
+    """How the place of a point is written, from its number and its x; on an axis of whole numbers it is x itself."""
 
 
 def chart(axes: Axes, curves: Sequence[Curve]) -> Element:
@@ -75,7 +78,8 @@ def chart(axes: Axes, curves: Sequence[Curve]) -> Element:
     for curve in curves:
         group = el("g", class_=curve.css)
         points = thin(curve.points)
-        group.append(el("path", d=_line(points, x, y), class_="curve", stroke_dasharray=DASHES[curve.line]))
+        if curve.line:
+            group.append(el("path", d=_line(points, x, y), class_="curve", stroke_dasharray=DASHES[curve.line]))
         if curve.marker and len(points) <= 30:
             for point in _finite(points):
                 group.append(el("path", d=shape(curve.marker, x(point.x), y(point.y)), class_="dot"))
@@ -206,7 +210,7 @@ def _hits(axes: Axes, curves: Sequence[Curve], x: Scale, y: Scale) -> Iterable[E
         every = math.ceil(len(curve.points) / TOLD) if curve.points else 1
         for number, point in list(enumerate(curve.points, start=1))[::every]:
             if _drawable(point.y, y):
-                told = f"{curve.name}, epoch {number}, {point.x:,.1f} s: {_told(axes, curve, point)}"
+                told = f"{curve.name}, {axes.place(number, point.x)}: {_told(axes, curve, point)}"
                 yield el("circle", el("title", told), cx=x(point.x), cy=y(point.y), r=8, class_="hit")
 
 

@@ -13,11 +13,12 @@ from ...config.objectives import dotted, flat
 from ...errors import UsageError
 from ..comparison import comparison_rows
 from ..curves import curve
+from ..exits import mean_budgets
 from ..look import styles
 from ..results import Result, select
 from ..saved import Saved, read_table
 from .markup import Child, el, page
-from .plots import Shown, accuracy_plots, depth_plots, loss_plots, methods_legend, turns_plot
+from .plots import Shown, accuracy_plots, depth_plots, exits_plot, loss_plots, methods_legend, turns_plot
 from .tables import differing, facts, table
 from .words import counted, listed, remarks, summary
 from .workers import plan, timeline, usage
@@ -38,7 +39,7 @@ def report(group: Sequence[Result], methods: Sequence[str] = ()) -> str:
     runs, style = [], styles([result.method for result in results])
     for result in results:
         try:
-            saved = Saved(read_table(result.csv), result.info.loss_titles)
+            saved = Saved(read_table(result.csv), result.info.loss_titles, result.record.early_exit)
         except UsageError as error:
             left_out[result.title] = str(error).removeprefix(f"{result.path.parent}/")
         else:
@@ -100,6 +101,7 @@ def _body(runs: Sequence[Shown], left_out: Mapping[str, str]) -> Iterator[Child]
         "Figures": _figures(runs),
         "Accuracy": _accuracy(runs),
         "Accuracy by depth": _depth(runs),
+        "Early exit": _exits([run for run in runs if run.saved.exits]),
         "Losses": _losses(runs),
         "Workers": _workers(runs),
         "Configuration": _configuration(runs),
@@ -172,6 +174,36 @@ def _depth(runs: Sequence[Shown]) -> list[Child]:
     if whole:
         text += f" {listed(whole)}: all layers, for comparison."
     return [el("p", text, class_="soft"), methods_legend(runs), el("div", *plots, class_="figures")] if plots else []
+
+
+def _exits(runs: Sequence[Shown]) -> list[Child]:
+    if not runs:
+        return []
+    epochs = sorted({turn.epoch for run in runs for turn in run.saved.exits})
+    weights = f"after epoch {listed([str(epoch) for epoch in epochs])}"
+    text = (
+        "A sample leaves at the first depth that is sure of it: where the probability of its class reaches a "
+        "threshold. The curve goes through thresholds that are best on validation; accuracy and work are those on "
+        "test, "
+        f"with the weights {weights}. The dots are the fixed depths, at which all samples leave. Work is counted in "
+        "floating-point operations, and that of all layers is 100 %; every exit that is tried counts."
+    )
+    tables = []
+    for run in runs:
+        layers = range(1, len(run.saved.depths) + 1)
+        rows = [
+            [
+                f"{100 * one.budget:g} %",
+                f"{100 * one.work:.1f}",
+                f"{one.accuracy:.2f}",
+                *(f"{100 * share:.1f}" for share in one.shares),
+            ]
+            for one in mean_budgets(run.saved.exits)
+        ]
+        caption = f"{run.label}: thresholds for a budget of work{', means over the turns' * run.repeated}"
+        head = ["budget", "work (%)", "test accuracy (%)", *(f"leave at {number} (%)" for number in layers)]
+        tables += [table(caption, head, rows)] if rows else []
+    return [el("p", text, class_="soft"), methods_legend(runs), el("div", exits_plot(runs), class_="figures"), *tables]
 
 
 def _losses(runs: Sequence[Shown]) -> list[Child]:

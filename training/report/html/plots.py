@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from ..columns import NUMBERED
 from ..curves import LEAST_RANGE, Panel, chosen, curve, loss_panels, spans_decades
+from ..exits import mean_depths
 from ..look import Style
 from ..results import Result
 from ..saved import Saved
@@ -151,6 +153,24 @@ def depth_plots(runs: Sequence[Shown]) -> list[Element]:
     return plots
 
 
+def exits_plot(runs: Sequence[Shown]) -> Element:
+    """Return the test accuracy against work: a curve for every turn, and the fixed depths, which are dots."""
+    curves = []
+    for run in runs:
+        for turn in run.saved.exits:
+            name = f"{run.label}, turn {turn.turn}" if run.repeated else run.label
+            points = [Point(100 * one.work, *[one.accuracy] * 3) for one in turn.curve]
+            curves.append(Curve(name, run.css, points, run.style.line))
+        fixed = [
+            Point(100 * work, fmean(accuracies), min(accuracies), max(accuracies))
+            for work, accuracies in mean_depths(run.saved.exits)
+        ]
+        curves.append(Curve(f"{run.label}, fixed depth", run.css, fixed, "", run.style.marker, run.repeated))
+    y_range = reach(_extent(curves), least=LEAST_RANGE, inside=(0, 100))
+    name, x_name = "Test accuracy (%) with early exit", "Work (% of all layers)"
+    return _plot(name, x_name, curves, y_range, unit=" %", place=lambda _, work: f"{work:.1f} % of the work")
+
+
 def loss_plots(runs: Sequence[Shown]) -> list[Element]:
     """Return a picture for every loss of every method, with a curve per layer."""
     by_method = {run.result.method: run for run in runs}
@@ -182,6 +202,7 @@ def _plot(
     unit: str = "",
     log: bool = False,
     whole: bool = False,
+    place: Callable[[int, float], str] = "epoch {}, {:,.1f} s".format,
 ) -> Element:
     """Return a figure of these curves; who cannot see it is told how they end."""
     told = ("{:.2f}" if unit else "{:.4g}").format
@@ -196,7 +217,7 @@ def _plot(
         x_range = (least - room if whole else 0.0, (most + room) or 1.0)
     ends = [f"{curve.name} ends at {told(last)}{unit}" for curve in curves if (last := _last(curve)) is not None]
     about = f"{name}: line chart over {x_name.lower()}. {'; '.join(ends[:12])}"
-    axes = Axes(name, about, x_name, x_range, y_range, log, whole, told, unit)
+    axes = Axes(name, about, x_name, x_range, y_range, log, whole, told, unit, place)
     return el("figure", chart(axes, curves))
 
 

@@ -59,6 +59,27 @@ TIMELINE = {
     ],
 }
 
+
+def exits(turn: int = 1, accuracy: float = 90.0) -> dict[str, Any]:
+    """Return what a turn of two layers records about early exit."""
+    return {
+        "turn": turn,
+        "epoch": 3,
+        "confidence": "probability",
+        "temperatures": [0.2, 0.3],
+        "depths": [{"work": 0.4, "accuracy": accuracy - 5}, {"work": 1.0, "accuracy": accuracy}],
+        "curve": [
+            {"work": 0.4, "accuracy": accuracy - 5, "thresholds": [0.0]},
+            {"work": 0.625, "accuracy": accuracy - 1, "thresholds": [0.8]},
+            {"work": 1.0, "accuracy": accuracy, "thresholds": [None]},
+        ],
+        "budgets": [
+            {"work": 0.6, "accuracy": accuracy - 2, "thresholds": [0.75], "budget": 0.75, "shares": [0.7, 0.3]},
+            {"work": 1.0, "accuracy": accuracy, "thresholds": [None], "budget": 1.0, "shares": [0.0, 1.0]},
+        ],
+    }
+
+
 #: The same as they were recorded when a worker owned neighboring layers.
 EARLIER_USE = {
     "devices": [
@@ -106,9 +127,13 @@ def make(
     use: dict[str, Any] | None = None,
     timeline: dict[str, Any] | None = None,
     done: Sequence[int] | None = None,
+    exits: Sequence[dict[str, Any]] = (),
     **changes: Any,
 ) -> RunLog:
-    """Write the CSV and the JSON of a method. `base`: the final accuracy, or that of each turn; `done`: its epochs."""
+    """Write the CSV and the JSON of a method. `base`: the final accuracy, or that of each turn; `done`: its epochs.
+
+    `exits`: what the turns record about early exit.
+    """
     names = losses or ({"": ["loss"]} if method == "bp" else {f"l{n}": ["assoc", "ae"] for n in range(layers)})
     info = RunInfo(
         **{
@@ -151,5 +176,6 @@ def make(
             )
         if turn <= last:
             log.timeline = timeline
-            log.finish_turn(turn, peak_memory_mb=321.0, utilization=use)
+            early_exit = exits[turn - 1] if exits else None
+            log.finish_turn(turn, peak_memory_mb=321.0, utilization=use, early_exit=early_exit)
     return log

@@ -13,7 +13,7 @@ from training.errors import UsageError
 from training.report.html.page import report
 from training.report.results import read_folder
 
-from .made import EARLIER_TIMELINE, EARLIER_USE, NASTY, TIMELINE, USE, make
+from .made import EARLIER_TIMELINE, EARLIER_USE, NASTY, TIMELINE, USE, exits, make
 from .reader import Reader, check
 
 
@@ -42,6 +42,23 @@ def test_the_table_has_the_figures_of_the_json(tmp_path: Path) -> None:
     assert any("l1, backward, batch 1" in tip for tip in page.tips)
     for told in ("a note about the data", "2026-11-28 10:00 UTC", "python cvmain.py", "base_lr", "epochs"):
         assert told in page.text
+
+
+def test_early_exit_is_a_curve_for_each_turn_the_fixed_depths_and_what_leaves_where(tmp_path: Path) -> None:
+    make(tmp_path, "al", exits=[exits(1, 90.0), exits(2, 92.0)])
+    make(tmp_path, "bp")
+    page = shown(tmp_path)
+    assert page.row("75 %") == ["60.0", "89.00", "70.0", "30.0"]
+    assert page.row("100 %") == ["100.0", "91.00", "0.0", "100.0"]
+    assert "AL, turn 2, 62.5 % of the work: 91.00 %" in page.tips
+    assert "AL, fixed depth, 40.0 % of the work: 86.00 (85.00 to 87.00) %" in page.tips
+    assert "with the weights after epoch 3" in page.text
+    assert "BP, fixed depth" not in " ".join(page.tips)
+
+
+def test_a_run_without_early_exit_has_no_section_of_it(tmp_path: Path) -> None:
+    make(tmp_path, "al")
+    assert "Early exit" not in shown(tmp_path).text
 
 
 def test_a_timeline_names_what_is_in_it(tmp_path: Path) -> None:
