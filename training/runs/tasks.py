@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,10 @@ from models.registry import RegistryError
 from ..config.load import length_limit, model_settings, objective_settings, resolve_model
 from ..config.schema import Config, Method, TextConfig, VisionConfig
 from ..errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from data.text.unseen import Texts
+    from data.vision.unseen import Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,8 @@ class LoadedTask:
     """What the models take in, and how many classes there are."""
     build: Callable[[Method], ALStack | BPModel]
     """Draws the initial weights from torch's process-wide generator."""
+    unseen: Pictures | Texts
+    """What inputs of no data set go through before the models, as those of this one have."""
     resolved: dict[str, Any]
     """What "auto" and null in the config came to mean."""
     notes: list[str]
@@ -73,6 +79,7 @@ def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callab
 def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.vision.augment import VisionTransform, channel_stats, default_augmentation
     from data.vision.load import load_vision
+    from data.vision.unseen import Pictures
 
     data = load_vision(
         dataset,
@@ -92,15 +99,24 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
     augmentation = default_augmentation(dataset) if config.augmentation == "auto" else config.augmentation
     chosen, notes = resolve_model(config, model)
     shape = ImageShape(n_classes=len(data.classes), channels=channels, size=size)
+    mean, std = channel_stats(data.train)
+    assert data.stored_size is not None
     return LoadedTask(
         data=data,
-        transform=VisionTransform(*channel_stats(data.train), augmentation),
+        transform=VisionTransform(mean, std, augmentation),
         batch_size=config.train_batch_size,
         test_batch_size=config.test_batch_size,
         lr=config.base_lr,
         end_lr=config.end_lr,
         shape=shape,
         build=builder(config, model, shape),
+        unseen=Pictures(
+            channels=channels,
+            stored_size=data.stored_size,
+            size=size,
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
+        ),
         resolved={
             "augmentation": augmentation,
             **chosen,
@@ -127,6 +143,8 @@ def _in_color(data: Dataset) -> Dataset:
 def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.text.embeddings import load_vectors, random_vectors
     from data.text.load import load_text, trim
+    from data.text.tokenization import resolve_backend
+    from data.text.unseen import Texts
     from data.text.vector_search import find_file
 
     max_len = length_limit(config, dataset)
@@ -166,6 +184,9 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         end_lr=config.end_lr,
         shape=shape,
         build=builder(config, model, shape),
+        unseen=Texts(
+            backend=resolve_backend(config.text_backend).name, max_len=max_len, vocabulary=tuple(data.vocabulary)
+        ),
         resolved={
             "max_len": max_len,
             "vocabulary": len(data.vocabulary),
