@@ -15,10 +15,10 @@ from data.storage.streams import exit_code
 from ..config.load import method_title
 from ..config.plugins import load_plugin
 from ..errors import UsageError
-from .choose import Kept, choose
 from .inputs import Input, lines, pictures
 
 if TYPE_CHECKING:
+    from .choose import Kept
     from .network import Network
 
 #: Characters of a text that name it in the output.
@@ -79,6 +79,8 @@ def _count(text: str) -> int:
 def _predict(arguments: argparse.Namespace) -> None:
     for name in arguments.plugin:
         load_plugin(name)
+    from .choose import choose  # pandas, which --help need not wait for
+
     kept = choose(
         arguments.folder,
         dataset=arguments.dataset,
