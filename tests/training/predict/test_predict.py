@@ -1,4 +1,4 @@
-"""`training.predict` predicts a test set as its run measured it, and says what is missing in a line. CPU, no network."""
+"""`training.predict` predicts a test set as its run measured it, and says what is missing. CPU, no network."""
 
 from __future__ import annotations
 

@@ -65,9 +65,10 @@ def test_a_writer_that_dies_leaves_what_was_there(
         path.with_name(f".{path.name}.1-0.tmp").write_bytes(b"half of it")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(keeper_module, failing, die)
-        keep(make_keeper(tmp_path), epoch, 0.25)
+        with pytest.raises(KeyboardInterrupt):
+            keep(make_keeper(tmp_path), epoch, 0.25)
     assert kept(tmp_path) == (1, 0.5)
     keep(make_keeper(tmp_path), epoch, 0.25)
     assert kept(tmp_path) == (epoch, 0.25)
