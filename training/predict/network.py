@@ -23,7 +23,7 @@ from ..config.load import method_title
 from ..config.schema import Config, schema
 from ..errors import UsageError, reason
 from ..runs.placement import set_layout
-from ..runs.tasks import builder, shape_from_json
+from ..runs.tasks import builder, samples_at_once, shape_from_json
 from ..trainers.trainer import mixed_precision
 from ..weights.info import KeptRun
 from .choose import Kept
@@ -77,7 +77,7 @@ class Network:
     @property
     def batch_size(self) -> int:
         """How many inputs its run measured at once."""
-        return getattr(self._config, "test_batch_size", None) or 4 * getattr(self._config, "batch_size", 16)
+        return samples_at_once(self._config)
 
     @torch.no_grad()
     def predict(self, inputs: Sequence[Any]) -> Prediction:

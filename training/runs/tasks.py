@@ -76,6 +76,11 @@ def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callab
     return build
 
 
+def samples_at_once(config: Config) -> int:
+    """Return how many samples a batch of an evaluation has."""
+    return config.test_batch_size if isinstance(config, VisionConfig) else 4 * config.batch_size
+
+
 def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.vision.augment import VisionTransform, channel_stats, default_augmentation
     from data.vision.load import load_vision
@@ -105,7 +110,7 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
         data=data,
         transform=VisionTransform(mean, std, augmentation),
         batch_size=config.train_batch_size,
-        test_batch_size=config.test_batch_size,
+        test_batch_size=samples_at_once(config),
         lr=config.base_lr,
         end_lr=config.end_lr,
         shape=shape,
@@ -179,7 +184,7 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         data=data,
         transform=trim,
         batch_size=config.batch_size,
-        test_batch_size=4 * config.batch_size,
+        test_batch_size=samples_at_once(config),
         lr=config.lr,
         end_lr=config.end_lr,
         shape=shape,

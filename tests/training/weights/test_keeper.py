@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,17 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "digits_vgg_al").write_text("a file")
     with pytest.raises(UsageError, match=r"could not be written .*keep_best=false"):
         make_keeper(tmp_path)
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, state: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    keep(make_keeper(tmp_path), 1, 0.5)
+    monkeypatch.setattr(keeper_module, "save_tensors", full)
+    with pytest.raises(UsageError, match=r"the best epoch could not be written \(No space left on device\)"):
+        keep(make_keeper(tmp_path), 2, 0.25)
+    assert kept(tmp_path) == (1, 0.5)
 
 
 def test_the_epoch_that_is_kept_is_the_one_that_is_reported(tmp_path: Path) -> None:
