@@ -42,7 +42,8 @@ class Split:
 class Dataset:
     """A data set, divided. `probe` is a fixed part of train, as large as val, on which train_acc is measured.
 
-    `vocabulary` (text only) lists the token of each id. `notes` are facts that the user should know, one line each.
+    `vocabulary` (text only) lists the token of each id. `stored_size` (vision only): height and width of the images
+    before they were brought to the size that was asked for. `notes` are facts that the user should know, one line each.
     Test is never used to choose anything.
     """
 
@@ -53,6 +54,7 @@ class Dataset:
     test: Split
     probe: Split
     vocabulary: list[str] = field(default_factory=list)
+    stored_size: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -99,6 +101,7 @@ def make_dataset(
     seed: int,
     limit_train: int | None = None,
     vocabulary: list[str] | None = None,
+    stored_size: tuple[int, int] | None = None,
     notes: list[str] | None = None,
 ) -> Dataset:
     """Build a `Dataset` from the (inputs, labels) of train and test; val and probe are taken from train."""
@@ -118,5 +121,6 @@ def make_dataset(
         test=Split(*test, torch.arange(len(test[1]))),
         probe=Split(*train, train_rows[: len(val_rows)]),
         vocabulary=vocabulary or [],
+        stored_size=stored_size,
         notes=notes,
     )

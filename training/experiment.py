@@ -34,6 +34,7 @@ from .runs.resolve import Machine, find_machine, make_spec
 from .runs.session import Session
 from .runs.shutdown import GracefulShutdown
 from .runs.tasks import LoadedTask, load_task
+from .weights.keeper import make_keeper
 
 
 def main(task: Task, argv: Sequence[str] | None = None) -> int:
@@ -106,6 +107,9 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
             resumed = find_resume_points(specs, stores, since=began)
         if not arguments.resume and not any(resumed.values()):
             note_unfinished(specs, stores)
+        keepers = {method: make_keeper(spec, stores[method].run) for method, spec in specs.items()}
+        for keeper in keepers.values():
+            keeper.prepare()
         _introduce(arguments, task)
         note_another(specs.values())
         if ranks is not None and arguments.trace is not None:
@@ -124,7 +128,9 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         try:
             for method, spec in specs.items():
                 together = methods_of_run(stores, method)
-                session = Session(task, stores[method], together, shutdown, logs, gallery, trackers, progress, ranks)
+                session = Session(
+                    task, stores[method], keepers[method], together, shutdown, logs, gallery, trackers, progress, ranks
+                )
                 train_method(spec, session, resumed[method])
                 stores[method].wait()
             gallery.draw(logs)

@@ -84,6 +84,19 @@ class Reconstruction(nn.Module):
         logits = (rows if self.kind == "classes" else similarity(rows, table, unit=self.unit)) / self.temperature
         return F.cross_entropy(full_precision(logits), own)
 
+    def probabilities(self, decoded: Tensor) -> Tensor:
+        """Return decoded rows (B, C) of the first layer as probabilities, float (B, C), read as the loss reads them.
+
+        "classes": the softmax of the logits, divided by `temperature`. "mse": the target is one-hot, so a row holds the
+        share of every class already; what is negative counts as 0, and rows are scaled to sum to 1.
+        """
+        rows = full_precision(decoded)
+        if self.kind != "mse":
+            return torch.softmax(rows / self.temperature, dim=1)
+        shares = rows.clamp_min(0.0)
+        whole = shares.sum(1, keepdim=True)
+        return torch.where(whole > 0, shares / whole, torch.full_like(shares, 1.0 / shares.shape[1]))
+
 
 def similarity(codes: Tensor, table: Tensor, *, unit: bool = False) -> Tensor:
     """Return the cosine of every code (B, d) to every row of the table (C, d), as (B, C).

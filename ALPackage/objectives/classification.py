@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..base import AL, means_over_rows
 from ..randomness import Dropout, dropouts
 from ..rows import join_rows, take_rows
@@ -29,6 +32,14 @@ class ClassifierAL(AL):
     def row_dropouts(self) -> list[Dropout]:
         """Return the `Dropout`s of the input side; those of g and h see the table."""
         return dropouts(self.enc)
+
+    def probabilities(self, prediction: Tensor) -> Tensor:
+        """Return a prediction (B, C) of a stack whose first layer this is as probabilities, float (B, C).
+
+        The auto-encoder loss knows how (see `Reconstruction.probabilities`); one that does not leaves it to softmax.
+        """
+        read = getattr(self.ae.cri, "probabilities", None)
+        return torch.softmax(prediction.float(), dim=1) if read is None else read(prediction)
 
     def split(self, x: Any, y: Any, start: int, stop: int) -> tuple[Any, Any]:
         """Return the rows from `start` to before `stop` of the input and the labels, with the whole table."""

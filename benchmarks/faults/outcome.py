@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.checkpoints.info import read_json
 from training.checkpoints.store import Store
+from training.checkpoints.tensors import load_tensors
+from training.weights.info import KeptTurn
 
 __all__ = ["differences", "outcome"]
 
-#: What is measured, and so never the same twice; how often the run was interrupted; where it went.
+#: What is measured, and so never the same twice; how often the run was interrupted; when it began; where it went.
 ASIDE = {
     "devices",
     "outputpath",
@@ -23,6 +26,7 @@ ASIDE = {
     "plan",
     "provenance",
     "resumptions",
+    "run",
     "samples_per_s",
     "schedule",
     "timeline",
@@ -33,9 +37,9 @@ ASIDE = {
 
 
 def outcome(out: Path) -> dict[str, Any]:
-    """Return the tables, the JSON and the newest checkpoint's tensors of every method in the folder, by file name.
+    """Return the tables, the JSON, and the tensors of the newest checkpoint and of the kept weights of every method.
 
-    Raises ValueError where a checkpoint that is there cannot be used.
+    By the name of the file or folder. Raises ValueError where a checkpoint or weights that are there cannot be used.
     """
     found: dict[str, Any] = {}
     for path in sorted(out.glob("*.csv")):
@@ -50,6 +54,10 @@ def outcome(out: Path) -> dict[str, Any]:
         if newest is None or store.notices:
             raise ValueError("; ".join(store.notices) or f"{folder}: there is no checkpoint")
         found[folder.name] = {"layers": newest.layers, "losses": newest.info.losses, "step": newest.info.step}
+    for path in sorted((out / "models").glob("*/*/turn*.json")):
+        kept = read_json(path, KeptTurn)
+        weights = load_tensors(path.parent / kept.weights.name, kept.weights.sha256)
+        found[f"models/{kept.place}/{path.name}"] = {"kept": kept.model_dump(exclude={"weights"}), "layers": weights}
     return found
 
 

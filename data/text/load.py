@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..errors import DataError
 from ..registry import entry, resolve
 from ..storage.cache import cached, content_key
 from .source import Corpus, Document, Source
-from .tokenization import PAD, SPECIALS, UNK, TextBackend, Vocabulary, resolve_backend
+from .tokenization import PAD, SPECIALS, UNK, BuiltinVocabulary, TextBackend, Vocabulary, resolve_backend
 
 _FORMAT = 2  # part of every cache key: increase it when the stored arrays or the readers change their meaning
 _PAD_ID, _UNK_ID = SPECIALS.index(PAD), SPECIALS.index(UNK)
@@ -111,6 +111,16 @@ class Trim:
 
 
 trim = Trim()
+
+
+def encode(texts: Sequence[str], vocabulary: list[str], tools: TextBackend, max_len: int) -> tuple[Tensor, Tensor]:
+    """Return (token ids int32 (texts, max_len), lengths int64 (texts,)), as `load_text` does for documents."""
+    numbers: defaultdict[str, int] = defaultdict(count().__next__)
+    tokens = [[numbers[token] for token in tools.tokenize(text)] for text in texts]
+    counts = np.array([len(each) for each in tokens], dtype=np.int64)
+    flat = np.array([number for each in tokens for number in each], dtype=np.int32)
+    documents = _Documents(flat, np.cumsum(counts) - counts, counts, np.zeros_like(counts))
+    return documents.padded(_final_ids(list(numbers), BuiltinVocabulary(vocabulary)), max_len)
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,12 @@ def load_vision(
     dataset = make_dataset(
         name,
         images.classes,
-        (_resize(images.train[0], size), images.train[1]),
-        (_resize(images.test[0], size), images.test[1]),
+        (resize(images.train[0], size), images.train[1]),
+        (resize(images.test[0], size), images.test[1]),
         val_fraction=val_fraction,
         seed=seed,
         limit_train=limit_train,
+        stored_size=(images.train[0].shape[2], images.train[0].shape[3]),
         notes=images.notes,
     )
     if len(dataset.train) < 2:
@@ -93,7 +94,7 @@ def _check(what: str, labeled: Labeled, classes: int) -> None:
         raise DataError(f"{what}: a label is outside 0..{classes - 1}; fetch its files again")
 
 
-def _resize(images: Tensor, size: int) -> Tensor:
+def resize(images: Tensor, size: int) -> Tensor:
     """Return uint8 (rows, C, size, size), bilinear and antialiased; the tensor itself if it has that size."""
     if images.shape[-2:] == (size, size):
         return images

@@ -48,11 +48,15 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in suffixes()
 
 
-def read_picture(path: Path, size: int) -> tuple[np.ndarray, list[str]]:
-    """Return (uint8 RGB (3, size, size), facts); another size is resized (bilinear, antialiased).
+def read_picture(
+    path: Path, size: int | tuple[int, int], *, remedy: str = "restore it from the official archive"
+) -> tuple[np.ndarray, list[str]]:
+    """Return (uint8 RGB (3, height, width), facts); another size is resized (bilinear, antialiased).
 
-    Raises DataError for a file that cannot be read, is damaged, or has no known scale from black to white.
+    `size`: height and width, or one number for both. `remedy`: what to do about a damaged file, for the message. Raises
+    DataError for a file that cannot be read, is damaged, or has no known scale from black to white.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     facts: list[str] = []
     try:
         with Image.open(path, formats=formats()) as image:
@@ -63,7 +67,7 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, list[str]]:
                 square = _to_rgb(ImageOps.exif_transpose(image), path, image.format, facts)
             else:
                 square = _to_rgb(image, path, image.format, facts)
-            square = square.resize((size, size), Image.Resampling.BILINEAR)
+            square = square.resize((width, height), Image.Resampling.BILINEAR)
     except DataError:
         raise
     except Exception as error:
@@ -72,7 +76,7 @@ def read_picture(path: Path, size: int) -> tuple[np.ndarray, list[str]]:
         # A damaged file can make a decoder raise almost any exception.
         reason = "not a picture of a known format" if isinstance(error, UnidentifiedImageError) else error
         reason = " ".join(str(reason).split())[:200] or type(error).__name__
-        raise DataError(f"{path}: damaged image ({reason}); restore it from the official archive") from error
+        raise DataError(f"{path}: damaged image ({reason}); {remedy}") from error
     pixels: np.ndarray = np.asarray(square).transpose(2, 0, 1)
     return pixels, facts
 

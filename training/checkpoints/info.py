@@ -41,7 +41,7 @@ def positions(folder: Path) -> list[Position]:
     return sorted(Position(*map(int, match.groups())) for match in names if match)
 
 
-class _File(BaseModel):
+class StoredFile(BaseModel):
     """What both files have."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -57,7 +57,7 @@ class _File(BaseModel):
         return f"{self.dataset}_{self.model}_{self.method}"
 
 
-class RunRecord(_File):
+class RunRecord(StoredFile):
     """`run.json`: what a run is."""
 
     methods_of_run: list[str]
@@ -75,7 +75,7 @@ class TensorFile(BaseModel):
     sha256: str
 
 
-class CheckpointInfo(_File):
+class CheckpointInfo(StoredFile):
     """The manifest: how far the checkpoint is, and where its tensors are."""
 
     date: str
@@ -107,10 +107,10 @@ class CheckpointInfo(_File):
         return self.turn_finished and self.turn == self.turns
 
 
-FileType = TypeVar("FileType", bound=_File)
+FileType = TypeVar("FileType", bound=StoredFile)
 
 
-def write_json(path: Path, content: _File) -> None:
+def write_json(path: Path, content: StoredFile) -> None:
     """Write `content` with its checksum, as a whole or not at all. Raises OSError."""
     values = json.loads(json.dumps(content.model_dump()))  # as a reader gets it, so that both compute one checksum
     atomic_write_text(path, json.dumps({"sha256": checksum(values), **values}, indent=1) + "\n")

@@ -78,6 +78,7 @@ RESUME_MAY_CHANGE = frozenset(
         "checkpoint_every",
         "checkpoint_keep",
         "cuda_graph",
+        "keep_best",
         "on_nan",
         "outputpath",
         "schedule",
@@ -133,6 +134,9 @@ class TrainingKeys(Settings):
 
     checkpoint_keep: Annotated[int, Field(ge=0)] = 2
     """How many checkpoints of a method are kept, the newest; 0: none is written, and nothing can be resumed."""
+
+    keep_best: bool = True
+    """Keep the weights of the epoch that is best on validation, for `python -m training.predict`, of every turn."""
 
 
 class DeviceKeys(Settings):

@@ -13,8 +13,8 @@ from data.storage.streams import exit_code
 from ..config.paths import user_path
 from ..errors import UsageError
 from .html.compare import comparison
-from .html.write import read_results, write_folder, write_page
-from .results import Folder
+from .html.write import write_folder, write_page
+from .results import Folder, named_folder
 
 COMPARISON = Path("comparison.html")
 
@@ -55,7 +55,7 @@ def _write(arguments: argparse.Namespace) -> list[Path]:
     folders: dict[str, Folder] = {}
     seen = set()
     for text in arguments.folders:
-        folder = _folder(text)
+        folder = named_folder(text)
         if folder.path.resolve() not in seen:  # the same folder twice is no comparison
             folders[text] = folder
         seen.add(folder.path.resolve())
@@ -64,24 +64,6 @@ def _write(arguments: argparse.Namespace) -> list[Path]:
     if out is not None:
         written.append(write_page(out, comparison(folders, out.resolve().parent)))
     return written
-
-
-def _folder(text: str) -> Folder:
-    """Return the results of a folder that has some. Raises UsageError."""
-    path = user_path(text)
-    if not path.exists():
-        raise UsageError(f"{path}: there is no such folder; name one that holds results")
-    if not path.is_dir():
-        raise UsageError(f"{path}: is a file; name the folder that it is in")
-    folder = read_results(path)
-    if folder.results:
-        return folder
-    if folder.unreadable:
-        name, why = next(iter(folder.unreadable.items()))
-        raise UsageError(f"{path / name}: cannot be read as results ({why}), and there are no others in the folder")
-    inside = [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and any(entry.glob("*_*_*.json"))]
-    hint = f"did you mean {path / inside[0]}?" if inside else "name a folder that a command wrote to (--out)"
-    raise UsageError(f"{path}: there are no results in it; {hint}")
 
 
 if __name__ == "__main__":

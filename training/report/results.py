@@ -16,8 +16,9 @@ from data.storage.clutter import is_clutter
 
 from ..config.load import method_order, method_title
 from ..config.objectives import OBJECTIVES
+from ..config.paths import user_path
 from ..config.schema import RESUME_MAY_CHANGE
-from ..errors import reason
+from ..errors import UsageError, reason
 from .exits import TurnExits
 from .output import csv_path, json_path
 from .run_info import RunInfo
@@ -222,6 +223,32 @@ def read_folder(path: Path) -> Folder:
             found.unreadable[file.name] = reason(error) if isinstance(error, OSError) else str(error)
     found.results.sort(key=_order)
     return found
+
+
+def read_results(out: Path) -> Folder:
+    """Return the results in a folder. Raises UsageError where it cannot be read."""
+    try:
+        return read_folder(out)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be read ({reason(error)}); name a folder of results") from None
+
+
+def named_folder(text: str) -> Folder:
+    """Return the results of a folder that a user names, which has some. Raises UsageError."""
+    path = user_path(text)
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such folder; name one that holds results")
+    if not path.is_dir():
+        raise UsageError(f"{path}: is a file; name the folder that it is in")
+    folder = read_results(path)
+    if folder.results:
+        return folder
+    if folder.unreadable:
+        name, why = next(iter(folder.unreadable.items()))
+        raise UsageError(f"{path / name}: cannot be read as results ({why}), and there are no others in the folder")
+    inside = [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and any(entry.glob("*_*_*.json"))]
+    hint = f"did you mean {path / inside[0]}?" if inside else "name a folder that a command wrote to (--out)"
+    raise UsageError(f"{path}: there are no results in it; {hint}")
 
 
 def read_result(path: Path) -> Result:

@@ -28,6 +28,8 @@ class RunInfo:
     """The device of each layer."""
     losses: dict[str, list[str]]
     """The names of the losses by layer; a network with one loss is the layer ""."""
+    run: str | None = None
+    """When the run began: the name of the folders of its checkpoints and weights; None before that was recorded."""
     processes: int = 1
     """How many processes trained together."""
     bp_parallel: str | None = None

@@ -20,7 +20,7 @@ from typing import Any
 from .columns import DEPTH, columns, loss_columns
 from .output import csv_path, json_path, replace_text
 from .run_info import RunInfo
-from .summary import MethodSummary, summary
+from .summary import MethodSummary, best_epoch, summary
 
 
 class RunLog:
@@ -63,18 +63,28 @@ class RunLog:
         """
         row: dict[str, Any] = {"turn": turn, "epoch": epoch}
         accuracies = {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc[-1]}
-        row |= {name: round(float(value), 4) for name, value in accuracies.items()}
+        row |= {name: percent(value) for name, value in accuracies.items()}
         row["train_time"] = round(float(train_time), 4)
         given = {layer: list(values) for layer, values in losses.items()}
         for column, layer, loss in loss_columns(given):
             row[column] = float(f"{losses[layer][loss]:.6g}")
         if "" not in self.info.losses:  # a network with one loss has one depth
-            row |= {f"{DEPTH}_{number}": round(float(value), 4) for number, value in enumerate(test_acc, 1)}
+            row |= {f"{DEPTH}_{number}": percent(value) for number, value in enumerate(test_acc, 1)}
         if set(row) != set(self.columns):
             wrong = ", ".join(sorted(set(row) ^ set(self.columns)))
             raise ValueError(f"{self.method} with {len(self.info.losses)} layers: missing or not expected: {wrong}")
         self.rows.append(row)
         self.write()
+
+    def is_best(self, turn: int, val_acc: float) -> bool:
+        """Tell whether an epoch of this accuracy on validation, not yet recorded, is the turn's best so far."""
+        row = {"val_acc": percent(val_acc)}
+        return best_epoch([*(row for row in self.rows if row["turn"] == turn), row]) is row
+
+    def chosen_epochs(self) -> dict[int, int]:
+        """Return the best epoch on validation by turn, of those that have been recorded."""
+        turns = dict.fromkeys(row["turn"] for row in self.rows)
+        return {turn: best_epoch([row for row in self.rows if row["turn"] == turn])["epoch"] for turn in turns}
 
     def finish_turn(
         self,
@@ -145,6 +155,11 @@ class RunLog:
             **({"early_exit": exits} if exits else {}),
             **({"timeline": self.timeline} if self.timeline else {}),
         }
+
+
+def percent(value: float) -> float:
+    """Return an accuracy as it is recorded."""
+    return round(float(value), 4)
 
 
 def _finite(value: Any) -> Any:

@@ -32,6 +32,11 @@ class MethodSummary:
     """The largest of the turns; None where it was not measured."""
 
 
+def best_epoch(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the row of a turn that is reported: the best on validation, and the earlier one of equals."""
+    return max(rows, key=lambda row: row["val_acc"])  # max keeps the first
+
+
 def summary(
     method: str, info: RunInfo, rows: Sequence[Mapping[str, Any]], ended: Mapping[int, Mapping[str, Any]]
 ) -> MethodSummary:
@@ -40,8 +45,7 @@ def summary(
     `ended`: by number, what is known of the turns that have ended.
     """
     turns = [[row for row in rows if row["turn"] == turn] for turn in dict.fromkeys(row["turn"] for row in rows)]
-    # max keeps the first of equals, so ties go to the earlier epoch.
-    chosen = [max(turn, key=lambda row: row["val_acc"]) for turn in turns]
+    chosen = [best_epoch(turn) for turn in turns]
     test_acc = [row["test_acc"] for row in chosen]
     train_time = [turn[-1]["train_time"] for turn in turns]
     seconds = sum(train_time)

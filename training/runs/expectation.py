@@ -80,7 +80,8 @@ def expect(
             parts = sum(sizes) / sizes[0]  # the last batch may be a part of one
             seconds *= _simulated(spec, placement, parts, loading) / _simulated(spec, placement, measured, loading)
         every = spec.config.checkpoint_every
-        copies = (1 + (len(sizes) // every if every else 0)) if spec.config.checkpoint_keep else 0
+        within = len(sizes) // every if every and spec.config.checkpoint_keep else 0
+        copies = int(bool(spec.config.checkpoint_keep) or spec.config.keep_best) + within
         seconds += copies * snapshot
     return Expectation(seconds, len(sizes), measured, loading, snapshot, memory.mb)
 
@@ -110,7 +111,7 @@ def _train(trainer: Trainer, batches: Iterator[tuple[Any, Tensor] | Snapshot]) -
 
 def _snapshot_seconds(spec: RunSpec, trainer: Trainer, epoch: Callable[[int], Batches]) -> float:
     """Return what a checkpoint adds to the time of a batch: the copy of the state, and the look at its numbers."""
-    if not spec.config.checkpoint_keep:
+    if not spec.config.checkpoint_keep and not spec.config.keep_best:
         return 0.0
     batch = next(iter(epoch(2)))
     seconds: dict[bool, list[float]] = {True: [], False: []}

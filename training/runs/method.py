@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from itertools import islice
 
 import torch
@@ -27,6 +28,7 @@ from ..report.tracker import TrackedTurn
 from ..report.utilization import Utilization
 from ..trainers.parallel.trainer import ParallelTrainer
 from ..trainers.trainer import Trainer
+from ..weights.info import KeptRun
 from .bp_stages import place_stages
 from .make_trainer import make_trainer
 from .memory import out_of_memory
@@ -34,7 +36,7 @@ from .placement import Placement, place
 from .provenance import collect
 from .ranks import Ranks
 from .session import Session
-from .tasks import LoadedTask, training_batches
+from .tasks import LoadedTask, shape_to_json, training_batches
 from .turn import train_turn
 
 
@@ -51,12 +53,14 @@ def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) ->
         ranks = session.ranks if spec.over_ranks else None
         before = resumed.record.info["devices"] if resumed is not None else ()
         info, placement = rehearse(spec, session.task, ranks, before)
-        log = new_log(spec, session, info)
+        log = new_log(spec, session, replace(info, run=session.store.run))
         if resumed is not None:
             with checkpoint_errors(resumed):
                 log.load(resumed.info.log)
                 print("\n".join(describe(resumed, spec, info.devices)), flush=True)
             log.resumptions += 1
+            for turn in session.keeper.missing(log.chosen_epochs()):
+                print(f"  note: turn {turn}: the weights of its best epoch so far were not kept", flush=True)
 
         # Turns that an earlier process finished are in the log already; the one that it was in continues.
         used: Utilization | None = None
@@ -84,6 +88,18 @@ def new_log(spec: RunSpec, session: Session, info: RunInfo) -> RunLog:
             info=info.to_json(),
         )
     )
+    session.keeper.begin(
+        KeptRun(
+            dataset=spec.dataset,
+            model=spec.model,
+            method=spec.method,
+            task=spec.task,
+            info=info.to_json(),
+            shape=shape_to_json(session.task.shape),
+            classes=session.task.data.classes,
+            inputs=asdict(session.task.unseen),
+        )
+    )
     return log
 
 
@@ -106,7 +122,7 @@ def tracked_turn(spec: RunSpec, info: RunInfo, turn: int) -> TrackedTurn:
 def recall(spec: RunSpec, session: Session, finished: Checkpoint) -> None:
     """Record again what an earlier process has finished."""
     with checkpoint_errors(finished):
-        info = RunInfo(**finished.record.info)
+        info = replace(RunInfo(**finished.record.info), run=session.store.run)
         log = RunLog(spec.out, spec.dataset, spec.model, spec.method, info)
         log.load(finished.info.log)
         log.write()

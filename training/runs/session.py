@@ -8,6 +8,7 @@ from ..checkpoints.store import Store
 from ..report.gallery import Gallery
 from ..report.run_log import RunLog
 from ..report.trackers import Trackers
+from ..weights.keeper import Keeper
 from .progress import Progress
 from .ranks import Ranks
 from .shutdown import GracefulShutdown
@@ -20,6 +21,7 @@ class Session:
 
     task: LoadedTask
     store: Store
+    keeper: Keeper
     methods_of_run: list[str]
     """The methods whose checkpoints belong to the same run as this one's."""
     shutdown: GracefulShutdown

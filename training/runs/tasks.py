@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,10 @@ from ..config.own_network import own_network
 from ..config.schema import Config, Method, TextConfig, VisionConfig
 from ..errors import ConfigError, UsageError
 
+if TYPE_CHECKING:
+    from data.text.unseen import Texts
+    from data.vision.unseen import Pictures
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedTask:
@@ -38,6 +42,8 @@ class LoadedTask:
     """What the models take in, and how many classes there are."""
     build: Callable[[Method], ALStack | BPModel]
     """Draws the initial weights from torch's process-wide generator."""
+    unseen: Pictures | Texts
+    """What inputs of no data set go through before the models, as those of this one have."""
     resolved: dict[str, Any]
     """What "auto" and null in the config came to mean."""
     notes: list[str]
@@ -96,9 +102,15 @@ def builder(config: Config, model: str, shape: ImageShape | TextShape) -> Callab
     return build
 
 
+def samples_at_once(config: Config) -> int:
+    """Return how many samples a batch of an evaluation has."""
+    return config.test_batch_size if isinstance(config, VisionConfig) else 4 * config.batch_size
+
+
 def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.vision.augment import VisionTransform, channel_stats, default_augmentation
     from data.vision.load import load_vision
+    from data.vision.unseen import Pictures
 
     data = load_vision(
         dataset,
@@ -118,15 +130,24 @@ def _vision(config: VisionConfig, dataset: str, model: str, root: Path, limit_tr
     augmentation = default_augmentation(dataset) if config.augmentation == "auto" else config.augmentation
     chosen, notes = resolve_model(config, model)
     shape = ImageShape(n_classes=len(data.classes), channels=channels, size=size)
+    mean, std = channel_stats(data.train)
+    assert data.stored_size is not None
     return LoadedTask(
         data=data,
-        transform=VisionTransform(*channel_stats(data.train), augmentation),
+        transform=VisionTransform(mean, std, augmentation),
         batch_size=config.train_batch_size,
-        test_batch_size=config.test_batch_size,
+        test_batch_size=samples_at_once(config),
         lr=config.base_lr,
         end_lr=config.end_lr,
         shape=shape,
         build=builder(config, model, shape),
+        unseen=Pictures(
+            channels=channels,
+            stored_size=data.stored_size,
+            size=size,
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
+        ),
         resolved={
             "augmentation": augmentation,
             **chosen,
@@ -153,6 +174,8 @@ def _in_color(data: Dataset) -> Dataset:
 def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train: int | None) -> LoadedTask:
     from data.text.embeddings import load_vectors, random_vectors
     from data.text.load import load_text, trim
+    from data.text.tokenization import resolve_backend
+    from data.text.unseen import Texts
     from data.text.vector_search import find_file
 
     max_len = length_limit(config, dataset)
@@ -187,11 +210,14 @@ def _text(config: TextConfig, dataset: str, model: str, root: Path, limit_train:
         data=data,
         transform=trim,
         batch_size=config.batch_size,
-        test_batch_size=4 * config.batch_size,
+        test_batch_size=samples_at_once(config),
         lr=config.lr,
         end_lr=config.end_lr,
         shape=shape,
         build=builder(config, model, shape),
+        unseen=Texts(
+            backend=resolve_backend(config.text_backend).name, max_len=max_len, vocabulary=tuple(data.vocabulary)
+        ),
         resolved={
             "max_len": max_len,
             "vocabulary": len(data.vocabulary),

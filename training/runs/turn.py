@@ -64,6 +64,8 @@ def train_turn(
         if resumed is not None:
             with checkpoint_errors(resumed):
                 trainer.load(resumed.info.step, resumed.info.losses, resumed.layers)
+            if resumed.info.batch == resumed.info.batches_per_epoch:  # the epoch is trained, and not yet measured
+                session.keeper.take(resumed.layers)
             resumed.layers.clear()  # as large as the model and its moments
             first, done, train_time = resumed.info.epoch, resumed.info.batch, resumed.info.train_time
 
@@ -96,6 +98,10 @@ def train_turn(
             if not session.store.written:
                 session.store.wait()
             note_skipped(session, log, trainer, turn, epoch)
+            if log.is_best(turn, accuracies[1][-1]):
+                session.keeper.keep(
+                    turn=turn, seed=seed, epoch=epoch, val_acc=accuracies[1][-1], test_acc=accuracies[2]
+                )
             log.add(
                 turn,
                 epoch,
@@ -105,6 +111,7 @@ def train_turn(
                 train_time=train_time,
                 losses=losses,
             )
+            session.keeper.settle()
             # Of this process alone: the workers of an earlier one have taken their times with them.
             if placement is not None and spec.method != "bp" and trainer.step > first_step:
                 done_here = trainer.step - first_step, epoch - first + 1
@@ -139,7 +146,7 @@ def train_turn(
 def with_snapshots(
     spec: RunSpec, session: Session, batches: Batches, turn: int, save: Save
 ) -> Iterator[tuple[Any, Tensor] | Snapshot]:
-    """Yield the batches of an epoch, with a snapshot wherever a checkpoint is due; end early after a signal."""
+    """Yield the batches of an epoch, with a snapshot where a checkpoint is due or the epoch ends; a signal ends it."""
     every, per_epoch = spec.config.checkpoint_every, len(batches.bounds)
     for batch, item in enumerate(batches, start=batches.done + 1):
         yield item
@@ -147,7 +154,8 @@ def with_snapshots(
         stop = session.shutdown.requested
         # Counted over the whole turn, so that an interruption does not shift the later checkpoints.
         due = every is not None and ((batches.epoch - 1) * per_epoch + batch) % every == 0
-        if spec.config.checkpoint_keep and (stop or due or batch == per_epoch):
+        whole = batch == per_epoch
+        if (spec.config.checkpoint_keep and (stop or due or whole)) or (spec.config.keep_best and whole):
             yield Snapshot(partial(save, Position(turn, batches.epoch, batch)))
         if stop:
             return
@@ -164,10 +172,14 @@ def save_checkpoint(
     position: Position,
     snapshot: Snapshot,
 ) -> None:
-    """Hand a snapshot to the store, unless there is a number in it that would spoil the run.
+    """Hand a snapshot to the store, unless there is a number in it that would spoil the run, and to the keeper.
 
     `train_time`: of the turn before this epoch, which began at `begun`.
     """
+    if position.batch == per_epoch:
+        session.keeper.take(snapshot.state)
+    if not spec.config.checkpoint_keep:
+        return
     trainer.check(snapshot)
     info = CheckpointInfo(
         dataset=spec.dataset,

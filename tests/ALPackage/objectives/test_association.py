@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ALPackage.objectives.associated import Associated
 from ALPackage.objectives.association import ASSOCIATIONS, Association, Reconstruction, similarity
+from ALPackage.objectives.classification import ClassifierAL
 from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm, to_unit
 
 LABELS = torch.tensor([3, 0, 0, 4, 2, 3])
@@ -199,3 +201,31 @@ def test_codes_of_unit_length_need_no_scaling() -> None:
 def test_unit_norm_scales_to_length_one_and_survives_zero() -> None:
     out = UnitNorm()(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     assert out.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
+
+
+def test_probabilities_are_those_of_the_reconstruction_loss() -> None:
+    decoded, table = torch.randn(5, 5), torch.eye(5)
+    loss = Reconstruction("classes", 0.2)
+    target = (table, torch.arange(5))
+    shares = loss.probabilities(decoded)
+    assert float(loss((decoded, target[1]), target)) == pytest.approx(-float(shares.diagonal().log().mean()))
+    torch.testing.assert_close(shares.sum(1), torch.ones(5))
+    regression = Reconstruction("mse").probabilities(torch.tensor([[0.6, -0.2, 0.2], [-1.0, -0.5, 0.0]]))
+    torch.testing.assert_close(regression, torch.tensor([[0.75, 0.0, 0.25], [1 / 3, 1 / 3, 1 / 3]]))
+
+
+def test_a_classifier_reads_its_predictions_as_its_loss_does() -> None:
+    def first_layer(**settings: object) -> ClassifierAL:
+        losses = Associated(code_dim=4, **settings)  # type: ignore[arg-type]
+        return losses.layers([("only", nn.Linear(3, 4), lambda width: nn.Linear(4, width))], 3)["only"]
+
+    prediction = torch.tensor([[0.5, 0.25, -0.5]])
+    expected = torch.softmax(prediction / 0.4, dim=1)
+    torch.testing.assert_close(first_layer(temperature=0.4).probabilities(prediction), expected)
+    plain = first_layer(association="mse", temperature=0.4)
+    torch.testing.assert_close(plain.probabilities(prediction), torch.softmax(prediction, dim=1))
+    shares = first_layer(association="mse", auto_encoder="mse").probabilities(prediction)
+    torch.testing.assert_close(shares, torch.tensor([[2 / 3, 1 / 3, 0.0]]))
+    own = plain
+    own.ae.cri = nn.MSELoss()
+    torch.testing.assert_close(own.probabilities(prediction), torch.softmax(prediction, dim=1))

@@ -20,6 +20,7 @@ ANSWERED = [
     "cvmain.py --list",
     "nlpmain.py --list",
     "cvmain.py --print-config",
+    "-m training.predict --help",
 ]
 REFUSED = [
     ("cvmain.py digits vgg --set epoch=3", '"epoch" is not a key: did you mean "epochs"?'),
@@ -42,6 +43,7 @@ REFUSED = [
         '--tracker wandbb: there is no module of that name; did you mean "wandb"?',
     ),
     ("cvmain.py digits vgg --config none.json", "none.json: there is no such file"),
+    ("-m training.predict result --top 0", "argument --top: got '0'; expected a whole number of at least 1"),
 ]
 
 

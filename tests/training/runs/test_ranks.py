@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.outcome import differences, outcome
+
 from ..launched import ROOT, SMALL, epochs_in, free_port, launch
 from ..test_experiment import rows
 
@@ -42,7 +44,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_leave_what_one_does(one: Path, tmp_path: Path) -> None:
-    """Losses and accuracies at every depth, bit for bit."""
+    """Losses, accuracies at every depth, and the weights of the best epoch, bit for bit."""
     two, command = tmp_path / "two", COMMAND
     expected = rows(one / "digits_vgg_al.csv")
     with launch(tmp_path, 2, f"{command} --out {two}") as launched:
@@ -50,6 +52,8 @@ def test_two_processes_leave_what_one_does(one: Path, tmp_path: Path) -> None:
     assert (first.code, second.code) == (0, 0), first.text + second.text
     assert second.text == "", "only rank 0 prints"
     assert rows(two / "digits_vgg_al.csv") == expected
+    kept = "models/digits_vgg_al/turn1.json"
+    assert list(differences(outcome(two)[kept], outcome(one)[kept])) == []
     info = json.loads((two / "digits_vgg_al.json").read_text())
     assert info["schedule"] == "distributed"
     ranks = info["utilization"]["ranks"]

@@ -12,21 +12,13 @@ from pathlib import Path
 
 from ...errors import UsageError, reason
 from ..output import replace_text
-from ..results import Folder, read_folder
+from ..results import Folder, read_results
 from .index import index, index_path
 from .markup import GENERATOR
 from .page import page_name, report
 
 STALE = 3600.0
 """Seconds after which nobody is writing a file any more."""
-
-
-def read_results(out: Path) -> Folder:
-    """Return the results in a folder. Raises UsageError where it cannot be read."""
-    try:
-        return read_folder(out)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be read ({reason(error)}); name a folder of results") from None
 
 
 def write_run(out: Path, dataset: str, model: str, methods: Sequence[str]) -> list[Path]:
