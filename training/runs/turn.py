@@ -121,7 +121,8 @@ def train_turn(
             session.progress.end_epoch(whole=batches.done == 0)
 
         held_out = (split_batches(trainer, session, split) for split in (task.data.val, task.data.test))
-        exits, notes = measure_exits(trainer, *held_out, turn=turn, epoch=config.epochs)
+        measured = take_best(session, trainer, turn, config.epochs)
+        exits, notes = measure_exits(trainer, *held_out, turn=turn, epoch=measured)
 
     titles = {f"al-worker-{number}": row.device for number, row in enumerate(used.rows)} if used else {}
     if trace is not None and (shown := timeline(trace, titles)) is not None:
@@ -141,6 +142,20 @@ def train_turn(
     if trace is not None and spec.trace is not None and used is not None:
         session.gallery.extras += write_trace(trace, spec.trace, title=f"{spec.dataset} {spec.model}", workers=titles)
     return used
+
+
+def take_best(session: Session, trainer: Trainer, turn: int, epoch: int) -> int:
+    """Give the layers the weights that have been kept, if they are all here, and return the epoch of their weights.
+
+    `epoch`: the one after which they are. Nothing is trained afterwards.
+    """
+    stack = trainer.whole
+    if stack is None or (kept := session.keeper.kept(turn)) is None or kept[0] == epoch:
+        return epoch
+    best, weights = kept
+    for name, layer in stack.items():
+        layer.load_state_dict(weights[name])
+    return best
 
 
 def with_snapshots(

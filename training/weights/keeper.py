@@ -22,7 +22,7 @@ from typing import Any
 from data.storage.files import check_writable, remove_stale
 
 from ..checkpoints.info import TensorFile, read_json, write_json
-from ..checkpoints.tensors import save_tensors
+from ..checkpoints.tensors import load_tensors, save_tensors
 from ..config.spec import RunSpec
 from ..errors import UsageError, reason
 from .info import RUN_FILE, KeptRun, KeptTurn, models_folder, turn_path
@@ -98,6 +98,15 @@ class Keeper:
             for other in self.folder.iterdir():
                 if other.name != self.run and other.is_dir():
                     shutil.rmtree(other, ignore_errors=True)
+
+    def kept(self, turn: int) -> tuple[int, dict[str, Any]] | None:
+        """Return the epoch of a turn whose weights are there, and them: a state dict per layer; None where none are."""
+        folder = self.folder / self.run
+        try:
+            found = read_json(turn_path(folder, turn), KeptTurn)
+            return found.epoch, load_tensors(folder / found.weights.name, found.weights.sha256)
+        except (OSError, ValueError):
+            return None
 
     def missing(self, chosen: Mapping[int, int]) -> list[int]:
         """Return the turns whose chosen epoch an earlier process has trained without keeping its weights.
