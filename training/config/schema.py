@@ -26,6 +26,7 @@ from models.settings import CodeUnits, Settings, Share, Units, shown
 from models.settings import Task as Task  # a word of the configuration too
 
 from ..errors import ConfigError, remedy
+from .growth import GrowthKeys
 from .recipes import Recipe
 
 Method = str
@@ -68,7 +69,6 @@ Rate = Annotated[float, Field(gt=0)]
 
 LARGEST_SEED = 2**53
 """The largest number up to which every JSON reader holds whole numbers exactly."""
-
 
 RESUME_MAY_CHANGE = frozenset(
     {
@@ -182,7 +182,7 @@ class DeviceKeys(Settings):
     """AL on GPUs with the continuous schedule: run a layer's step as a CUDA graph; `auto`: where it is faster."""
 
 
-class CommonConfig(DeviceKeys, TrainingKeys):
+class CommonConfig(DeviceKeys, GrowthKeys, TrainingKeys):
     """The keys of both tasks."""
 
     task: ClassVar[Task]

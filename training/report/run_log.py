@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ class RunLog:
     ) -> None:
         """Record an epoch.
 
-        `test_acc`: at every depth, the full depth last. `train_time`: cumulative in the turn. `losses`: the means by
-        layer and name. Raises ValueError where the figures are not those of the method, UsageError where writing fails.
+        `test_acc`: at every depth that there is, the full depth last. `train_time`: cumulative in the turn. `losses`:
+        the means by layer and name. A layer that the stack does not have yet leaves its columns empty. Raises
+        ValueError where the figures are not those of the method, UsageError where writing fails.
         """
         row: dict[str, Any] = {"turn": turn, "epoch": epoch}
         accuracies = {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc[-1]}
@@ -70,10 +72,11 @@ class RunLog:
             row[column] = float(f"{losses[layer][loss]:.6g}")
         if "" not in self.info.losses:  # a network with one loss has one depth
             row |= {f"{DEPTH}_{number}": round(float(value), 4) for number, value in enumerate(test_acc, 1)}
-        if set(row) != set(self.columns):
-            wrong = ", ".join(sorted(set(row) ^ set(self.columns)))
-            raise ValueError(f"{self.method} with {len(self.info.losses)} layers: missing or not expected: {wrong}")
-        self.rows.append(row)
+        expected = columns(dict(islice(self.info.losses.items(), len(losses))))
+        if set(row) != set(expected):
+            wrong = ", ".join(sorted(set(row) ^ set(expected)))
+            raise ValueError(f"{self.method} with {len(losses)} layers: missing or not expected: {wrong}")
+        self.rows.append({column: row.get(column) for column in self.columns})
         self.write()
 
     def finish_turn(

@@ -1,4 +1,7 @@
-"""The figures of a method over its turns. The epoch that is reported is chosen on validation; test chooses nothing."""
+"""The figures of a method over its turns. The epoch that is reported is chosen on validation; test chooses nothing.
+
+Of a stack that grows, only the epochs with the most layers can be chosen: the others are of smaller networks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .columns import DEPTH
 from .run_info import RunInfo
 
 
@@ -41,7 +45,7 @@ def summary(
     """
     turns = [[row for row in rows if row["turn"] == turn] for turn in dict.fromkeys(row["turn"] for row in rows)]
     # max keeps the first of equals, so ties go to the earlier epoch.
-    chosen = [max(turn, key=lambda row: row["val_acc"]) for turn in turns]
+    chosen = [max(turn, key=lambda row: (depths(row), row["val_acc"])) for turn in turns]
     test_acc = [row["test_acc"] for row in chosen]
     train_time = [turn[-1]["train_time"] for turn in turns]
     seconds = sum(train_time)
@@ -60,3 +64,8 @@ def summary(
         parameters_inference=info.parameters_inference,
         peak_memory_mb=max(peaks, default=None),
     )
+
+
+def depths(row: Mapping[str, Any]) -> int:
+    """Return at how many depths the network of an epoch was measured."""
+    return sum(column.startswith(f"{DEPTH}_") and value is not None for column, value in row.items())
