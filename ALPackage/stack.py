@@ -70,10 +70,13 @@ class ALStack(nn.Module):
                 "name of nn.ModuleDict's own, such as items"
             ) from None
 
-    def refuse_depth(self, what: str, depth: int | None) -> None:
-        """Raise ValueError for a number of first layers that the stack does not have; None stands for all."""
+    def refuse_depth(self, got: str, depth: int | None) -> None:
+        """Raise ValueError for a number of first layers that the stack does not have; None stands for all.
+
+        `got`: how the message begins, such as "inference: got depth".
+        """
         if depth is not None and not 1 <= depth <= len(self):
-            raise ValueError(f"{what}: got {depth}; expected 1 to {len(self)}")
+            raise ValueError(f"{got}={depth}; expected 1 to {len(self)}")
 
     def refuse_shared_state(self) -> None:
         """Raise UnfitLayersError if two layers share state: while they train at once, timing would decide its value."""
@@ -262,7 +265,7 @@ class ALStack(nn.Module):
         f_1 .. f_k, then b_k, then h_k .. h_1. Raises ValueError for a depth outside 1 .. number of layers.
         """
         refuse_if_busy(self, "ALStack.inference")
-        self.refuse_depth("inference: depth", depth)
+        self.refuse_depth("inference: got depth", depth)
         layers = list(self)[:depth]
         for layer in layers:
             x = layer.hidden(x)

@@ -138,7 +138,7 @@ class Schedule(ABC):
         holds; RuntimeError while another run is open, and
         where an optimizer's settings change while this one is (give the rates with `lr`, or change them between runs).
         """
-        self.stack.refuse_depth("layers", layers)
+        self.stack.refuse_depth("run: got layers", layers)
         with self._opened(to_train="run") as threads:
             watch = OptimizerWatch(self.stack, alone=self.alone, own=self._own_settings)
             self._step.watch = watch
@@ -167,7 +167,7 @@ class Schedule(ABC):
         result is that of `ALStack.inference_by_depth`, bit for bit. Raises as `run` does, and RuntimeError for dropout
         in training mode, whose masks would depend on who draws first.
         """
-        self.stack.refuse_depth("layers", layers)
+        self.stack.refuse_depth("predict: got layers", layers)
         with self._opened() as threads:
             for name, module in self.stack.named_modules():
                 if isinstance(module, Dropout) and module.training and module.p > 0.0:

@@ -125,9 +125,9 @@ def test_a_trace_has_nothing_of_layers_that_wait() -> None:
 @pytest.mark.parametrize("layers", [0, 4, -1])
 def test_a_number_of_layers_that_there_is_not_is_refused(layers: int) -> None:
     with make_schedule("sequential", hooked(nothing), threads=1, seed=SEED) as one:
-        with pytest.raises(ValueError, match=rf"^layers: got {layers}; expected 1 to 3$"):
+        with pytest.raises(ValueError, match=rf"^run: got layers={layers}; expected 1 to 3$"):
             list(one.run(pairs(1), layers=layers))
-        with pytest.raises(ValueError, match=rf"^layers: got {layers}; expected 1 to 3$"):
+        with pytest.raises(ValueError, match=rf"^predict: got layers={layers}; expected 1 to 3$"):
             list(one.predict([pairs(1)[0][0]], layers=layers))
         list(one.run(pairs(12), lr=rate))
         assert_equal(snapshot(one.stack), plain(12))

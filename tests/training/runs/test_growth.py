@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 import torch
 
+from ALPackage import ALStack
 from benchmarks.faults.outcome import differences, outcome
 from tests.training.checkpoints.test_resume import newest, strike
 from training import experiment
 from training.checkpoints.store import checkpoint_folder
+from training.config.arguments import read_command
 from training.config.growth import stage_at
 from training.config.schema import VisionConfig
 from training.report.curves import chosen
 from training.report.saved import read_table
+from training.runs.tasks import load_task, training_batches
 
 from ..launched import launch
 from ..test_experiment import rows
@@ -181,3 +184,27 @@ def test_two_processes_leave_what_one_does(whole: Path, tmp_path: Path) -> None:
     assert (first.code, second.code) == (0, 0), first.text + second.text
     assert rows(tmp_path / "two" / "digits_vgg_al.csv") == rows(whole / "digits_vgg_al.csv")
     assert list(differences(al(tmp_path / "two")["digits_vgg_al"], al(whole)["digits_vgg_al"])) == []
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_where_a_deeper_network_begins(datasets: Path, tmp_path: Path) -> None:
+    """As the page about growth does it: a Transformer with one layer more, from the checkpoint of a run."""
+    line = (
+        f"agnews transformer --method al --data-root {datasets} --out {tmp_path} --set embedding_dim=50 --set x_hid=8 "
+        "--set y_hid=8 --set batch_size=8 --set max_len=12 --set epochs=1 --set al_layers="
+    )
+    assert experiment.main("text", shlex.split(f"{line}1")) == 0
+    saved = newest(checkpoint_folder(tmp_path, "agnews", "transformer", "al")).layers
+    stacks = {}
+    for layers in (1, 2):
+        config = read_command("text", shlex.split(f"{line}{layers}")).config
+        task = load_task(config, "agnews", "transformer", datasets, None)
+        stacks[layers] = task.build("al")
+    small, large = stacks[1], stacks[2]
+    assert isinstance(small, ALStack)
+    assert isinstance(large, ALStack)
+    assert small.load(saved) == []
+    assert large.load(saved) == [large.names[-1]]
+    x, _ = next(iter(training_batches(task, "cpu")))
+    predictions = [stack.eval().inference_by_depth(x) for stack in (small, large)]
+    assert all(map(torch.equal, *predictions))
