@@ -97,7 +97,7 @@ class LocalLayer(nn.Module):
     optimizer: Optimizer
 
     #: What schedules multiply the learning rate that `run` gives by, for this layer.
-    lr_factor: float = 1.0
+    lr_share: float = 1.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,15 +174,6 @@ class LocalLayer(nn.Module):
         return torch.device("cpu") if parameter is None else parameter.device
 
     @property
-    def frozen(self) -> bool:
-        """Whether no parameter trains, as after `requires_grad_(False)`: a step is then a forward pass alone.
-
-        What a forward pass changes by itself, such as running statistics, still changes unless the layer is in
-        evaluation mode.
-        """
-        return not any(parameter.requires_grad for parameter in self.parameters())
-
-    @property
     def placement(self) -> torch.device:
         """Where `assign` has put the layer: its device, or on the CPU the worker "cpu:K"."""
         if self._assigned is not None and self._assigned.type == self.device.type == "cpu":
@@ -250,7 +241,7 @@ class LocalLayer(nn.Module):
             raise RuntimeError(f"{who}.backward: no batch in flight; call forward(x, y) first, with gradients enabled")
         in_flight, self._in_flight = self._in_flight, None
         _take_thread_count()
-        if not in_flight.requires_grad and self.frozen:
+        if not in_flight.requires_grad and self._frozen():
             return  # it hands on what it computes, and nothing trains
         try:
             torch.autograd.backward(in_flight)
@@ -292,7 +283,10 @@ class LocalLayer(nn.Module):
 
     def _only_hands_on(self) -> bool:
         """Return whether backward and update have nothing to do: what a guard or replicas do belongs to every batch."""
-        return self.guard is None and self.averaging is None and self.frozen
+        return self.guard is None and self.averaging is None and self._frozen()
+
+    def _frozen(self) -> bool:
+        return not any(parameter.requires_grad for parameter in self.parameters())
 
     def discard(self) -> None:
         """Drop the batch in flight and all gradients, for example after a failure, so that training can go on."""

@@ -128,15 +128,15 @@ class Schedule(ABC):
         Nothing is trained before the result is iterated over.
 
         A batch's losses are one dict per layer, from the loss's name to a 0-d tensor. Batches are numbered from
-        `first`; `lr` gives the learning rate for a number, of which a layer takes `lr_factor` times. `layers`: train so
+        `first`; `lr` gives the learning rate for a number, of which a layer takes `lr_share` times. `layers`: train so
         many, the first ones, and leave the others as they are. The caller's autocast holds in every layer. Leaving the
         loop early, like a failing loader, lets the batches under way finish first. A `Snapshot` among the batches is no
         batch: it takes the layers' state, and nothing waits for it.
 
         Raises StageError for a failure in a layer or in what makes the batches; ValueError as `prepare` does, for
         `layers` outside 1 .. number of layers, and for a parameter that is to train but that no optimizer of its layer
-        holds; RuntimeError while another run is open, and
-        where an optimizer's settings change while this one is (give the rates with `lr`, or change them between runs).
+        holds; RuntimeError while another run is open, and where an optimizer's settings change while this one is (give
+        the rates with `lr`, or change them between runs).
         """
         self.stack.refuse_depth("run: got layers", layers)
         with self._opened(to_train="run") as threads:

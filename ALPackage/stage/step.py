@@ -78,7 +78,7 @@ class Step:
                 rows = self._row_dropouts[name] = layer.row_dropouts()
             layer.averaging.begin(layer, batch.share, rows)
         if batch.lr is not None:
-            rate = batch.lr if layer.lr_factor == 1.0 else scaled(batch.lr, layer.lr_factor)
+            rate = batch.lr if layer.lr_share == 1.0 else scaled(batch.lr, layer.lr_share)
             if self.watch is None:
                 layer.set_lr(rate)
             else:

@@ -47,9 +47,10 @@ class ALTrainer(Trainer):
         """
         self._stage, self.losses.layers = stage, stage.layers
         for number, (layer, trainable) in enumerate(zip(self.stack, self._trainable, strict=True), start=1):
-            layer.lr_factor = stage.factor(number)
+            if layer.lr_share != stage.factor(number):  # a new attribute would have CUDA graphs recorded anew
+                layer.lr_share = stage.factor(number)
             for parameter, trains in zip(layer.parameters(), trainable, strict=True):
-                parameter.requires_grad_(trains and layer.lr_factor > 0)
+                parameter.requires_grad_(trains and layer.lr_share > 0)
         self._used = deepcopy(self.schedule.usage())
 
     def _steps(self, batches: Batches, lr: LearningRate) -> Iterator[BatchLosses]:
@@ -84,7 +85,7 @@ class ALTrainer(Trainer):
     def _mode(self, training: bool) -> None:
         self.stack.train(training)
         for layer in self.stack if training else ():
-            if layer.lr_factor == 0:
+            if layer.lr_share == 0:
                 layer.eval()
 
     @property

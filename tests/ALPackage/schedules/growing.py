@@ -23,9 +23,9 @@ def begin(stack: ALStack, layers: int, factor: float) -> None:
     """Set what the layers do in a stage: the newest one trains as ever, the others by `factor`."""
     stack.train()
     for number, layer in enumerate(stack, start=1):
-        layer.lr_factor = factor if number < layers else 1.0
-        layer.requires_grad_(layer.lr_factor > 0)
-        layer.train(layer.lr_factor > 0)
+        layer.lr_share = factor if number < layers else 1.0
+        layer.requires_grad_(layer.lr_share > 0)
+        layer.train(layer.lr_share > 0)
 
 
 def grow(schedule: Any, stack: ALStack, data: Batches, taken: Snapshot) -> dict[str, Any]:
