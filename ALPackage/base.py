@@ -22,8 +22,9 @@ from torch.optim import Optimizer
 
 from .busy import refuse_if_busy
 from .errors import LayerError, UnfitLayersError
-from .layer import Criterion, LearningRate, LocalLayer, checked_rates
+from .layer import Criterion, LearningRate, LocalLayer
 from .nested import detach, memory, tensors, to_device, versions
+from .rates import checked_rates
 
 # `torch` and `nn` too: files written for the earlier public code get them from `from ALPackage.base import *`.
 __all__ = ["AE", "AL", "ENC", "nn", "torch"]

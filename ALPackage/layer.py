@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol, SupportsFloat
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,11 @@ from .nan_guard import Guard
 from .nested import detach, tensors, to_device, versions
 from .optimized import reset
 from .randomness import Dropout, dropouts
+from .rates import LearningRate as LearningRate  # a word of this contract too
+from .rates import checked_rates
 from .rows import Share, count_rows, join_rows, take_rows
 
 Criterion = Callable[[Any, Any], Tensor]
-LearningRate = SupportsFloat | Mapping[str, SupportsFloat]
 
 
 class Averaging(Protocol):
@@ -98,6 +99,9 @@ class LocalLayer(nn.Module):
     rate_names: tuple[str, ...] = ()
 
     optimizer: Optimizer
+
+    #: What schedules multiply the learning rate that `run` gives by, for this layer.
+    lr_share: float = 1.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,8 +245,8 @@ class LocalLayer(nn.Module):
             raise RuntimeError(f"{who}.backward: no batch in flight; call forward(x, y) first, with gradients enabled")
         in_flight, self._in_flight = self._in_flight, None
         _take_thread_count()
-        if not in_flight.requires_grad and not any(parameter.requires_grad for parameter in self.parameters()):
-            return  # all of the layer is frozen: it hands on what it computes, and nothing trains
+        if not in_flight.requires_grad and self._frozen():
+            return  # it hands on what it computes, and nothing trains
         try:
             torch.autograd.backward(in_flight)
         except BaseException:
@@ -269,6 +273,10 @@ class LocalLayer(nn.Module):
         try:
             # Inside `try`: a signal that arrives right after this line must not leave the layer locked.
             self._updating = True
+            in_flight = self._in_flight
+            if in_flight is not None and not in_flight.requires_grad and self._only_hands_on():
+                self._in_flight = None
+                return
             if self.averaging is None:
                 self.backward()
             else:
@@ -276,6 +284,13 @@ class LocalLayer(nn.Module):
             self.update()
         finally:
             self._updating = False
+
+    def _only_hands_on(self) -> bool:
+        """Return whether backward and update have nothing to do: what a guard or replicas do belongs to every batch."""
+        return self.guard is None and self.averaging is None and self._frozen()
+
+    def _frozen(self) -> bool:
+        return not any(parameter.requires_grad for parameter in self.parameters())
 
     def discard(self) -> None:
         """Drop the batch in flight and all gradients, for example after a failure, so that training can go on."""
@@ -360,24 +375,6 @@ class LocalLayer(nn.Module):
         if self.optimizer.state:
             self.optimizer.load_state_dict(self.optimizer.state_dict())
         return self
-
-
-def checked_rates(who: str, lr: LearningRate, names: list[str]) -> dict[str | None, float]:
-    """Return {name: rate} from a mapping, or {None: rate} from one number. Raises ValueError."""
-    rates: dict[str | None, SupportsFloat] = {k: lr[k] for k in lr} if isinstance(lr, Mapping) else {None: lr}
-    unknown = set(rates) - {None, *names}
-    if unknown or not rates:
-        expected = " and ".join(f'"{name}"' for name in names) or "one number"
-        raise ValueError(f"{who}: got learning rates for {sorted(map(str, rates))}; expected {expected}")
-    checked: dict[str | None, float] = {}
-    for name, value in rates.items():
-        of = f" for {name}" if name is not None else ""
-        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
-            raise ValueError(f"{who}: got learning rate {value!r}{of}; expected a number")
-        rate = checked[name] = float(value)
-        if not 0.0 <= rate < float("inf"):
-            raise ValueError(f"{who}: got learning rate {rate}{of}; expected a finite number >= 0")
-    return checked
 
 
 def _full(loss: Tensor) -> Tensor:

@@ -73,16 +73,27 @@ class ALStack(nn.Module):
         _refuse_one_given_twice(layers)
         self.layers = nn.ModuleDict()
         for name, layer in layers.items():
-            try:
-                self.layers[name] = layer
-            except (KeyError, TypeError) as error:
-                raise ValueError(
-                    f"ALStack: a layer cannot have the name {name!r} ({error.args[0]}); use letters, digits and _, and "
-                    "no name of nn.ModuleDict's own, such as items"
-                ) from None
+            self._add(name, layer)
         self.target: Callable[[Any], Any] = _as_it_is if target is None else target
         self.refuse_shared_state()
         self._refuse_unfit_targets()
+
+    def _add(self, name: str, layer: LocalLayer) -> None:
+        try:
+            self.layers[name] = layer
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"ALStack: a layer cannot have the name {name!r} ({error.args[0]}); use letters, digits and _, and no "
+                "name of nn.ModuleDict's own, such as items"
+            ) from None
+
+    def refuse_depth(self, got: str, depth: int | None) -> None:
+        """Raise ValueError for a number of first layers that the stack does not have; None stands for all.
+
+        `got`: how the message begins, such as "inference: got depth".
+        """
+        if depth is not None and not 1 <= depth <= len(self):
+            raise ValueError(f"{got}={depth}; expected 1 to {len(self)}")
 
     def refuse_shared_state(self) -> None:
         """Raise UnfitLayersError if two layers share state: while they train at once, timing would decide its value."""
@@ -135,6 +146,72 @@ class ALStack(nn.Module):
 
     def __getitem__(self, index: int) -> LocalLayer:
         return list(self)[index]
+
+    def append(self, layer: LocalLayer, name: str | None = None) -> None:
+        """Add a layer behind the last one: in front of an untrained one stand trained ones, which go on as they are.
+
+        Args:
+            layer: It takes what the last layer hands on. Place the stack anew, and make a new schedule: one that was
+                made before refuses to run.
+            name: By default layer_N, for the N-th layer.
+
+        Raises:
+            ValueError: If there is a layer of that name, or it shares state with another layer; nothing has changed.
+            TypeError: If it is not a LocalLayer.
+
+        Example:
+            >>> def layer(x, y):
+            ...     return AL(ENC(nn.Linear(x, 8), nn.Linear(8, 4)), AE(nn.Linear(y, 4), nn.Linear(4, y)))
+            >>> stack = ALStack([layer(6, 3)])
+            >>> with make_schedule("continuous", stack, threads=1) as schedule:
+            ...     trained = list(schedule.run([(torch.randn(5, 6), torch.randn(5, 3))]))
+            >>> stack.append(layer(8, 4))
+            >>> stack.names
+            ['layer_1', 'layer_2']
+        """
+        refuse_if_busy(self, "ALStack.append")
+        name = f"layer_{len(self) + 1}" if name is None else name
+        _check_is_local(len(self), name, layer)
+        if name in self.layers:
+            raise ValueError(f"ALStack.append: there is a layer {name!r} already; give another name")
+        _refuse_one_given_twice({**dict(self.items()), name: layer})
+        self._add(name, layer)
+        try:
+            self.refuse_shared_state()
+        except UnfitLayersError:
+            del self.layers[name]
+            raise
+
+    def load(self, states: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Load weights, buffers and moments of layers by name, as in `Snapshot.state`; return the names of the others.
+
+        The others stay as they are, so that the first layers of a larger stack can be those of a smaller one. Learning
+        rates and other options of the optimizers stay too. Not while a run of the continuous schedule is open.
+
+        Raises ValueError, before anything is loaded, for a layer that the stack does not have or that the weights of a
+        state do not fit.
+
+        Example:
+            >>> def layer(x, y):
+            ...     return AL(ENC(nn.Linear(x, 8), nn.Linear(8, 4)), AE(nn.Linear(y, 4), nn.Linear(4, y)))
+            >>> snapshot = Snapshot()
+            >>> with make_schedule("sequential", ALStack([layer(6, 3)]), threads=1) as schedule:
+            ...     trained = list(schedule.run([(torch.randn(5, 6), torch.randn(5, 3)), snapshot]))
+            >>> ALStack([layer(6, 3), layer(8, 4)]).load(snapshot.state)
+            ['layer_2']
+        """
+        refuse_if_busy(self, "ALStack.load")
+        layers = dict(self.items())
+        for name, state in states.items():
+            if name not in layers:
+                raise ValueError(f"ALStack.load: there is no layer {name!r}; the layers are {', '.join(layers)}")
+            _refuse_other_shapes(name, layers[name], state)
+        for name, state in states.items():
+            optimizer = layers[name].optimizer
+            layers[name].load_state_dict(state["layer"])
+            # Options such as `fused` belong to where the layer is.
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizer"]["state"]})
+        return [name for name in layers if name not in states]
 
     def set_device(self, devices: str | list[str]) -> list[torch.device]:
         """Place the layers: "auto" or one device name per layer. See `ALPackage.set_device`."""
@@ -221,9 +298,7 @@ class ALStack(nn.Module):
             if depth is not None:
                 raise ValueError("inference: got depth and exit; give one of them")
             return exit.predict(self, x).prediction
-        depth = len(self) if depth is None else depth
-        if not 1 <= depth <= len(self):
-            raise ValueError(f"inference: got depth={depth}; expected 1 to {len(self)}")
+        self.refuse_depth("inference: got depth", depth)
         layers = list(self)[:depth]
         for layer in layers:
             x = layer.hidden(x)
@@ -295,6 +370,24 @@ def _check_is_local(index: int, name: str, layer: object) -> None:
     else:
         remedy = "build a layer around it: AL(ENC(f, b), AE(g, h)) with it as f"
     raise TypeError(f"ALStack: layer {name!r} (index {index}) {what}; {remedy}")
+
+
+def _refuse_other_shapes(name: str, layer: LocalLayer, state: Mapping[str, Any]) -> None:
+    """Raise ValueError if the weights and buffers of a state are not those of the layer, by name and shape."""
+    own = {key: getattr(value, "shape", None) for key, value in layer.state_dict().items()}
+    saved = {key: getattr(value, "shape", None) for key, value in state["layer"].items()}
+    if own != saved:
+        key = next(key for key in [*own, *saved] if own.get(key, ...) != saved.get(key, ...))
+        raise ValueError(
+            f"ALStack.load: the state of layer {name!r} does not fit it: {key} is {_shape_in(saved, key)} in the state "
+            f"and {_shape_in(own, key)} in the layer"
+        )
+
+
+def _shape_in(shapes: Mapping[str, Any], key: str) -> str:
+    if key not in shapes:
+        return "not there"
+    return "there" if shapes[key] is None else f"of shape {tuple(shapes[key])}"
 
 
 def _refuse_one_given_twice(layers: Mapping[str, LocalLayer]) -> None:

@@ -93,6 +93,9 @@ def small(line: str, data_root: Path, out: Path) -> tuple[str, list[str]]:
     """Return the script and the arguments of a command, with a tiny network and a few samples."""
     _, script, *argv = words_of(line)
     argv += [*shlex.split(SMALL[script]), "--data-root", str(data_root), "--out", str(out)]
+    if "grow=" in line:  # it has an epoch for every layer at least
+        argv.remove("epochs=1")
+        argv.pop(argv.index("--set", len(words_of(line)) - 2))
     if "mlp" in argv:  # it has no width
         argv.remove("width=0.05")
         argv.pop(argv.index("--data-root") - 1)

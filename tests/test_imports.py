@@ -33,6 +33,7 @@ LEVELS = (
         "optimized",
         "randomness",
         "nan_guard",
+        "rates",
         "layer",
         "base",
         "bridges",

@@ -14,6 +14,7 @@ from .checkpoints.resume import epochs_done, find_resume_points, make_stores, me
 from .checkpoints.store import Checkpoint
 from .config.arguments import Arguments, Command, read_command
 from .config.launch import launched, torchrun_began
+from .config.load import check_layers_of_growth
 from .config.schema import Config, Task
 from .config.spec import RunSpec
 from .errors import UsageError
@@ -175,6 +176,7 @@ def _machines(arguments: Arguments, config: Config, task: LoadedTask | None = No
         built = list(task.network.layers)
         for method in arguments.methods:
             task.build(method)  # what does not suit a later method is found before the first one trains
+        check_layers_of_growth(config, arguments.model, arguments.methods, built)
     return {
         method: find_machine(config, arguments.model, method, arguments.bp_parallel, built)
         for method in arguments.methods

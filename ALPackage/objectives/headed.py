@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import Kept
-from ..layer import LearningRate, LocalLayer, checked_rates
+from ..layer import LearningRate, LocalLayer
 from ..nested import detach
+from ..rates import checked_rates
 from .association import full_precision
 from .part import MakeOptimizer
 

@@ -1,6 +1,6 @@
 """What passes through the layers, as messages between the ranks, and back.
 
-a batch      its number, x, y, learning rate and rows; what the layers so far have left goes to rank 0 (`result`)
+a batch      number, x, y, learning rate, rows, layers; what the layers so far have left goes to rank 0 (`result`)
 a snapshot   its number; each stage's part of it goes to rank 0
 a marker     what it says
 """
@@ -44,8 +44,8 @@ def as_message(item: Item, wire: str = "fp32", inputs: Any = None, share: Share 
     sent = _rounded(inputs) if wire == "bf16" else (inputs, [])
     rows = None if share is None else torch.tensor(share)
     if isinstance(item, TrainBatch):
-        return Message(Kind.TRAIN, item.number, (sent, _written(item.lr), rows))
-    return Message(Kind.PREDICT, item.number, (sent, None, rows))
+        return Message(Kind.TRAIN, item.number, (sent, _written(item.lr), rows, item.layers))
+    return Message(Kind.PREDICT, item.number, (sent, None, rows, item.layers))
 
 
 def rows_for(batch: Batch, place: int, members: int, reader: LocalLayer) -> tuple[Any, Share]:
@@ -86,7 +86,7 @@ def as_item(messages: Sequence[Message], before: str, reader: LocalLayer, place:
         return snapshot
     if message.kind not in (Kind.TRAIN, Kind.PREDICT):
         raise RuntimeError(f"got {message.kind.name} in the middle of a run")
-    _, rate, rows = message.content
+    _, rate, rows, layers = message.content
     inputs = [_restored(*one.content[0]) for one in messages]
     training = message.kind == Kind.TRAIN
     # A rank without rows of the batch sends None.
@@ -96,6 +96,7 @@ def as_item(messages: Sequence[Message], before: str, reader: LocalLayer, place:
     if rows is not None:
         batch.share = share_of(int(rows[2]), place, members)
     batch.guard = InPlaceGuard(before, batch.inputs)
+    batch.layers = layers
     return batch
 
 

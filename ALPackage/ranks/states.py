@@ -33,17 +33,19 @@ def load_layer(layer: LocalLayer, state: Mapping[str, Any]) -> None:
 
 
 def options_of(layer: LocalLayer) -> dict[str, Any]:
-    """Return the options of a layer's optimizer by group, and for each parameter whether it trains."""
+    """Return the options of a layer's optimizer by group, its `lr_share`, and for each parameter whether it trains."""
     groups = [
         {name: value for name, value in group.items() if name not in OF_A_DEVICE}
         for group in layer.optimizer.param_groups
     ]
-    return {"groups": groups, "trains": [parameter.requires_grad for parameter in layer.parameters()]}
+    trains = [parameter.requires_grad for parameter in layer.parameters()]
+    return {"groups": groups, "lr_share": layer.lr_share, "trains": trains}
 
 
 def take_options(layer: LocalLayer, options: Mapping[str, Any]) -> None:
     """Take over what `options_of` returned for the same layer on rank 0."""
     _take_groups(layer, options["groups"])
+    layer.lr_share = options["lr_share"]
     for parameter, trains in zip(layer.parameters(), options["trains"], strict=True):
         parameter.requires_grad_(trains)
 

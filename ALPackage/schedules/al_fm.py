@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class ALFM(Schedule):
             failures: list[StageError] = []
             workers = self._threads = []  # on the schedule too, so that `_abort` finds them
             # Where one of these fails, `_abort` joins the workers.
-            for (name, layer), usage in zip(self.stack.items(), self._usages, strict=True):
+            for (name, layer), usage in islice(zip(self.stack.items(), self._usages, strict=True), item.layers):
                 start = time.perf_counter()
                 try:
                     if isinstance(item, PredictBatch):

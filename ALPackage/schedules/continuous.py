@@ -87,8 +87,9 @@ class Continuous(Schedule):
             may_run.append((len(layers),))
         self._board = Board(may_run, len(layers) + (leave is not None), depth)
         self._failure = self._first_failure()
+        names = self.stack.names
         self._runners = [
-            LayerRunner(name, layer, self._step, last=name == self.stack.names[-1]) for name, layer in layers
+            LayerRunner(name, layer, self._step, index=names.index(name), count=len(names)) for name, layer in layers
         ]
         self._exit = (
             None if leave is None else Exit(len(members), len(layers), layers[-1][0], self._board, self._failure, leave)
@@ -128,7 +129,6 @@ class Continuous(Schedule):
         return [worker.usage for worker in self._workers]
 
     def _run(self, items: Iterator[Batch | Snapshot | Marker]) -> Iterator[Batch | Snapshot | Marker]:
-        self._refuse_other_layers()
         if self._unfinished:  # the last run's batches would be taken for this run's
             self._board.close()
         self._unfinished = True
@@ -191,17 +191,10 @@ class Continuous(Schedule):
                 self._raise_failure()
             raise
 
-    def _refuse_wrong_layers(self) -> None:
-        self._refuse_other_layers()
-        super()._refuse_wrong_layers()
-
     def _refuse_other_layers(self) -> None:
-        """Raise RuntimeError if the workers have other layers than the stack, or have them elsewhere."""
         if [layer.placement for _, layer in self._layers] != self._placement:
             raise RuntimeError("the layers have moved since this schedule was made; place them first, then make it")
-        own = [name for name, _ in self._layers]
-        if self._layers != [(name, layer) for name, layer in self.stack.items() if name in own]:
-            raise RuntimeError("the stack has other layers than when this schedule was made; make a new one")
+        super()._refuse_other_layers()
 
     def _drop_stale_graphs(self) -> None:
         """Have the steps captured anew if a layer has changed since, such as its mode or a loss's temperature.

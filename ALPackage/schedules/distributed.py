@@ -173,7 +173,7 @@ class Distributed(Serving):
                     self._add(item, rank, message.content)
                 continue
             parts = [messages[rank].content if rank else list(item.left) for rank in group]
-            held = len(self._chain.layers_of(group[0]))
+            held = sum(map(item.is_for, self._chain.layers_of(group[0])))
             if not group[0]:
                 item.left.clear()
             item.left.extend(together(parts, item.share.total, held, predicted=isinstance(item, PredictBatch)))

@@ -169,7 +169,11 @@ class OverRanks(Continuous):
             under_way = []
             for sender in links.to_next:
                 place = chain.groups[chain.stage + 1].index(sender.peer)
-                under_way.append(sender.begin(self._message(item, place, members, self._reader)))
+                if isinstance(item, Batch) and not item.is_for(chain.own[-1] + 1):  # nobody behind this rank reads it
+                    message = as_message(item, share=item.share)
+                else:
+                    message = self._message(item, place, members, self._reader)
+                under_way.append(sender.begin(message))
             if isinstance(item, Batch) and item.guard is not None:
                 item.guard.check()
             if links.to_first is not None:

@@ -80,6 +80,7 @@ class Schedule(ABC):
         if not isinstance(stack, ALStack):
             raise TypeError(f"{self.name} schedule: got an object of type {type(stack).__name__}; give an ALStack")
         self.stack = stack
+        self._made_with = list(stack.items())
         self.threads = worker_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ValueError(f"threads: got {threads!r}; expected a whole number of at least 1")
@@ -120,25 +121,29 @@ class Schedule(ABC):
         *,
         lr: Callable[[int], LearningRate] | None = None,
         first: int = 0,
+        layers: int | None = None,
     ) -> Iterator[LocalLosses]:
         """Train on every (x, y) of `batches` and yield each batch's losses, in order, when its last layer is done.
 
         Nothing is trained before the result is iterated over.
 
         A batch's losses are one dict per layer, from the loss's name to a 0-d tensor. Batches are numbered from
-        `first`; `lr` gives the learning rate for a number. The caller's autocast holds in every layer. Leaving the loop
-        early, like a failing loader, lets the batches under way finish first. A `Snapshot` among the batches is no
+        `first`; `lr` gives the learning rate for a number, of which a layer takes `lr_share` times. `layers`: train so
+        many, the first ones, and leave the others as they are. The caller's autocast holds in every layer. Leaving the
+        loop early, like a failing loader, lets the batches under way finish first. A `Snapshot` among the batches is no
         batch: it takes the layers' state, and nothing waits for it.
 
-        Raises StageError for a failure in a layer or in what makes the batches; ValueError as `prepare` does, and for a
-        parameter that is to train but that no optimizer of its layer holds; RuntimeError while another run is open, and
-        where an optimizer's settings change while this one is (give the rates with `lr`, or change them between runs).
+        Raises StageError for a failure in a layer or in what makes the batches; ValueError as `prepare` does, for
+        `layers` outside 1 .. number of layers, and for a parameter that is to train but that no optimizer of its layer
+        holds; RuntimeError while another run is open, and where an optimizer's settings change while this one is (give
+        the rates with `lr`, or change them between runs).
         """
+        self.stack.refuse_depth("run: got layers", layers)
         with self._opened(to_train="run") as threads:
             watch = OptimizerWatch(self.stack, alone=self.alone, own=self._own_settings)
             self._step.watch = watch
             with busy(() if self.alone else (self.stack, *self.stack)):
-                for item in self._run(self._numbered(batches, lr, first)):
+                for item in self._run(self._numbered(batches, lr, first, layers)):
                     if isinstance(item, TrainBatch):
                         if self.alone:
                             watch.hand_over()
@@ -155,18 +160,19 @@ class Schedule(ABC):
                     watch.check()
                 watch.finish()
 
-    def predict(self, inputs: Iterable[Any]) -> Iterator[list[Any]]:
-        """Yield the predictions of depths 1, 2, .., all layers for every x of `inputs`, in order.
+    def predict(self, inputs: Iterable[Any], *, layers: int | None = None) -> Iterator[list[Any]]:
+        """Yield the predictions of depths 1, 2, .., all layers or `layers`, for every x of `inputs`, in order.
 
         Without gradients; whether the layers are in training or in evaluation mode is the caller's choice. The
         result is that of `ALStack.inference_by_depth`, bit for bit. Raises as `run` does, and RuntimeError for dropout
         in training mode, whose masks would depend on who draws first.
         """
+        self.stack.refuse_depth("predict: got layers", layers)
         with self._opened() as threads:
             for name, module in self.stack.named_modules():
                 if isinstance(module, Dropout) and module.training and module.p > 0.0:
                     raise RuntimeError(f"predict: {name} is in training mode and drops at random; call eval() first")
-            for batch in self._run(self._to_predict(inputs)):
+            for batch in self._run(self._to_predict(inputs, layers)):
                 if isinstance(batch, PredictBatch):
                     predictions = self._step.decode(list(self.stack.items()), batch)
                     threads.restore()
@@ -213,6 +219,11 @@ class Schedule(ABC):
                 raise StageError(name, snapshot.number, error) from error
         return snapshot
 
+    def _refuse_other_layers(self) -> None:
+        """Raise RuntimeError if the stack has other layers than when the schedule was made, or has them elsewhere."""
+        if list(self.stack.items()) != self._made_with:
+            raise RuntimeError("the stack has other layers than when this schedule was made; make a new one")
+
     def _refuse_wrong_layers(self) -> None:
         """Raise UnfitLayersError for what was done to the layers after the stack was made and fails silently."""
         self.stack.refuse_shared_state()
@@ -254,7 +265,11 @@ class Schedule(ABC):
             layer.discard()
 
     def _numbered(
-        self, batches: Iterable[tuple[Any, Any] | Snapshot], lr: Callable[[int], LearningRate] | None, first: int
+        self,
+        batches: Iterable[tuple[Any, Any] | Snapshot],
+        lr: Callable[[int], LearningRate] | None,
+        first: int,
+        layers: int | None,
     ) -> Iterator[Batch | Snapshot]:
         """Turn what the loader yields into numbered batches with targets and learning rates."""
         number = first - 1
@@ -276,15 +291,17 @@ class Schedule(ABC):
             self._check_layers((x, labels))  # a layer that fails in it fails below too, and is reported there
             batch = TrainBatch(number, x, y, rate)
             batch.guard = InPlaceGuard("loader", (x, y))
+            batch.layers = layers
             # What makes the batches may have changed a rate, too. Elsewhere that is still to be seen afterwards.
             if self.alone and self._step.watch is not None:
                 self._step.watch.check()
             yield batch
 
-    def _to_predict(self, inputs: Iterable[Any]) -> Iterator[Batch | Snapshot]:
+    def _to_predict(self, inputs: Iterable[Any], layers: int | None) -> Iterator[Batch | Snapshot]:
         for number, x in enumerate(self._drawn(inputs, 0)):
             batch = PredictBatch(number, x)
             batch.guard = InPlaceGuard("loader", x)
+            batch.layers = layers
             yield batch
 
     def _drawn(self, iterable: Iterable[Any], first: int) -> Iterator[Any]:
@@ -320,6 +337,7 @@ class Schedule(ABC):
             raise RuntimeError("this schedule has an open run; finish it, or close its iterator, before the next")
         refuse_if_busy(self.stack, f"{self.name} schedule")
         self._report()
+        self._refuse_other_layers()
         if self.concurrent and (active := modes()):
             raise RuntimeError(
                 f"{active[0]} of the calling thread does not reach layers that work on other threads; leave it before "

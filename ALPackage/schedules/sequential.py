@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class Sequential(Schedule):
                 continue
             start = time.perf_counter()
             idle = start - waiting
-            for name, layer in self.stack.items():
+            for name, layer in islice(self.stack.items(), item.layers):
                 try:
                     if isinstance(item, PredictBatch):
                         self._step.infer(name, layer, item)

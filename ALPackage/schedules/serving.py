@@ -70,7 +70,6 @@ class Serving(OverRanks):
 
     def _run_part(self, begin: Message) -> None:
         """Take what arrives through this rank's layers, from the beginning of a run to its end."""
-        self._refuse_other_layers()
         for name, layer in self._layers:
             take_options(layer, begin.content["options"][name])
         if not begin.content["predicts"]:  # for predictions the layers are in another mode, and no step is taken
@@ -83,7 +82,7 @@ class Serving(OverRanks):
         self._board.put(Marker(Kind.BEGIN, begin.content))
         while True:
             item = as_item(self._receive(), before, reader, self._chain.replica, len(self._chain.group))
-            if isinstance(item, TrainBatch) and not self._captured and not item.empty:
+            if isinstance(item, TrainBatch) and not self._captured and not item.empty and item.is_for(first):
                 self._prepare(item)  # nothing else is under way: a run's first batch
             self._board.put(item)
             if item is None:

@@ -113,13 +113,19 @@ class Batch(ABC):
     """What training and predicting have in common.
 
     `events`: on GPUs, what a reader of the tensors waits for. `guard`: watches over the tensors that the next layer
-    reads. `share`: the rows that this is, where replicas divide the batch among themselves.
+    reads. `share`: the rows that this is, where replicas divide the batch among themselves. `layers`: how many of the
+    stack's layers it is for, the first ones; the others pass it on as it is. None: all.
     """
 
     number: int
     events: list[Any] = field(init=False, default_factory=list)
     guard: InPlaceGuard | None = field(init=False, default=None)
     share: Share | None = field(init=False, default=None)
+    layers: int | None = field(init=False, default=None)
+
+    def is_for(self, layer: int) -> bool:
+        """Return whether the layer with this index in the stack works on it."""
+        return self.layers is None or layer < self.layers
 
     @property
     def empty(self) -> bool:

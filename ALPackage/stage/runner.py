@@ -1,10 +1,10 @@
 """One layer of the continuous pipeline: what a worker does with it and a batch.
 
-    receive --> F --> hand on --> B and update          the last layer, and a CUDA graph, hand on at the end
+    receive --> F --> hand on --> B and update          a batch's last layer, and a CUDA graph, hand on at the end
 
 The pair (x, y) is handed on before the backward pass, because the next layer does not need that. So a batch may leave a
-layer that still updates on it. The last layer hands on after its update, or the caller would get losses of a batch
-whose update may still fail.
+layer that still updates on it. The last layer that it is for hands on after its update, or the caller would get losses
+of a batch whose update may still fail.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ HandOn = Callable[[Any], None]
 
 
 class LayerRunner:
-    """The layer's step on whichever worker has it at hand, eager or as a CUDA graph; never on two at a time."""
+    """The layer's step on whichever worker has it at hand, eager or as a CUDA graph; never on two at a time.
 
-    def __init__(self, name: str, layer: LocalLayer, step: Step, *, last: bool) -> None:
+    `index`: of the layer in its stack of `count` layers.
+    """
+
+    def __init__(self, name: str, layer: LocalLayer, step: Step, *, index: int, count: int) -> None:
         self.name = name
         self.layer = layer
+        self.index = index
+        self._count = count
         self._step = step
-        self._last = last
         self._graph: StepGraph | None = None
         # On a GPU: after which the layer's weights are those of the last update.
         self._updated: Any = None
@@ -84,16 +88,17 @@ class LayerRunner:
             hand_on(batch)
             return stop - start
         number = batch.number
+        last = self.index + 1 == (batch.layers or self._count)
         self._step.forward(self.name, self.layer, batch)
         guard = batch.guard  # once the batch is handed on, the next layer puts its own there
         source.record_output(batch)
-        if not self._last:
+        if not last:
             hand_on(batch)
         with self._step.span(self.name, number, "backward"):
             self.layer.backward_and_update()
         self._updated = source.record_done(self._updated)
         stop = time.perf_counter()
-        if self._last:
+        if last:
             hand_on(batch)
         elif guard is not None:
             # The next layer may have read its input already, and would not see what the update has just changed, such

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 from ..errors import StageError
 from ..layer import LocalLayer
 from ..randomness import Dropout, dropouts, seed_dropouts
+from ..rates import scaled
 from .batch import InPlaceGuard, PredictBatch, TrainBatch
 from .caller import CallerState
 from .optimizer_watch import OptimizerWatch
@@ -77,10 +78,11 @@ class Step:
                 rows = self._row_dropouts[name] = layer.row_dropouts()
             layer.averaging.begin(layer, batch.share, rows)
         if batch.lr is not None:
+            rate = batch.lr if layer.lr_share == 1.0 else scaled(batch.lr, layer.lr_share)
             if self.watch is None:
-                layer.set_lr(batch.lr)
+                layer.set_lr(rate)
             else:
-                self.watch.set_lr(name, layer, batch.lr)
+                self.watch.set_lr(name, layer, rate)
 
     def infer(self, name: str, layer: LocalLayer, batch: PredictBatch) -> None:
         """Run one layer's `hidden` and `readout` on one batch, which then holds both outputs."""

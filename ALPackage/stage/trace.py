@@ -61,6 +61,20 @@ class Usage:
             self.layer_busy.setdefault(name, 0.0)
             self.layer_batches.setdefault(name, 0)
 
+    def since(self, before: Usage) -> Usage:
+        """Return what has been added since the worker's usage was `before`."""
+        return Usage(
+            self.device,
+            self.layers,
+            self.batches - before.batches,
+            self.busy - before.busy,
+            self.copy - before.copy,
+            self.idle - before.idle,
+            self.no_data - before.no_data,
+            {name: busy - before.layer_busy.get(name, 0.0) for name, busy in self.layer_busy.items()},
+            {name: count - before.layer_batches.get(name, 0) for name, count in self.layer_batches.items()},
+        )
+
     def add(self, layer: str, *, busy: float, copy: float, idle: float, no_data: float) -> None:
         """Add one batch of one layer, and the wait before it."""
         self.batches += 1

@@ -84,10 +84,11 @@ class Worker:
         """Run the layer that the board gives, and return its index. `done`: the layer before it."""
         waiting = time.perf_counter()
         layer, item, starved = self._board.take(self._number, done)
-        if item is None or isinstance(item, Marker):  # None marks the end of a run
+        runner = self._runners[layer]
+        not_for_it = isinstance(item, Batch) and not item.is_for(runner.index)
+        if item is None or isinstance(item, Marker) or not_for_it:  # None marks the end of a run
             self._board.hand_on(layer, item)
             return layer
-        runner = self._runners[layer]
         self._at = runner, item.number
         hand_on = partial(self._board.hand_on, layer)
         self._call(self._process, runner, item, hand_on, waiting, starved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import random
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from ALPackage import AE, AL, ENC, ALStack
+from ALPackage import AE, AL, ENC, ALStack, Snapshot, make_schedule
 from ALPackage.randomness import Dropout
 
 
@@ -286,3 +288,72 @@ def test_a_stack_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(one))
     x = torch.randn(4, 6)
     assert torch.equal(again.inference(x), one.inference(x))
+
+
+def trained() -> tuple[ALStack, Snapshot]:
+    """Return a stack of two layers that has trained, and its state."""
+    stack, taken = ALStack([layer(6, 5, 3, 4), layer(5, 7, 4, 2)]), Snapshot()
+    batches = [(torch.randn(4, 6), torch.randn(4, 3)) for _ in range(3)]
+    with make_schedule("sequential", stack, threads=1) as schedule:
+        list(schedule.run([*batches, taken]))
+    return stack, taken
+
+
+def test_a_layer_that_is_added_leaves_the_others_as_they_are() -> None:
+    stack, taken = trained()
+    x = torch.randn(4, 6)
+    before = stack.inference_by_depth(x)
+    stack.append(layer(7, 4, 2, 8))
+    assert stack.names == ["layer_1", "layer_2", "layer_3"]
+    assert all(map(torch.equal, stack.inference_by_depth(x)[:2], before))
+    after = Snapshot()
+    with make_schedule("continuous", stack, threads=1) as schedule:
+        list(schedule.run([after]))
+    for name, state in taken.state.items():
+        pairs = zip(tree_leaves(after.state[name]), tree_leaves(state), strict=True)
+        assert all(torch.equal(one, two) if isinstance(one, Tensor) else one == two for one, two in pairs)
+
+
+def test_what_cannot_be_added_is_refused_and_changes_nothing() -> None:
+    stack = three()
+    tied = layer(4, 4, 8, 8)
+    tied.enc.f[0].weight = stack[2].ae.h.weight  # type: ignore[index, union-attr]
+    for wrong, name, error, words in (
+        (layer(4, 4, 8, 8), "layer_2", ValueError, "there is a layer 'layer_2' already; give another name"),
+        (layer(4, 4, 8, 8), "a.b", ValueError, "a layer cannot have the name 'a.b'"),
+        (stack[1], None, ValueError, "'layer_2' and 'layer_4' are the same layer"),
+        (tied, None, ValueError, "layers 'layer_3' and 'layer_4' share"),
+        (nn.Linear(4, 4), None, TypeError, "of type Linear, which has no local losses"),
+    ):
+        with pytest.raises(error, match=words):
+            stack.append(wrong, name)  # type: ignore[arg-type]
+    assert stack.names == ["layer_1", "layer_2", "layer_3"]
+    stack.append(layer(4, 4, 8, 8), "top")
+    assert stack.names[-1] == "top"
+
+
+def test_the_first_layers_of_a_larger_stack_are_those_of_a_smaller_one() -> None:
+    small, taken = trained()
+    larger = three()
+    last, rates = copy.deepcopy(larger[2].state_dict()), [group["lr"] for group in larger[0].optimizer.param_groups]
+    assert larger.load(taken.state) == ["layer_3"]
+    x = torch.randn(4, 6)
+    assert all(map(torch.equal, larger.inference_by_depth(x), small.inference_by_depth(x)))
+    for own, other in zip(larger, small, strict=False):
+        moments = [tree_leaves(one.optimizer.state_dict()["state"]) for one in (own, other)]
+        assert len(moments[0]) > 8
+        assert all(map(torch.equal, *moments))
+    assert all(torch.equal(last[name], value) for name, value in larger[2].state_dict().items())
+    assert [group["lr"] for group in larger[0].optimizer.param_groups] == rates
+
+
+def test_a_state_that_does_not_fit_is_refused_before_anything_is_loaded() -> None:
+    _, taken = trained()
+    wider = ALStack([layer(6, 5, 3, 4), layer(5, 8, 4, 2)])
+    before = copy.deepcopy(wider.state_dict())
+    words = r"the state of layer 'layer_2' does not fit it: enc\.f\.0\.weight is of shape \(7, 5\) in the state and"
+    with pytest.raises(ValueError, match=words):
+        wider.load(taken.state)
+    with pytest.raises(ValueError, match=r"there is no layer 'layer_2'; the layers are layer_1$"):
+        ALStack([layer(6, 5, 3, 4)]).load(taken.state)
+    assert all(torch.equal(before[name], value) for name, value in wider.state_dict().items())

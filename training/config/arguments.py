@@ -22,7 +22,15 @@ from ..errors import UsageError, closest, reason
 from . import own_network
 from .bp_parallel import BPParallel, bp_parallel, check_bp_ranks
 from .launch import launched, note_cause, prepare_launch
-from .load import check_ranks, check_workers, device_list, layer_count, load_config, resolve_model
+from .load import (
+    check_layers_of_growth,
+    check_ranks,
+    check_workers,
+    device_list,
+    layer_count,
+    load_config,
+    resolve_model,
+)
 from .parser import SCRIPTS, build_parser, plugins_in
 from .plugins import load_plugin
 from .schema import TASKS, Config, Method, Schedule, Task
@@ -160,6 +168,7 @@ def configure(arguments: Arguments) -> Config:
     if arguments.model:
         resolve_model(config, arguments.model)
         way = bp_parallel(arguments.bp_parallel, arguments.methods, launched())
+        check_layers_of_growth(config, arguments.model, arguments.methods)
     for method in arguments.methods:
         devices = device_list(config, arguments.model, method)
         if method == "bp":

@@ -20,11 +20,13 @@ def in_todays_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     Before there was `al_layers`, `n_layers` was the number of AL layers, each with one LSTM or encoder layer. Before
     there was `wire`, nothing went between processes, and before there was `sync_batchnorm`, layers had no replicas.
     Before there was `objectives`, AL had its keys where it has them now; for those of a plug-in see `with_objectives`.
-    Before there was `network_layers`, no network of the user's own could be named.
+    Before there was `network_layers`, no network of the user's own could be named. Before there was `grow`, all layers
+    trained from the first epoch on.
     """
     layers = {"al_layers": config["n_layers"], "n_layers": 1} if is_earlier(config) else {}
     own = {"network_layers": None, "network_bridge": "auto"}
-    return {"wire": "fp32", "sync_batchnorm": False, **own, **config, **layers}
+    growth = {"grow": None, "grow_lr": 1.0}
+    return {"wire": "fp32", "sync_batchnorm": False, **own, **growth, **config, **layers}
 
 
 def with_objectives(config: Mapping[str, Any], task: Task, method: str) -> dict[str, Any]:

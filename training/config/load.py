@@ -16,6 +16,7 @@ from models import registry
 from models.settings import ModelSettings
 
 from ..errors import ConfigError
+from .growth import check_growth
 from .json_file import read_object
 from .launch import Launch, ranks_of, split_rank
 from .mistakes import Origin, explain
@@ -109,13 +110,29 @@ def device_list(
     layers = layer_count(model, method, config, built)
     if lists != "auto" and layers is not None and len(lists) != layers:
         entries = "1 entry" if len(lists) == 1 else f"{len(lists)} entries"
-        raise ConfigError(f'{key} has {entries}, {_has_layers(model, method, layers)}; give {layers}, or "auto"')
+        title, many = _with(model, method), "s" * (layers > 1)
+        raise ConfigError(f'{key} has {entries}, {title} has {layers} layer{many}; give {layers}, or "auto"')
     return lists
 
 
-def _has_layers(model: str, method: Method, layers: int) -> str:
-    title = registry.model(model).title or model
-    return f"{title} with {method_title(method)} has {layers} layer{'s' * (layers > 1)}"
+def _with(model: str, method: Method) -> str:
+    return f"{registry.model(model).title or model} with {method_title(method)}"
+
+
+def check_layers_of_growth(
+    config: CommonConfig, model: str, methods: Sequence[Method], built: Sequence[str] | None = None
+) -> None:
+    """Raise `ConfigError` where the stack of a local method cannot grow as the config says, or none would grow.
+
+    `built`: as for `layer_names`.
+    """
+    if config.grow is not None and list(methods) == ["bp"]:
+        raise ConfigError(
+            "grow: BP trains all layers from the first epoch on; add a local method, or leave grow at null"
+        )
+    for method in methods:
+        if method != "bp":
+            check_growth(config, layer_count(model, method, config, built), _with(model, method))
 
 
 def check_ranks(config: CommonConfig, model: str, method: Method, launch: Launch) -> tuple[int, ...] | None:

@@ -26,6 +26,7 @@ from models.settings import CodeUnits, Settings, Share, Units, shown
 from models.settings import Task as Task  # a word of the configuration too
 
 from ..errors import ConfigError, remedy
+from .growth import GrowthKeys
 from .objectives import FLAT, OBJECTIVES, objectives_kind
 from .recipes import Recipe
 
@@ -69,7 +70,6 @@ Rate = Annotated[float, Field(gt=0)]
 
 LARGEST_SEED = 2**53
 """The largest number up to which every JSON reader holds whole numbers exactly."""
-
 
 RESUME_MAY_CHANGE = frozenset(
     {
@@ -187,7 +187,7 @@ class DeviceKeys(Settings):
     """AL on GPUs with the continuous schedule: run a layer's step as a CUDA graph; `auto`: where it is faster."""
 
 
-class CommonConfig(NetworkSettings, DeviceKeys, TrainingKeys):
+class CommonConfig(NetworkSettings, DeviceKeys, GrowthKeys, TrainingKeys):
     """The keys of both tasks."""
 
     task: ClassVar[Task]

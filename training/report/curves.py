@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.load import method_title
-from .columns import loss_of
+from .columns import DEPTH, loss_of
 from .saved import Saved
 
 #: Points that an axis of accuracy by depth spans at least: on a narrow one, a few samples would look like a collapse.
@@ -26,8 +26,10 @@ class Panel(NamedTuple):
 
 
 def chosen(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the row of each turn whose validation accuracy is best, the first of equals."""
-    rows: pd.DataFrame = table.loc[table.groupby("turn")["val_acc"].idxmax()]
+    """Return the row of each turn whose validation accuracy is best, the first of equals, as `summary` does."""
+    depths = table.filter(regex=f"^{DEPTH}_").notna().sum(axis=1)
+    whole = table[depths == depths.groupby(table["turn"]).transform("max")]
+    rows: pd.DataFrame = table.loc[whole.groupby("turn")["val_acc"].idxmax()]
     return rows
 
 
@@ -55,5 +57,6 @@ def loss_panels(results: Mapping[str, Saved]) -> Iterator[Panel]:
 
 def spans_decades(values: np.ndarray) -> bool:
     """Tell whether losses are better drawn on a logarithmic axis."""
+    values = values[~np.isnan(values)]  # of layers that the stack had not yet
     positive = values[values > 0]
     return bool(positive.size and (values > 0).all() and positive.max() > 20 * positive.min())

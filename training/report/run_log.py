@@ -14,13 +14,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .columns import DEPTH, columns, loss_columns
 from .output import csv_path, json_path, replace_text
 from .run_info import RunInfo
-from .summary import MethodSummary, best_epoch, summary
+from .summary import MethodSummary, best_epoch, depths, summary
 
 
 class RunLog:
@@ -58,8 +59,9 @@ class RunLog:
     ) -> None:
         """Record an epoch.
 
-        `test_acc`: at every depth, the full depth last. `train_time`: cumulative in the turn. `losses`: the means by
-        layer and name. Raises ValueError where the figures are not those of the method, UsageError where writing fails.
+        `test_acc`: at every depth that there is, the full depth last. `train_time`: cumulative in the turn. `losses`:
+        the means by layer and name. A layer that the stack does not have yet leaves its columns empty. Raises
+        ValueError where the figures are not those of the method, UsageError where writing fails.
         """
         row: dict[str, Any] = {"turn": turn, "epoch": epoch}
         accuracies = {"train_acc": train_acc, "val_acc": val_acc, "test_acc": test_acc[-1]}
@@ -70,21 +72,29 @@ class RunLog:
             row[column] = float(f"{losses[layer][loss]:.6g}")
         if "" not in self.info.losses:  # a network with one loss has one depth
             row |= {f"{DEPTH}_{number}": percent(value) for number, value in enumerate(test_acc, 1)}
-        if set(row) != set(self.columns):
-            wrong = ", ".join(sorted(set(row) ^ set(self.columns)))
-            raise ValueError(f"{self.method} with {len(self.info.losses)} layers: missing or not expected: {wrong}")
-        self.rows.append(row)
+        expected = columns(dict(islice(self.info.losses.items(), len(losses))))
+        if set(row) != set(expected):
+            wrong = ", ".join(sorted(set(row) ^ set(expected)))
+            raise ValueError(f"{self.method} with {len(losses)} layers: missing or not expected: {wrong}")
+        self.rows.append({column: row.get(column) for column in self.columns})
         self.write()
 
     def is_best(self, turn: int, val_acc: float) -> bool:
-        """Tell whether an epoch of this accuracy on validation, not yet recorded, is the turn's best so far."""
-        row = {"val_acc": percent(val_acc)}
+        """Tell whether an epoch of all layers, not yet recorded, is the turn's best so far with this accuracy."""
+        measured = {f"{DEPTH}_{number}": 0.0 for number in range(1, self._whole + 1)}
+        row = {"val_acc": percent(val_acc), **measured}
         return best_epoch([*(row for row in self.rows if row["turn"] == turn), row]) is row
 
     def chosen_epochs(self) -> dict[int, int]:
-        """Return the best epoch on validation by turn, of those that have been recorded."""
-        turns = dict.fromkeys(row["turn"] for row in self.rows)
-        return {turn: best_epoch([row for row in self.rows if row["turn"] == turn])["epoch"] for turn in turns}
+        """Return the best epoch on validation by turn, of those of all layers that have been recorded."""
+        whole = [row for row in self.rows if depths(row) == self._whole]
+        turns = dict.fromkeys(row["turn"] for row in whole)
+        return {turn: best_epoch([row for row in whole if row["turn"] == turn])["epoch"] for turn in turns}
+
+    @property
+    def _whole(self) -> int:
+        """How many depths are recorded of all layers."""
+        return 0 if "" in self.info.losses else len(self.info.losses)
 
     def finish_turn(
         self,

@@ -9,6 +9,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..config.earlier import in_todays_keys
@@ -40,6 +41,15 @@ class Saved:
             if kind != DEPTH:
                 kinds.setdefault(kind, []).append(column)
         return kinds
+
+    def absent(self, columns: Sequence[str]) -> np.ndarray:
+        """Return, by row and column, whether the stack did not have the column's layer yet."""
+        absent = np.zeros((len(self.table), len(columns)), dtype=bool)
+        for place, column in enumerate(columns):
+            match = NUMBERED.fullmatch(column)
+            if match and (depth := f"{DEPTH}_{match['number']}") in self.table:
+                absent[:, place] = self.table[depth].isna()
+        return absent
 
     @property
     def depths(self) -> list[str]:

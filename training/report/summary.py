@@ -1,4 +1,7 @@
-"""The figures of a method over its turns. The epoch that is reported is chosen on validation; test chooses nothing."""
+"""The figures of a method over its turns. The epoch that is reported is chosen on validation; test chooses nothing.
+
+Of a stack that grows, only the epochs with the most layers can be chosen: the others are of smaller networks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .columns import DEPTH
 from .run_info import RunInfo
 
 
@@ -33,8 +37,11 @@ class MethodSummary:
 
 
 def best_epoch(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the row of a turn that is reported: the best on validation, and the earlier one of equals."""
-    return max(rows, key=lambda row: row["val_acc"])  # max keeps the first
+    """Return the row of a turn that is reported: the best on validation, and the earlier one of equals.
+
+    Of a stack that grows, an epoch with more layers counts before any with fewer.
+    """
+    return max(rows, key=lambda row: (depths(row), row["val_acc"]))  # max keeps the first
 
 
 def summary(
@@ -64,3 +71,8 @@ def summary(
         parameters_inference=info.parameters_inference,
         peak_memory_mb=max(peaks, default=None),
     )
+
+
+def depths(row: Mapping[str, Any]) -> int:
+    """Return at how many depths the network of an epoch was measured."""
+    return sum(column.startswith(f"{DEPTH}_") and value is not None for column, value in row.items())

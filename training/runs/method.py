@@ -18,6 +18,7 @@ from ..checkpoints.info import RunRecord
 from ..checkpoints.resume import checkpoint_errors, describe
 from ..checkpoints.store import Checkpoint
 from ..config.bp_parallel import STAGES, TITLES
+from ..config.growth import growth_notes
 from ..config.load import method_title
 from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
@@ -161,6 +162,9 @@ def rehearse(
     plan = placement.plan if placement else None
     if plan:
         print("\n".join(f"  {line}" for line in plan.text().splitlines()), flush=True)
+    growth = growth_notes(spec.config, spec.method, layers)
+    for note in growth:
+        print(f"  {note}", flush=True)
     info = RunInfo(
         config=spec.resolved,
         seeds=list(spec.seeds),
@@ -177,7 +181,7 @@ def rehearse(
         provenance=collect(trainer.devices),
         processes=spec.world if spec.over_ranks else 1,
         bp_parallel=spec.bp_parallel if spec.method == "bp" and spec.world > 1 else None,
-        notes=[*task.notes, *_not_exact(spec), *_about_bp(spec, trainer)],
+        notes=[*task.notes, *growth, *_not_exact(spec), *_about_bp(spec, trainer)],
     )
     return info, placement
 

@@ -14,6 +14,7 @@ from ALPackage.stage.crew import bound, crew
 from models import parameter_counts
 from utils import set_seed
 
+from ..config.growth import growth_notes
 from ..config.load import method_title
 from ..config.spec import RunSpec
 from .expectation import Expectation, expect
@@ -42,7 +43,8 @@ def preview(specs: Sequence[RunSpec], task: LoadedTask, ranks: Ranks | None = No
     each = ", ".join(f"{title} {_time(one.seconds)}" for title, one in found.items())
     runs = f"{specs[0].turns} turn{'s' * (specs[0].turns > 1)} of {specs[0].config.epochs} epochs"
     total = sum(one.seconds for one in found.values()) * specs[0].turns * specs[0].config.epochs
-    print(f"expected training time per epoch: {each}; all of {runs}: {_time(total)}, evaluation not counted")
+    less = "; an epoch in which not all layers train takes less" if specs[0].config.grow else ""
+    print(f"expected training time per epoch: {each}; all of {runs}: {_time(total)}, evaluation not counted{less}")
     print("nothing was trained or written; without --plan the same command runs", flush=True)
 
 
@@ -71,6 +73,8 @@ def _preview(spec: RunSpec, task: LoadedTask, ranks: Ranks | None) -> Expectatio
             _say(line)
         for line in [_ceilings(plan)] if ranks is None else proposals(plan, spec, ranks.speed()):
             _say(line)
+    for note in growth_notes(spec.config, spec.method, len(parameters)):
+        _say(note)
     one = expect(spec, task, placement, placement.here(0) if placement else names, ranks)
     own = f"{sum(cost.bytes for cost in plan.costs) / 2**20:,.0f} MiB for the layers; " if plan else ""
     peak = "unknown" if one.peak_mb is None else f"{one.peak_mb:,.0f} MB"

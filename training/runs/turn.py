@@ -20,6 +20,7 @@ from data.batches import Batches
 from ..checkpoints.info import CheckpointInfo, Position
 from ..checkpoints.resume import checkpoint_errors
 from ..checkpoints.store import Checkpoint
+from ..config.growth import Stage, stage_at
 from ..config.spec import RunSpec
 from ..report.excerpt import timeline
 from ..report.run_log import RunLog
@@ -74,10 +75,14 @@ def train_turn(
         lr = cosine_lr(task.lr, task.end_lr, config.epochs * per_epoch, config.warmup)
         # Checks and the capture of CUDA graphs are not training: they happen before the first clock starts.
         trainer.prepare(next(iter(training_batches(task, device, seed=seed, epoch=1))))
-        first_step, before, computed = trainer.step, train_time, 0.0
+        stage: Stage | None = None
 
         for epoch in range(first, config.epochs + 1):
             session.progress.begin_epoch()
+            if stage != (stage := stage_at(config, len(spec.layers), epoch)):
+                trainer.begin(stage)
+                # How the workers are used is told of one stage: another one has other layers, with other costs.
+                began, first_step, before, computed, used = epoch, trainer.step, train_time, 0.0, None
             batches = training_batches(task, device, seed=seed, epoch=epoch, done=done)
             done = 0  # only the first epoch of a resumed run starts in the middle
             save = partial(save_checkpoint, spec, session, log, trainer, per_epoch, train_time, time.perf_counter())
@@ -98,7 +103,8 @@ def train_turn(
             if not session.store.written:
                 session.store.wait()
             note_skipped(session, log, trainer, turn, epoch)
-            if log.is_best(turn, accuracies[1][-1]):
+            complete = spec.method == "bp" or stage.layers == len(spec.layers)
+            if complete and log.is_best(turn, accuracies[1][-1]):
                 session.keeper.keep(
                     turn=turn, seed=seed, epoch=epoch, val_acc=accuracies[1][-1], test_acc=accuracies[2]
                 )
@@ -113,9 +119,9 @@ def train_turn(
             )
             session.keeper.settle()
             # Of this process alone: the workers of an earlier one have taken their times with them.
-            if placement is not None and spec.method != "bp" and trainer.step > first_step:
-                done_here = trainer.step - first_step, epoch - first + 1
-                used = utilization(spec, trainer, placement, train_time - before, computed, *done_here)
+            if placement is not None and spec.method != "bp" and complete and trainer.step > first_step:
+                done_here = trainer.step - first_step, epoch - began + 1
+                used = utilization(spec, trainer, placement, stage, train_time - before, computed, *done_here)
             report_epoch(spec, session, trainer, batches, turn, accuracies, losses, seconds, train_time, used)
             session.gallery.draw_now_and_then(session.logs)
             session.progress.end_epoch(whole=batches.done == 0)
@@ -236,9 +242,18 @@ def note_skipped(session: Session, log: RunLog, trainer: Trainer, turn: int, epo
 
 
 def utilization(
-    spec: RunSpec, trainer: Trainer, placement: Placement, seconds: float, computed: float, batches: int, epochs: int
+    spec: RunSpec,
+    trainer: Trainer,
+    placement: Placement,
+    stage: Stage,
+    seconds: float,
+    computed: float,
+    batches: int,
+    epochs: int,
 ) -> Utilization:
     """Return how the workers have spent the `seconds` in which this process trained, with `computed` s on cores."""
+    # The costs are those of layers that train.
+    costs = placement.plan.costs if placement.plan and not stage.freezes else None
     ranks, weights = trainer.ranks()
     return measure_utilization(
         trainer.usage(),
@@ -247,7 +262,7 @@ def utilization(
         schedule=spec.schedule,
         batches=batches,
         epochs=epochs,
-        costs=[(cost.name, cost.total) for cost in placement.plan.costs] if placement.plan else None,
+        costs=[(cost.name, cost.total) for cost in costs] if costs else None,
         threads=spec.threads,
         cores=available_cores(),
         gpus=torch.cuda.device_count(),

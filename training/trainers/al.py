@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +17,7 @@ from ALPackage.ranks.report import RankReport
 from ALPackage.schedules.distributed import Distributed
 from ALPackage.stage.trace import Usage
 
+from ..config.growth import Stage
 from .losses import BatchLosses
 from .trainer import Batches, LearningRate, Trainer, load_moments
 
@@ -31,11 +34,28 @@ class ALTrainer(Trainer):
         self.stack = stack
         for layer in stack if self.skipping else ():
             layer.guard = Guard()
+        #: Which parameters train where their layer is not frozen; asked now, while all layers are here.
+        self._trainable = [[parameter.requires_grad for parameter in layer.parameters()] for layer in stack]
+        self._stage = Stage(len(stack))
+        self._used: list[Usage] = []
         self.schedule = make_schedule(schedule, stack, **options)
+
+    def begin(self, stage: Stage) -> None:
+        """Have only these layers train from the next epoch on, and be measured; `usage` counts from here.
+
+        Frozen layers are in evaluation mode: their running statistics stay, and nothing is dropped.
+        """
+        self._stage, self.losses.layers = stage, stage.layers
+        for number, (layer, trainable) in enumerate(zip(self.stack, self._trainable, strict=True), start=1):
+            if layer.lr_share != stage.factor(number):  # a new attribute would have CUDA graphs recorded anew
+                layer.lr_share = stage.factor(number)
+            for parameter, trains in zip(layer.parameters(), trainable, strict=True):
+                parameter.requires_grad_(trains and layer.lr_share > 0)
+        self._used = deepcopy(self.schedule.usage())
 
     def _steps(self, batches: Batches, lr: LearningRate) -> Iterator[BatchLosses]:
         # A snapshot passes through the layers like a batch: no layer waits for another to take it.
-        return self.schedule.run(batches, lr=lr, first=self.step)
+        return self.schedule.run(batches, lr=lr, first=self.step, layers=self._stage.layers)
 
     def _prepare(self, batch: tuple[Any, Tensor]) -> None:
         self.schedule.prepare(batch)
@@ -49,7 +69,7 @@ class ALTrainer(Trainer):
             load_moments(layer.optimizer, layers[name]["optimizer"])
 
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
-        return self.schedule.predict(inputs)
+        return self.schedule.predict(inputs, layers=self._stage.layers)
 
     @property
     def whole(self) -> ALStack | None:
@@ -57,8 +77,10 @@ class ALTrainer(Trainer):
         return None if isinstance(self.schedule, Distributed) else self.stack
 
     def usage(self) -> list[Usage]:
-        """Return how each worker spent its time in training."""
-        return self.schedule.usage()
+        """Return how each worker spent its time in training since the last `begin`."""
+        # Ranks that had not been heard of then come last.
+        pairs = zip_longest(self.schedule.usage(), self._used)
+        return [now if before is None else now.since(before) for now, before in pairs]
 
     def ranks(self) -> tuple[list[RankReport], int]:
         """Return what every process holds and sends, and the bytes of all weights; nothing where there is one."""
@@ -67,6 +89,9 @@ class ALTrainer(Trainer):
 
     def _mode(self, training: bool) -> None:
         self.stack.train(training)
+        for layer in self.stack if training else ():
+            if layer.lr_share == 0:
+                layer.eval()
 
     @property
     def devices(self) -> list[torch.device]:

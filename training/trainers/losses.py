@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ class EpochLosses:
     def __init__(self, names: Mapping[str, Sequence[str]], skipping: bool = False) -> None:
         self.names = {layer: tuple(losses) for layer, losses in names.items()}
         self.skipping = skipping
+        #: How many of the layers train, the first ones; the others have no losses.
+        self.layers = len(self.names)
         self.clear()
 
     def clear(self) -> None:
@@ -86,11 +89,14 @@ class EpochLosses:
         return BadLoss(steps[batch], name, dict(zip(self.names[name], values, strict=True)))
 
     def means(self) -> MeanLosses:
-        """Return the means; NaN where there was no batch, or all were left out. Waits for the devices."""
+        """Return the means; NaN where there was no batch, or all were left out. Waits for the devices.
+
+        Only of the layers that train.
+        """
         self._read()
         return {
             layer: {name: total / count if count else math.nan for name, total in sums.items()}
-            for layer, sums in self._sums.items()
+            for layer, sums in islice(self._sums.items(), self.layers)
             for count in [self._count - self._skipped[layer]]
         }
 
@@ -117,7 +123,7 @@ class EpochLosses:
     def _arrange(self, losses: BatchLosses) -> list[_Device]:
         """Sort the losses by device, with the sums so far."""
         where: dict[torch.device, list[int]] = {}
-        for number, (values, names) in enumerate(zip(losses, self.names.values(), strict=True)):
+        for number, (values, names) in enumerate(zip(losses, islice(self.names.values(), self.layers), strict=True)):
             where.setdefault(values[names[0]].device, []).append(number)
         return [_Device(self, device, numbers) for device, numbers in where.items()]
 

@@ -19,6 +19,7 @@ from ALPackage import ALStack, Snapshot
 from ALPackage.ranks.report import RankReport
 from ALPackage.stage.trace import Usage
 
+from ..config.growth import Stage
 from ..errors import NumbersError
 from .losses import BatchLosses, EpochLosses, MeanLosses, first_not_finite
 
@@ -85,6 +86,9 @@ class Trainer(ABC):
         #: By layer, the batches of the last epoch that it skipped because a loss was not finite.
         self.skipped: dict[str, int] = {}
         self._lr: LearningRate = lambda step: math.nan
+
+    def begin(self, stage: Stage) -> None:  # noqa: B027 (BP trains all layers, always)
+        """Have only these layers train from the next epoch on, and be measured; `usage` counts from here."""
 
     def prepare(self, batch: tuple[Any, Tensor]) -> None:
         """Do everything that is done once before training, such as capturing CUDA graphs; no state changes."""
@@ -168,7 +172,7 @@ class Trainer(ABC):
 
     @torch.no_grad()
     def accuracies(self, batches: Iterable[tuple[Any, Tensor]]) -> list[float]:
-        """Return the accuracy at every depth, the full depth last."""
+        """Return the accuracy at every depth that there is, the full depth last; BP has one depth."""
         right: list[Tensor] = []
         samples = 0
         for predictions, labels in self.predict(batches):
@@ -188,7 +192,7 @@ class Trainer(ABC):
         return None
 
     def usage(self) -> list[Usage]:
-        """Return how each worker spent its time in training; BP has no workers."""
+        """Return how each worker spent its time in training since the last `begin`; BP has no workers."""
         return []
 
     def ranks(self) -> tuple[list[RankReport], int]:

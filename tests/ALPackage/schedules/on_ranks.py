@@ -42,12 +42,12 @@ def train_model(model: str, cut: list[int] | None, **options: Any) -> dict[str, 
         if name not in found["own"]:
             layer.optimizer.param_groups.clear()
     found["state"] = {
-        name: value for name, value in snapshot(stack).items() if not value.is_meta and _of(name, found["own"])
+        name: value for name, value in snapshot(stack).items() if not value.is_meta and is_of(name, found["own"])
     }
     return found
 
 
-def _of(entry: str, own: list[str]) -> bool:
+def is_of(entry: str, own: list[str]) -> bool:
     """Return whether an entry of a state is of one of the layers `own`, or of no layer."""
     kind, path = entry.split()[:2]
     parts = path.split(".")

@@ -413,6 +413,27 @@ def test_between_runs_a_stale_graph_is_made_anew(recorders: list[Recorder]) -> N
     assert_equal(snapshot(one), snapshot(expected))
 
 
+def test_layers_that_wait_or_are_frozen_go_with_graphs(recorders: list[Recorder]) -> None:
+    def grown(schedule: str, **options: Any) -> tuple[ALStack, list[Any]]:
+        one, losses = prepared(), []
+        with make_schedule(schedule, one, threads=1, seed=SEED, **options) as made:
+            made._captured = False  # type: ignore[attr-defined]
+            for layers, share, first in ((1, 1.0, 0), (2, 0.0, 2), (3, 0.5, 4)):
+                for layer in list(one)[: layers - 1]:
+                    layer.lr_share = share
+                    layer.requires_grad_(share > 0).train(share > 0)
+                batches = data()[first : first + 2]
+                losses += losses_of(list(made.run(batches, lr=rate, first=first, layers=layers)))
+        return one, losses
+
+    (expected, losses), (one, found) = grown("sequential"), grown("continuous", workers=2, cuda_graph="on")
+    # All at first, the first one when it is frozen, and the first two when they go on.
+    assert len(recorders) == 3 + 1 + 2
+    assert found == losses
+    trained = {name: value for name, value in snapshot(one).items() if not name.startswith("moment")}
+    assert_equal(trained, {name: value for name, value in snapshot(expected).items() if name in trained})
+
+
 def test_predictions_between_two_runs_cost_no_capture(recorders: list[Recorder]) -> None:
     """Guards a bug: in evaluation mode the step looked changed, so every epoch after the first captured it anew."""
     one = prepared()

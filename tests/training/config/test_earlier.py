@@ -150,7 +150,10 @@ def test_a_configuration_that_was_saved_before_is_read_in_todays_keys() -> None:
         "sync_batchnorm": False,
         "network_layers": None,
         "network_bridge": "auto",
+        "grow": None,
+        "grow_lr": 1.0,
     }
-    # Before there were these keys, nothing went between processes, and no layer had replicas.
-    del vision["wire"], vision["sync_batchnorm"]
-    assert in_todays_keys(vision) == {**vision, "wire": "fp32", "sync_batchnorm": False}
+    # Before there were these keys, nothing went between processes, no layer had replicas, and no stack grew.
+    added = {"wire": "fp32", "sync_batchnorm": False, "grow": None, "grow_lr": 1.0}
+    before = {key: value for key, value in vision.items() if key not in added}
+    assert in_todays_keys(before) == {**before, **added} == vision

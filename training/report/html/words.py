@@ -179,8 +179,9 @@ def _depths(runs: Sequence[Shown]) -> Iterator[str]:
     for run in runs:
         columns = run.saved.depths
         if 1 < len(columns) <= LISTED:
-            means = [f"{value:.1f}" for value in chosen(run.table)[columns].mean()]
-            yield f"With its first layers alone, from 1 to {len(columns)}, {run.label} reaches {listed(means)} %."
+            means = [f"{value:.1f}" for value in chosen(run.table)[columns].mean().dropna()]
+            if len(means) > 1:  # a stack that grows may have one layer yet
+                yield f"With its first layers alone, from 1 to {len(means)}, {run.label} reaches {listed(means)} %."
 
 
 def _gaps(runs: Sequence[Shown]) -> Iterator[str]:
@@ -189,7 +190,8 @@ def _gaps(runs: Sequence[Shown]) -> Iterator[str]:
     told = set()
     for panel in loss_panels({name: run.saved for name, run in by_method.items()}):
         run = by_method[panel.method]
-        bad = ~np.isfinite(run.table[panel.columns].to_numpy(dtype=float)).all(axis=1)
+        fine = np.isfinite(run.table[panel.columns].to_numpy(dtype=float)) | run.saved.absent(panel.columns)
+        bad = ~fine.all(axis=1)
         if bad.any() and run.label not in told:
             told.add(run.label)
             first = run.table[bad].iloc[0]
