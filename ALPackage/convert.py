@@ -53,10 +53,11 @@ class ConvertedStack(ALStack):
 
 
 def to_al(
-    blocks: Blocks,
+    blocks: Blocks | nn.Module,
     n_classes: int,
     *,
     example: Any,
+    cuts: Sequence[str] | None = None,
     objective: str = "al",
     layers: int | Sequence[int] | None = None,
     bridge: str | BridgeFactory = "auto",
@@ -101,7 +102,7 @@ def to_al(
     """
     local = make_objective(objective, **settings)
     _check_classes(n_classes)
-    network = read_network(blocks, n_classes, example, layers, copied=copy)
+    network = read_network(blocks, n_classes, example, layers, cuts=cuts, copied=copy)
     for note in network.notes:
         warnings.warn(f"to_al: {note}", stacklevel=2)
     parts: list[Part] = []
@@ -131,10 +132,11 @@ def _channels_first(f: nn.Module) -> bool:
 
 
 def to_bp(
-    blocks: Blocks,
+    blocks: Blocks | nn.Module,
     n_classes: int,
     *,
     example: Any,
+    cuts: Sequence[str] | None = None,
     layers: int | Sequence[int] | None = None,
     copy: bool = True,
 ) -> nn.Sequential:
@@ -149,7 +151,7 @@ def to_bp(
         ['block_1', 'head']
     """
     _check_classes(n_classes)
-    network = read_network(blocks, n_classes, example, layers, copied=copy)
+    network = read_network(blocks, n_classes, example, layers, cuts=cuts, copied=copy)
     head = network.head or bridge_to(list(network.outputs.values())[-1], "linear")(n_classes)
     return nn.Sequential(OrderedDict([*network.layers.items(), ("head", head)]))
 

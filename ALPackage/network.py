@@ -18,17 +18,11 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bridges import first_tensor
+from .heads import weighs, without_head
+from .pieces import Piece, pieces_of
 from .placement.over_ranks import over_ranks
-from .randomness import Dropout, replace_dropout
+from .randomness import replace_dropout
 
-#: What a head is made of besides the linear map to the classes, beside which it is a part of the head.
-OF_A_HEAD = (
-    *(nn.Flatten, nn.Identity, nn.Dropout, Dropout, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
-    *(nn.AvgPool2d, nn.MaxPool2d),
-)
-#: What may follow a head.
-AFTER_A_HEAD = (nn.Softmax, nn.LogSoftmax)
-NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 #: What calls one after another, or nothing at all; a subclass may do anything else.
 FORWARDS = (nn.Sequential.forward, nn.ModuleDict.forward, nn.ModuleList.forward)
 Blocks = Iterable[nn.Module] | Mapping[str, nn.Module]
@@ -65,7 +59,13 @@ class Network:
 
 
 def read_network(
-    blocks: Blocks, n_classes: int, example: Any, layers: int | Sequence[int] | None = None, *, copied: bool = True
+    blocks: Blocks | nn.Module,
+    n_classes: int,
+    example: Any,
+    layers: int | Sequence[int] | None = None,
+    *,
+    cuts: Sequence[str] | None = None,
+    copied: bool = True,
 ) -> Network:
     """Return the network of these blocks.
 
@@ -77,23 +77,43 @@ def read_network(
         layers: How many layers the blocks are grouped into, so that the largest has as little work as possible; or how
             many blocks each layer has. By default every block is a layer, together with those behind it that have no
             weights, or a normalization's alone.
+        cuts: Names of submodules of a model that is no list, behind which it is cut into blocks; see `pieces_of`.
         copied: Whether the blocks are copied; otherwise they are taken, and changed as `notes` says.
 
     Raises:
         TypeError: For blocks that are no modules.
         ValueError: For a number of layers that does not fit, and for blocks that the example does not go through.
     """
-    named = name_blocks(blocks)
-    if copied:
-        named = _copied(named)
-    notes = _made_fit(named)
+    head: nn.Module | None = None
+    notes: list[str] = []
+    if cuts is None:
+        named = name_blocks(blocks)
+        if copied:
+            named = _copied(named)
+    else:
+        if not isinstance(blocks, nn.Module):
+            raise TypeError(
+                f"cuts: they are for a model, but blocks is an object of type {type(blocks).__name__}, which is cut "
+                "already; leave them out"
+            )
+        model = _copied({"model": blocks})["model"] if copied else blocks
+        pieces = pieces_of(model, cuts, n_classes, example)
+        named, head = name_blocks(pieces.layers), pieces.head
+        notes += pieces.notes
+    notes += _made_fit(named)
+    if head is not None:
+        _made_fit(within := {"head": head})
+        head = within["head"]
     still = [name for name, block in named.items() if not all(module.training for module in block.modules())]
     if still:
         notes.append(
             f"{', '.join(still)}: in evaluation mode, and trained so (dropout does nothing, running statistics stay) "
             "until stack.train() is called; call network.train() before, if that is not meant"
         )
-    names, head = _without_head(named, n_classes)
+    names = list(named)
+    if cuts is None:
+        names, behind = without_head(named, n_classes)
+        head = None if behind is None else nn.Sequential(OrderedDict(behind))
     if "head" in names:
         raise ValueError(
             f"blocks: 'head' is no head, because it does not end in a linear map to {n_classes} classes; leave it out, "
@@ -110,8 +130,7 @@ def read_network(
         members[name] = tuple(group)
     ends = {name: outputs[group[-1]] for name, group in members.items()}
     work = {name: sum(flops[one] for one in group) for name, group in members.items()}
-    behind = None if head is None else nn.Sequential(OrderedDict(head))
-    return Network(found, ends, members, work, behind, tuple(notes))
+    return Network(found, ends, members, work, head, tuple(notes))
 
 
 def name_blocks(blocks: Any) -> dict[str, nn.Module]:
@@ -121,8 +140,9 @@ def name_blocks(blocks: Any) -> dict[str, nn.Module]:
         pairs = [(name, block) for name, block in blocks._modules.items() if block is not None]
     elif isinstance(blocks, nn.Module):
         raise TypeError(
-            f"blocks: got a {type(blocks).__name__}, whose forward says in what order its parts are called; give them "
-            "as a list, an nn.Sequential, or a dict from names to modules"
+            f"blocks: got a {type(blocks).__name__}, whose forward says in what order its parts are called; name those "
+            "after which it is cut, such as cuts=('layer1', 'layer2'), or give them as a list, an nn.Sequential, or a "
+            "dict from names to modules"
         )
     elif isinstance(blocks, Mapping):
         pairs = list(blocks.items())
@@ -202,45 +222,6 @@ def _made_fit(named: dict[str, nn.Module]) -> list[str]:
     return [f"{changed[0]}{more}: made out of place, because the next layer needs what this one hands on"]
 
 
-def _without_head(named: dict[str, nn.Module], n_classes: int) -> tuple[list[str], dict[str, nn.Module] | None]:
-    """Return the names of the blocks that are layers, and the others: a linear map to the classes, with its pooling."""
-    names = list(named)
-    start = len(names) - 1
-    while start > 0 and _only(named[names[start]], (*OF_A_HEAD, *AFTER_A_HEAD)):
-        start -= 1
-    if not _maps_to(named[names[start]], n_classes):
-        return names, None
-    while start > 0 and _only(named[names[start - 1]], OF_A_HEAD):
-        start -= 1
-    if start == 0:
-        return names, None
-    return names[:start], {name: named[name] for name in names[start:]}
-
-
-def _maps_to(block: nn.Module, n_classes: int) -> bool:
-    """Tell whether a block is a linear map to the classes, or a row of modules that ends in one.
-
-    What has a forward of its own, such as a residual block, may compute anything.
-    """
-    leaves = _in_a_row(block)
-    while leaves and isinstance(leaves[-1], (*OF_A_HEAD, *AFTER_A_HEAD)):
-        leaves.pop()
-    if not leaves or not isinstance(leaves[-1], nn.Linear) or leaves[-1].out_features != n_classes:
-        return False
-    return all(isinstance(one, (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)) or not _weighs(one) for one in leaves)
-
-
-def _in_a_row(block: nn.Module) -> list[nn.Module]:
-    """Return the modules that a row of rows calls one after another; a module that is none, as it is."""
-    if type(block) is not nn.Sequential:
-        return [block]
-    return [leaf for child in block for leaf in _in_a_row(child)]
-
-
-def _only(block: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
-    return all(isinstance(one, kinds) for one in _in_a_row(block))
-
-
 def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Module], dict[str, Any], dict[str, int]]:
     """Take the example through the blocks: what calls each, what each returns, and its floating-point operations."""
     chain: dict[str, nn.Module] = {}
@@ -250,7 +231,7 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
     given = first_tensor(x)
     samples = len(given) if given is not None and given.dim() else None
     for name, block in named.items():
-        called: nn.Module = Called(block)
+        called: nn.Module = block if isinstance(block, Piece) else Called(block)
         modes = {module: module.training for module in block.modules()}
         try:
             # Without training there are no statistics to update and no numbers to draw.
@@ -270,7 +251,8 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
                 f"block {name!r} returns {shapes(out)} for {samples} samples; dimension 0 of what blocks hand on has "
                 "to be the batch"
             )
-        if isinstance(x, Tensor) and isinstance(out, Tensor) and not isinstance(block, nn.RNNBase):
+        plain = isinstance(x, Tensor) and isinstance(out, Tensor) and not isinstance(block, nn.RNNBase)
+        if plain or isinstance(block, Piece):
             called = block
         else:
             called.training = block.training
@@ -299,7 +281,7 @@ def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Seq
         starts = [0]
         for place in range(1, count):
             # What stands before the first weights belongs to them.
-            if _weighs(blocks[place]) and any(map(_weighs, blocks[starts[-1] : place])):
+            if weighs(blocks[place]) and any(map(weighs, blocks[starts[-1] : place])):
                 starts.append(place)
         ends = [*starts[1:], count]
         if layers is not None:
@@ -321,12 +303,6 @@ def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Seq
             "blocks without the head"
         )
     return sizes
-
-
-def _weighs(block: nn.Module) -> bool:
-    """Tell whether a block has weights other than a normalization's."""
-    owners = [one for one in block.modules() if one._parameters and not isinstance(one, NORMALIZATIONS)]
-    return any(parameter is not None for one in owners for parameter in one._parameters.values())
 
 
 def shapes(x: Any) -> str:
