@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bridges import first_tensor
@@ -22,6 +21,7 @@ from .heads import weighs, without_head
 from .pieces import Piece, pieces_of
 from .placement.over_ranks import over_ranks
 from .randomness import replace_dropout
+from .traced import cloned
 
 #: What calls one after another, or nothing at all; a subclass may do anything else.
 FORWARDS = (nn.Sequential.forward, nn.ModuleDict.forward, nn.ModuleList.forward)
@@ -227,7 +227,7 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
     chain: dict[str, nn.Module] = {}
     outputs: dict[str, Any] = {}
     flops: dict[str, int] = {}
-    x = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
+    x = cloned(example)
     given = first_tensor(x)
     samples = len(given) if given is not None and given.dim() else None
     for name, block in named.items():

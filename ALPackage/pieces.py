@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
+from torch import fx, nn
 
 from .bridges import first_tensor
 from .nested import tensors
-from .traced import MODEL, Call, Traced, before, mode, result, trace
+from .traced import MODEL, Call, Traced, before, cloned, mode, result, trace
 
 
 class Piece(fx.GraphModule):
@@ -113,6 +112,7 @@ class _Cut:
                 raise ValueError(
                     f"cuts: nothing is computed between {names[number - 1]!r} and {name!r}; leave one of them out"
                 )
+        self._rows = self._sizes_of_the_batch(mains)
         self._until = dict(self._home)
         for node in nodes[:-1]:
             if not self._light(node):
@@ -151,6 +151,8 @@ class _Cut:
             copies = {node: graph.call_function(operator.getitem, (x, place)) for place, node in enumerate(given)}
 
         def copied(node: fx.Node) -> fx.Node:
+            if self._rows.get(node, number) < number:
+                return graph.call_method("size", (copies[given[0]], 0))
             if node not in copies:
                 copies[node] = graph.node_copy(node, copied)
                 if node.op in ("call_module", "get_attr"):
@@ -165,6 +167,24 @@ class _Cut:
         graph.output(copied(returned[0]) if len(returned) == 1 else tuple(map(copied, returned)))
         return graph, held
 
+    def _sizes_of_the_batch(self, mains: list[fx.Node]) -> dict[fx.Node, int]:
+        """Return what reads the size of dimension 0, and in which piece is what it reads.
+
+        Later pieces read it of what they are given, so that nothing travels along for it.
+        """
+        found: dict[fx.Node, int] = {}
+        for node in self._nodes:
+            arguments = node.args[1:] if node.target in ("size", operator.getitem) else ()
+            whole = node.all_input_nodes[0] if arguments == (0,) and len(node.all_input_nodes) == 1 else None
+            if whole is not None and whole.meta["value"] is None and (whole.target in ("size", getattr)):
+                whole = whole.all_input_nodes[0] if whole.args[1:] in ((), ("shape",)) else None
+            shape = None if whole is None else whole.meta["value"]
+            if whole is None or not isinstance(shape, tuple) or node.meta.get("value") is not None:
+                continue
+            if all(isinstance(one.meta["value"], tuple) and one.meta["value"][:1] == shape[:1] for one in mains):
+                found[node] = self._home[whole]
+        return found
+
     def _light(self, node: fx.Node) -> bool:
         """Tell whether a node is made anew in each piece that needs it: weights, and what is no tensor."""
         if node.op in ("placeholder", "output", "call_module"):
@@ -174,6 +194,8 @@ class _Cut:
     def _inputs(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield what a node is computed from, through what is made anew."""
         for given in node.all_input_nodes:
+            if given in self._rows:
+                continue
             if self._light(given):
                 yield from self._inputs(given)
             else:
@@ -220,9 +242,9 @@ def _attribute(root: nn.Module, path: str) -> Any:
 
 def _check_same(model: nn.Module, pieces: Sequence[nn.Module], example: Any) -> None:
     """Raise ValueError unless the pieces compute what the model does for the example, without training."""
-    with torch.no_grad(), mode(model, training=False):
-        [expected, *_] = tensors(Call(model, example)(_cloned(example)))
-        x = _cloned(example)
+    with torch.no_grad(), mode(model, training=False), mode(nn.ModuleList(pieces), training=False):
+        [expected, *_] = tensors(Call(model, example)(cloned(example)))
+        x = cloned(example)
         for piece in pieces:
             x = piece(x)
     found = first_tensor(x)
@@ -233,7 +255,3 @@ def _check_same(model: nn.Module, pieces: Sequence[nn.Module], example: Any) -> 
             "tensor in place or depends on more than its input; give its blocks as a list, in the order in which they "
             "are called"
         )
-
-
-def _cloned(x: Any) -> Any:
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, x)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
 from .draws import Generators
 from .heads import AFTER_A_HEAD, OF_A_HEAD, weighs
@@ -89,12 +90,11 @@ def check_names(model: nn.Module, cuts: Any) -> None:
 
 def _trace(model: nn.Module, opened: set[str], cuts: Sequence[str], n_classes: int, example: Any) -> Traced:
     """Trace in training and in evaluation mode: both have to be the same, but for dropout."""
-    root = Call(model, example)
     tracers = []
     for training in (False, True):
-        tracer = _Tracer(opened)
+        root, tracer = Call(model, example), _Tracer(opened)
         generators = Generators([])
-        before = generators.save()
+        states = generators.save()
         try:
             with mode(model, training):
                 graph = tracer.trace(root)
@@ -104,7 +104,7 @@ def _trace(model: nn.Module, opened: set[str], cuts: Sequence[str], n_classes: i
             raise ValueError(
                 f"cuts: {where} cannot be traced ({type(error).__name__}: {_first_line(error)}); {BY_HAND}"
             ) from error
-        if generators.changed(before):
+        if generators.changed(states):
             raise ValueError(
                 f"cuts: {type(model).__name__}'s forward draws random numbers between its modules, which a trace would "
                 f"fix; {BY_HAND}"
@@ -118,8 +118,13 @@ def _trace(model: nn.Module, opened: set[str], cuts: Sequence[str], n_classes: i
         )
     changed = _made_out_of_place(graph)
     graph.lint()
-    with torch.no_grad(), mode(model, training=False):
-        _Values(fx.GraphModule(root, graph)).run(example)
+    try:
+        with torch.no_grad(), mode(root, training=False):
+            _Values(fx.GraphModule(root, graph)).run(cloned(example))
+    except Exception as error:  # as above
+        raise ValueError(
+            f"example: {type(model).__name__} does not take it ({type(error).__name__}: {_first_line(error)})"
+        ) from error
     notes = [f"{', '.join(changed)} in the forward of the model: made out of place"] if changed else []
     return Traced(graph, root, _ends(model, tracer, cuts), _head(graph, root, n_classes), tuple(notes))
 
@@ -240,18 +245,18 @@ def _made_out_of_place(graph: fx.Graph) -> list[str]:
     changed_ones = []
     order = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        in_place = isinstance(node.target, str) and node.target.endswith("_") and not node.target.endswith("__")
-        if node.op not in ("call_function", "call_method") or not (in_place or node.kwargs.get("inplace") is True):
+        changed = _given(node)
+        calls = node.op in ("call_function", "call_method") and isinstance(changed, fx.Node)
+        if not calls or any(order[user] > order[node] for user in changed.users):
             continue
-        if not isinstance(changed := _given(node), fx.Node) or any(order[user] > order[node] for user in changed.users):
-            continue
-        if in_place and hasattr(Tensor, str(node.target)[:-1]):
-            node.target = str(node.target)[:-1]
-        elif not in_place:
+        name = node.target if isinstance(node.target, str) else node.target.__name__
+        if node.kwargs.get("inplace") is True:
             node.update_kwarg("inplace", False)
+        elif name.endswith("_") and hasattr(Tensor, name[:-1]):
+            node.op, node.target = "call_method", name[:-1]
         else:
             continue
-        changed_ones.append(node.name)
+        changed_ones.append(name)
     return changed_ones
 
 
@@ -281,7 +286,9 @@ def _pools(node: fx.Node, root: nn.Module) -> bool:
     module, given = _module(node, root), before(node)
     if given is None or (module is not None and list(module.parameters())):
         return False
-    kind = "pool" in str(node.target) if module is None else isinstance(module, OF_A_HEAD)
+    # By name too: maps that are 1 x 1 already do not shrink, and whether a head is one hangs on no example's size.
+    name = str(node.target) if module is None else type(module).__name__
+    kind = "pool" in name.lower() or isinstance(module, OF_A_HEAD)
     shape, given_shape = node.meta["value"], given.meta["value"]
     return kind or len(shape) < len(given_shape) or prod(shape) < prod(given_shape)
 
@@ -338,6 +345,11 @@ def _leaves(value: Any) -> Iterator[Any]:
 def _named(model: nn.Module, name: str) -> str:
     kind = type(model.get_submodule(name)).__name__
     return f"{name!r} ({kind})" if name else kind
+
+
+def cloned(x: Any) -> Any:
+    """Return a nested structure with copies of its tensors."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, x)
 
 
 def _first_line(error: Exception) -> str:
