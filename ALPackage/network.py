@@ -6,11 +6,12 @@ Nothing of it trains yet; `convert` makes local layers of it.
 from __future__ import annotations
 
 import copy
+import operator
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from .traced import cloned
 
 #: What calls one after another, or nothing at all; a subclass may do anything else.
 FORWARDS = (nn.Sequential.forward, nn.ModuleDict.forward, nn.ModuleList.forward)
+M = TypeVar("M", bound=nn.Module)
 Blocks = Iterable[nn.Module] | Mapping[str, nn.Module]
 
 
@@ -199,12 +201,27 @@ class Called(nn.Module):
 
 def _copied(named: dict[str, nn.Module]) -> dict[str, nn.Module]:
     try:
-        return copy.deepcopy(named)  # all at once: what two of them share stays shared, and is refused later
+        return copy_of(named)  # all at once: what two of them share stays shared, and is refused later
     except Exception as error:  # a module may fail in any way while it is copied
         raise ValueError(
             f"blocks: they cannot be copied ({type(error).__name__}: {error}); with copy=False they are taken as they "
             "are"
         ) from error
+
+
+def copy_of(named: dict[str, M]) -> dict[str, M]:
+    """Return copies of modules; what the old `torch.nn.utils.weight_norm` has computed is copied without its graph."""
+    held = [value for one in named.values() for module in one.modules() for value in vars(module).values()]
+    computed = [one for one in held if isinstance(one, Tensor) and not one.is_leaf]
+    return copy.deepcopy(named, {id(one): one.detach().clone() for one in computed})
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number of any library as Python's; None for anything else, and for a truth value."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _made_fit(named: dict[str, nn.Module]) -> list[str]:
@@ -275,27 +292,29 @@ def _recurrent(block: nn.Module, x: Any) -> int:
 def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Sequence[nn.Module]) -> list[int]:
     """Return how many blocks each layer has."""
     count = len(flops)
-    if not (layers is None or isinstance(layers, (int, list, tuple))):
+    number = whole_number(layers)
+    if number is None and not (layers is None or isinstance(layers, (list, tuple))):
         raise ValueError(f"layers: got {layers!r}; expected a whole number, or a list of them")
-    if layers is None or isinstance(layers, int):
+    if layers is None or number is not None:
         starts = [0]
         for place in range(1, count):
             # What stands before the first weights belongs to them.
             if weighs(blocks[place]) and any(map(weighs, blocks[starts[-1] : place])):
                 starts.append(place)
         ends = [*starts[1:], count]
-        if layers is not None:
-            if not 1 <= layers <= len(starts):
+        if number is not None:
+            if not 1 <= number <= len(starts):
                 raise ValueError(
-                    f"layers: got {layers}, but only {len(starts)} blocks have weights of their own; expected 1 to "
+                    f"layers: got {number}, but only {len(starts)} blocks have weights of their own; expected 1 to "
                     f"{len(starts)}"
                 )
             work = [sum(flops[start:end]) for start, end in zip(starts, ends, strict=True)]
-            ranks = over_ranks([float(one) for one in work], [0] * len(work), layers)
-            ends = [ends[len(ranks) - 1 - ranks[::-1].index(rank)] for rank in range(layers)]
+            ranks = over_ranks([float(one) for one in work], [0] * len(work), number)
+            ends = [ends[len(ranks) - 1 - ranks[::-1].index(rank)] for rank in range(number)]
         return [end - start for start, end in pairwise([0, *ends])]
-    sizes = list(layers)
-    if not all(isinstance(size, int) for size in sizes):
+    assert not isinstance(layers, int)
+    sizes = [size for one in layers if (size := whole_number(one)) is not None]
+    if len(sizes) < len(layers):
         raise ValueError(f"layers: got {layers!r}; expected a whole number, or a list of them")
     if sum(sizes) != count or any(size < 1 for size in sizes):
         raise ValueError(
