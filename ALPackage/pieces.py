@@ -55,6 +55,8 @@ def pieces_of(model: nn.Module, cuts: Sequence[str], n_classes: int, example: An
         ValueError: For names that do not fit, and for a model that cannot be traced or cut there.
     """
     traced = trace(model, cuts, n_classes, example)
+    if "head" in cuts:
+        raise ValueError("cuts: no block can be called 'head', which follows the blocks; name the last part of it")
     nodes = list(traced.graph.nodes)
     bounds, mains, names = [], [], list(cuts)
     for name in cuts:
@@ -83,7 +85,7 @@ def pieces_of(model: nn.Module, cuts: Sequence[str], n_classes: int, example: An
     if headed:
         names.append("head")
         mains.append(last)
-    elif names[-1] == behind and last.meta["value"][1:] == (n_classes,):
+    elif names[-1] == behind and last.meta["value"] is not True and last.meta["value"][1:] == (n_classes,):
         headed = True
         notes.append(
             f"what follows {cuts[-1]!r} is taken for the head, and is no layer, because it does not end in a linear "

@@ -234,7 +234,7 @@ def _same_but_for_dropout(in_evaluation: fx.Graph, graph: fx.Graph, root: nn.Mod
         if node.target not in DROPOUTS or described(other, switched=True) != described(node, switched=True):
             return False
         rate = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
-        name = f"dropout_{number}"
+        name = f"traced_dropout_{number}"
         root.add_module(name, DROPOUTS[node.target](rate))
         node.op, node.target, node.args, node.kwargs = "call_module", name, (_given(node),), {}
     return True
@@ -249,7 +249,7 @@ def _made_out_of_place(graph: fx.Graph) -> list[str]:
         calls = node.op in ("call_function", "call_method") and isinstance(changed, fx.Node)
         if not calls or any(order[user] > order[node] for user in changed.users):
             continue
-        name = node.target if isinstance(node.target, str) else node.target.__name__
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         if node.kwargs.get("inplace") is True:
             node.update_kwarg("inplace", False)
         elif name.endswith("_") and hasattr(Tensor, name[:-1]):
@@ -273,12 +273,17 @@ def _head(graph: fx.Graph, root: nn.Module, n_classes: int) -> fx.Node | None:
         behind = isinstance(module, (*OF_A_HEAD, *AFTER_A_HEAD)) or node.target in (F.softmax, F.log_softmax)
         node = before(node) if behind or node.target in ("softmax", "log_softmax") else None
     head = node
-    while node is not None and (node := before(node)) is not None and len(node.users) == 1:
+    while node is not None and (node := before(node)) is not None and _read_once(node):
         if _pools(node, root):
             head = node
         elif (module := _module(node, root)) is None or weighs(module) or not list(module.parameters()):
             break  # a normalization belongs to the head where pooling stands before it
     return head
+
+
+def _read_once(node: fx.Node) -> bool:
+    """Tell whether one call gets what a node returns, besides those that read its size."""
+    return sum(user.op == "output" or user.meta["value"] is not None for user in node.users) == 1
 
 
 def _pools(node: fx.Node, root: nn.Module) -> bool:
@@ -310,7 +315,7 @@ def _ends_in_a_map(traced: Traced, n_classes: int) -> str | None:
 def result(graph: fx.Graph) -> fx.Node:
     """Return the node of what the model returns: its only tensor, or the first of several."""
     output = next(iter(reversed(graph.nodes)))
-    found = [one for one in _leaves(output.args[0]) if isinstance(one, fx.Node)]
+    found = [one for one in _leaves(output.args[0]) if isinstance(one, fx.Node) and one.meta["value"] is not None]
     if not found:
         raise ValueError("cuts: the model returns no tensor")
     return found[0]

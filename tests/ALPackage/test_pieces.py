@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -69,6 +70,19 @@ class Words(nn.Module):
         return self.out((hidden * real).sum(1) / real.sum(1))  # type: ignore[no-any-return]
 
 
+class Pooling(nn.Module):
+    """What a head has before its linear map is a function, whose argument reads a size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.utils.parametrizations.weight_norm(nn.Linear(4, CLASSES))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.pool(self.norm(self.body(x)))
+        return {"logits": F.log_softmax(self.fc(x.view(x.size(0), -1)), 1)}
+
+
 class Depends(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -77,6 +91,15 @@ class Depends(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x)
         return self.b(x if x.sum() > 0 else -x)  # type: ignore[no-any-return]
+
+
+class Headed(Depends):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(self.head(x)))  # type: ignore[no-any-return]
 
 
 class TrainedOtherwise(Depends):
@@ -151,6 +174,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...], Any, list[str]
     "skips": (Skips, SKIPS, images(6, 1), ["fc"]),
     "branches": (Branches, ("right", "top"), torch.randn(3, 6), ["rows"]),
     "nested": (vision("resnet18"), ("layer1.0", "layer1", "layer2"), images(16), ["avgpool", "fc"]),
+    "pooling": (Pooling, ("body",), images(6, 1), ["pool", "fc"]),
     "words": (Words, ("embed", "first"), words(), ["out"]),
     "words by key": (Words, ("first", "second"), dict(zip(("ids", "lengths"), words(), strict=True)), ["out"]),
 }
@@ -171,7 +195,8 @@ def test_both_forms_compute_what_the_model_does(name: str) -> None:
     assert len(after) == len(before)
     assert net.training
     with torch.no_grad():
-        assert torch.equal(bp.eval()(example), Call(net.eval(), example)(example))
+        expected = Call(net.eval(), example)(example)
+        assert torch.equal(bp.eval()(example), expected["logits"] if name == "pooling" else expected)
         exported = stack.eval().export().eval()
         assert torch.equal(exported(example), stack.inference(example))
     names = [one.replace(".", "_") for one in cuts]
@@ -210,6 +235,7 @@ def test_all_schedules_give_the_same_numbers_and_it_learns() -> None:
         for epoch in range(1, 8):
             list(one.run(data, first=epoch * 20))
     stack.eval()
+    assert pickle.loads(pickle.dumps(stack.export()))(data[0][0]).shape == (16, CLASSES)
     right = sum(int((stack.inference(x).argmax(1) == y).sum()) for x, y in data)
     assert right > 0.6 * 20 * 16, f"{right} of 320"
     exported = stack.export().eval()
@@ -269,6 +295,7 @@ def test_what_ends_in_no_linear_map_is_taken_for_the_head_as_a_whole() -> None:
         (Branches, ("act",), "'act' is called 2 times"),
         (Branches, ("unused",), "'unused' is not called in the forward of the model; name one that is called"),
         (Branches, ("rows",), "'rows' is not called in the forward of the model; name a part of it, such as 'rows.0'"),
+        (Headed, ("head", "a"), "no block can be called 'head'"),
         (Branches, ("top", "rows.0"), "'rows.0' belongs to the head"),
         (Branches, ("top", "top"), "a name stands twice"),
         (Branches, (), "got none"),
