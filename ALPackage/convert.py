@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from .bridges import BridgeFactory, bridge_to
 from .layer import LearningRate
-from .network import Blocks, Network, read_network
+from .network import Blocks, Network, copy_of, read_network, whole_number
 from .objectives.by_name import make_objective
 from .objectives.part import Part
 from .stack import ALStack
@@ -44,19 +44,18 @@ class ConvertedStack(ALStack):
         decoders = [module for layer in reversed(layers) for module in layer["decode"]]
         parts["head"] = nn.Sequential(*layers[-1]["readout"], *decoders)
         try:
-            return copy.deepcopy(nn.Sequential(parts))
-        except RuntimeError as error:
-            raise ValueError(
-                f"export: a module cannot be copied ({str(error).partition(chr(10))[0]}); the weight_norm and "
-                "spectral_norm of torch.nn.utils.parametrizations can"
-            ) from error
+            return copy_of({"network": nn.Sequential(parts)})["network"]
+        except Exception as error:  # a module may fail in any way while it is copied
+            words = str(error).partition("\n")[0]
+            raise ValueError(f"export: a module cannot be copied ({type(error).__name__}: {words})") from error
 
 
 def to_al(
-    blocks: Blocks,
+    blocks: Blocks | nn.Module,
     n_classes: int,
     *,
     example: Any,
+    cuts: Sequence[str] | None = None,
     objective: str = "al",
     layers: int | Sequence[int] | None = None,
     bridge: str | BridgeFactory = "auto",
@@ -71,8 +70,13 @@ def to_al(
         blocks: The network in order: a list of modules, an `nn.Sequential`, or a dict from names. A block gets what the
             one before it returns: the entries of a tuple as arguments, those of a dict by keyword. A linear map to the
             classes at the end, with pooling before it, is its head: local layers have none, and `to_bp` keeps it.
+            Or any module, with `cuts`.
         n_classes: How many classes. Labels are int64 (B,).
         example: An input of the first block, of two samples or more; only its shape counts.
+        cuts: Names of submodules of a model that is no list, in the order in which they are called, such as ("layer1",
+            "layer2.0"): a block ends behind each. The forward of what contains them is traced with `torch.fx`; what
+            passes a cut beside it, as a skip connection does, is handed on too. What follows the last name is a block
+            as well, but for the head.
         objective: "al", Associated Learning, or another of `ALPackage.objectives.by_name.OBJECTIVES`.
         layers: How many layers: neighboring blocks are joined, so that the largest has as little work as possible, in
             floating-point operations; or how many blocks each layer has, such as [2, 1, 1]. By default every block with
@@ -85,9 +89,9 @@ def to_al(
         settings: Of the objective, as for its class there: `ALPackage.objectives.associated.Associated` for "al".
 
     Raises:
-        TypeError: For blocks that are no modules, and for an unknown setting.
-        ValueError: For blocks that the example does not go through or that cannot be cut so, and where there is no
-            bridge for an output.
+        TypeError: For blocks that are no modules, a bridge that is none, and an unknown setting.
+        ValueError: For blocks that the example does not go through or that cannot be cut so, for a model that cannot be
+            traced, and where there is no bridge for an output.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -100,8 +104,8 @@ def to_al(
         torch.Size([5, 3])
     """
     local = make_objective(objective, **settings)
-    _check_classes(n_classes)
-    network = read_network(blocks, n_classes, example, layers, copied=copy)
+    n_classes = _checked_classes(n_classes)
+    network = read_network(blocks, n_classes, example, layers, cuts=cuts, copied=copy)
     for note in network.notes:
         warnings.warn(f"to_al: {note}", stacklevel=2)
     parts: list[Part] = []
@@ -111,7 +115,7 @@ def to_al(
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from None
         given = parts[-1].returned if parts else example
-        parts.append(Part(name, f, found, given, network.outputs[name]))
+        parts.append(Part(name, f, partial(_checked_bridge, name, found), given, network.outputs[name]))
     # With one thread: the last bits of an orthogonal map differ with their number, and so would a run elsewhere.
     with IntraOpThreads(1):
         made = local.layers(parts, n_classes, lr, optimizer)
@@ -125,10 +129,11 @@ def to_al(
 
 
 def to_bp(
-    blocks: Blocks,
+    blocks: Blocks | nn.Module,
     n_classes: int,
     *,
     example: Any,
+    cuts: Sequence[str] | None = None,
     layers: int | Sequence[int] | None = None,
     copy: bool = True,
 ) -> nn.Sequential:
@@ -142,12 +147,25 @@ def to_bp(
         >>> list(dict(net.named_children()))
         ['block_1', 'head']
     """
-    _check_classes(n_classes)
-    network = read_network(blocks, n_classes, example, layers, copied=copy)
+    n_classes = _checked_classes(n_classes)
+    network = read_network(blocks, n_classes, example, layers, cuts=cuts, copied=copy)
     head = network.head or bridge_to(list(network.outputs.values())[-1], "linear")(n_classes)
     return nn.Sequential(OrderedDict([*network.layers.items(), ("head", head)]))
 
 
-def _check_classes(n_classes: Any) -> None:
-    if not isinstance(n_classes, int) or n_classes < 2:
+def _checked_classes(n_classes: Any) -> int:
+    number = whole_number(n_classes)
+    if number is None or number < 2:
         raise ValueError(f"n_classes: got {n_classes!r}; expected a whole number of at least 2")
+    return number
+
+
+def _checked_bridge(layer: str, make: Callable[[int], nn.Module], width: int) -> nn.Module:
+    """Return the bridge of a layer. Raises TypeError for a function of the user's that returns no module."""
+    made = make(width)
+    if not isinstance(made, nn.Module):
+        raise TypeError(
+            f"layer {layer!r}: bridge= returned an object of type {type(made).__name__}; expected an nn.Module from "
+            f"what the layer returns to codes (B, {width})"
+        )
+    return made

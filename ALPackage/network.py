@@ -6,31 +6,27 @@ Nothing of it trains yet; `convert` makes local layers of it.
 from __future__ import annotations
 
 import copy
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bridges import BridgeFactory, First, bridge_to, first_tensor
+from .heads import weighs, without_head
+from .pieces import Piece, pieces_of
 from .placement.over_ranks import over_ranks
-from .randomness import Dropout, replace_dropout
+from .randomness import replace_dropout
+from .traced import cloned
 
-#: What a head is made of besides the linear map to the classes, beside which it is a part of the head.
-OF_A_HEAD = (
-    *(nn.Flatten, nn.Identity, nn.Dropout, Dropout, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
-    *(nn.AvgPool2d, nn.MaxPool2d),
-)
-#: What may follow a head.
-AFTER_A_HEAD = (nn.Softmax, nn.LogSoftmax)
-NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 #: What calls one after another, or nothing at all; a subclass may do anything else.
 FORWARDS = (nn.Sequential.forward, nn.ModuleDict.forward, nn.ModuleList.forward)
+M = TypeVar("M", bound=nn.Module)
 Blocks = Iterable[nn.Module] | Mapping[str, nn.Module]
 
 
@@ -72,7 +68,13 @@ class Network:
 
 
 def read_network(
-    blocks: Blocks, n_classes: int, example: Any, layers: int | Sequence[int] | None = None, *, copied: bool = True
+    blocks: Blocks | nn.Module,
+    n_classes: int,
+    example: Any,
+    layers: int | Sequence[int] | None = None,
+    *,
+    cuts: Sequence[str] | None = None,
+    copied: bool = True,
 ) -> Network:
     """Return the network of these blocks.
 
@@ -84,23 +86,43 @@ def read_network(
         layers: How many layers the blocks are grouped into, so that the largest has as little work as possible; or how
             many blocks each layer has. By default every block is a layer, together with those behind it that have no
             weights, or a normalization's alone.
+        cuts: Names of submodules of a model that is no list, behind which it is cut into blocks; see `pieces_of`.
         copied: Whether the blocks are copied; otherwise they are taken, and changed as `notes` says.
 
     Raises:
         TypeError: For blocks that are no modules.
         ValueError: For a number of layers that does not fit, and for blocks that the example does not go through.
     """
-    named = name_blocks(blocks)
-    if copied:
-        named = _copied(named)
-    notes = _made_fit(named)
+    head: nn.Module | None = None
+    notes: list[str] = []
+    if cuts is None:
+        named = name_blocks(blocks)
+        if copied:
+            named = _copied(named)
+    else:
+        if not isinstance(blocks, nn.Module):
+            raise TypeError(
+                f"cuts: they are for a model, but blocks is an object of type {type(blocks).__name__}, which is cut "
+                "already; leave them out"
+            )
+        model = _copied({"model": blocks})["model"] if copied else blocks
+        pieces = pieces_of(model, cuts, n_classes, example)
+        named, head = name_blocks(pieces.layers), pieces.head
+        notes += pieces.notes
+    notes += _made_fit(named)
+    if head is not None:
+        _made_fit(within := {"head": head})
+        head = within["head"]
     still = [name for name, block in named.items() if not all(module.training for module in block.modules())]
     if still:
         notes.append(
             f"{', '.join(still)}: in evaluation mode, and trained so (dropout does nothing, running statistics stay) "
             "until stack.train() is called; call network.train() before, if that is not meant"
         )
-    names, head = _without_head(named, n_classes)
+    names = list(named)
+    if cuts is None:
+        names, behind = without_head(named, n_classes)
+        head = None if behind is None else nn.Sequential(OrderedDict(behind))
     if "head" in names:
         raise ValueError(
             f"blocks: 'head' is no head, because it does not end in a linear map to {n_classes} classes; leave it out, "
@@ -117,10 +139,10 @@ def read_network(
         members[name] = tuple(group)
     ends = {name: outputs[group[-1]] for name, group in members.items()}
     work = {name: sum(flops[one] for one in group) for name, group in members.items()}
-    behind = None if head is None else nn.Sequential(OrderedDict(head))
-    if behind is not None and not isinstance(list(outputs.values())[-1], Tensor):
-        behind = nn.Sequential(First(), *behind)  # what goes along, such as lengths, ends before the head
-    return Network(found, ends, members, work, behind, tuple(notes))
+    if cuts is None and head is not None and not isinstance(list(outputs.values())[-1], Tensor):
+        # What goes along, such as lengths, ends before the head.
+        head = nn.Sequential(OrderedDict([("first", First()), *head.named_children()]))
+    return Network(found, ends, members, work, head, tuple(notes))
 
 
 def name_blocks(blocks: Any) -> dict[str, nn.Module]:
@@ -130,8 +152,9 @@ def name_blocks(blocks: Any) -> dict[str, nn.Module]:
         pairs = [(name, block) for name, block in blocks._modules.items() if block is not None]
     elif isinstance(blocks, nn.Module):
         raise TypeError(
-            f"blocks: got a {type(blocks).__name__}, whose forward says in what order its parts are called; give them "
-            "as a list, an nn.Sequential, or a dict from names to modules"
+            f"blocks: got a {type(blocks).__name__}, whose forward says in what order its parts are called; name those "
+            "after which it is cut, such as cuts=('layer1', 'layer2'), or give them as a list, an nn.Sequential, or a "
+            "dict from names to modules"
         )
     elif isinstance(blocks, Mapping):
         pairs = list(blocks.items())
@@ -188,12 +211,27 @@ class Called(nn.Module):
 
 def _copied(named: dict[str, nn.Module]) -> dict[str, nn.Module]:
     try:
-        return copy.deepcopy(named)  # all at once: what two of them share stays shared, and is refused later
+        return copy_of(named)  # all at once: what two of them share stays shared, and is refused later
     except Exception as error:  # a module may fail in any way while it is copied
         raise ValueError(
             f"blocks: they cannot be copied ({type(error).__name__}: {error}); with copy=False they are taken as they "
             "are"
         ) from error
+
+
+def copy_of(named: dict[str, M]) -> dict[str, M]:
+    """Return copies of modules; what the old `torch.nn.utils.weight_norm` has computed is copied without its graph."""
+    held = [value for one in named.values() for module in one.modules() for value in vars(module).values()]
+    computed = [one for one in held if isinstance(one, Tensor) and not one.is_leaf]
+    return copy.deepcopy(named, {id(one): one.detach().clone() for one in computed})
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number of any library as Python's; None for anything else, and for a truth value."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _made_fit(named: dict[str, nn.Module]) -> list[str]:
@@ -211,55 +249,16 @@ def _made_fit(named: dict[str, nn.Module]) -> list[str]:
     return [f"{changed[0]}{more}: made out of place, because the next layer needs what this one hands on"]
 
 
-def _without_head(named: dict[str, nn.Module], n_classes: int) -> tuple[list[str], dict[str, nn.Module] | None]:
-    """Return the names of the blocks that are layers, and the others: a linear map to the classes, with its pooling."""
-    names = list(named)
-    start = len(names) - 1
-    while start > 0 and _only(named[names[start]], (*OF_A_HEAD, *AFTER_A_HEAD)):
-        start -= 1
-    if not _maps_to(named[names[start]], n_classes):
-        return names, None
-    while start > 0 and _only(named[names[start - 1]], OF_A_HEAD):
-        start -= 1
-    if start == 0:
-        return names, None
-    return names[:start], {name: named[name] for name in names[start:]}
-
-
-def _maps_to(block: nn.Module, n_classes: int) -> bool:
-    """Tell whether a block is a linear map to the classes, or a row of modules that ends in one.
-
-    What has a forward of its own, such as a residual block, may compute anything.
-    """
-    leaves = _in_a_row(block)
-    while leaves and isinstance(leaves[-1], (*OF_A_HEAD, *AFTER_A_HEAD)):
-        leaves.pop()
-    if not leaves or not isinstance(leaves[-1], nn.Linear) or leaves[-1].out_features != n_classes:
-        return False
-    return all(isinstance(one, (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)) or not _weighs(one) for one in leaves)
-
-
-def _in_a_row(block: nn.Module) -> list[nn.Module]:
-    """Return the modules that a row of rows calls one after another; a module that is none, as it is."""
-    if type(block) is not nn.Sequential:
-        return [block]
-    return [leaf for child in block for leaf in _in_a_row(child)]
-
-
-def _only(block: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
-    return all(isinstance(one, kinds) for one in _in_a_row(block))
-
-
 def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Module], dict[str, Any], dict[str, int]]:
     """Take the example through the blocks: what calls each, what each returns, and its floating-point operations."""
     chain: dict[str, nn.Module] = {}
     outputs: dict[str, Any] = {}
     flops: dict[str, int] = {}
-    x = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
+    x = cloned(example)
     given = first_tensor(x)
     samples = len(given) if given is not None and given.dim() else None
     for name, block in named.items():
-        called: nn.Module = Called(block)
+        called: nn.Module = block if isinstance(block, Piece) else Called(block)
         modes = {module: module.training for module in block.modules()}
         try:
             # Without training there are no statistics to update and no numbers to draw.
@@ -279,7 +278,8 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
                 f"block {name!r} returns {shapes(out)} for {samples} samples; dimension 0 of what blocks hand on has "
                 "to be the batch"
             )
-        if isinstance(x, Tensor) and isinstance(out, Tensor) and not isinstance(block, nn.RNNBase):
+        plain = isinstance(x, Tensor) and isinstance(out, Tensor) and not isinstance(block, nn.RNNBase)
+        if plain or isinstance(block, Piece):
             called = block
         else:
             called.training = block.training
@@ -302,27 +302,29 @@ def _recurrent(block: nn.Module, x: Any) -> int:
 def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Sequence[nn.Module]) -> list[int]:
     """Return how many blocks each layer has."""
     count = len(flops)
-    if not (layers is None or isinstance(layers, (int, list, tuple))):
+    number = whole_number(layers)
+    if number is None and not (layers is None or isinstance(layers, (list, tuple))):
         raise ValueError(f"layers: got {layers!r}; expected a whole number, or a list of them")
-    if layers is None or isinstance(layers, int):
+    if layers is None or number is not None:
         starts = [0]
         for place in range(1, count):
             # What stands before the first weights belongs to them.
-            if _weighs(blocks[place]) and any(map(_weighs, blocks[starts[-1] : place])):
+            if weighs(blocks[place]) and any(map(weighs, blocks[starts[-1] : place])):
                 starts.append(place)
         ends = [*starts[1:], count]
-        if layers is not None:
-            if not 1 <= layers <= len(starts):
+        if number is not None:
+            if not 1 <= number <= len(starts):
                 raise ValueError(
-                    f"layers: got {layers}, but only {len(starts)} blocks have weights of their own; expected 1 to "
+                    f"layers: got {number}, but only {len(starts)} blocks have weights of their own; expected 1 to "
                     f"{len(starts)}"
                 )
             work = [sum(flops[start:end]) for start, end in zip(starts, ends, strict=True)]
-            ranks = over_ranks([float(one) for one in work], [0] * len(work), layers)
-            ends = [ends[len(ranks) - 1 - ranks[::-1].index(rank)] for rank in range(layers)]
+            ranks = over_ranks([float(one) for one in work], [0] * len(work), number)
+            ends = [ends[len(ranks) - 1 - ranks[::-1].index(rank)] for rank in range(number)]
         return [end - start for start, end in pairwise([0, *ends])]
-    sizes = list(layers)
-    if not all(isinstance(size, int) for size in sizes):
+    assert not isinstance(layers, int)
+    sizes = [size for one in layers if (size := whole_number(one)) is not None]
+    if len(sizes) < len(layers):
         raise ValueError(f"layers: got {layers!r}; expected a whole number, or a list of them")
     if sum(sizes) != count or any(size < 1 for size in sizes):
         raise ValueError(
@@ -330,12 +332,6 @@ def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Seq
             "blocks without the head"
         )
     return sizes
-
-
-def _weighs(block: nn.Module) -> bool:
-    """Tell whether a block has weights other than a normalization's."""
-    owners = [one for one in block.modules() if one._parameters and not isinstance(one, NORMALIZATIONS)]
-    return any(parameter is not None for one in owners for parameter in one._parameters.values())
 
 
 def shapes(x: Any) -> str:

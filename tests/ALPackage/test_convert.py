@@ -160,6 +160,46 @@ def test_weight_norm_and_shared_weights() -> None:
         to_al([shared, nn.Sequential(nn.ReLU(), shared)], CLASSES, example=torch.randn(2, 6))
 
 
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.parametrize("copy", [True, False])
+def test_both_kinds_of_weight_norm_train_in_a_layer_and_a_head_and_are_given_back(
+    norm: Callable[[nn.Module], nn.Module], copy: bool
+) -> None:
+    x = vectors(1)[0][0]
+    for head in ([norm(nn.Linear(6, CLASSES))], [nn.Sequential(nn.Dropout(0.1), norm(nn.Linear(6, CLASSES)))]):
+        net = nn.Sequential(norm(nn.Linear(6, 6)), nn.ReLU(), *head)
+        before = snapshot_of(net)
+        bp = to_bp(net, CLASSES, example=x, copy=copy)
+        assert list(dict(bp.named_children())) == ["block_1-block_2", "head"]
+        with torch.no_grad():
+            assert torch.equal(bp.eval()(x), net.eval()(x))
+        stack = to_al(net.train(), CLASSES, example=x, copy=copy)
+        assert stack.names == ["block_1-block_2"]
+        with make_schedule("continuous", stack, threads=1) as one:
+            list(one.run(vectors(3)))
+        exported = stack.eval().export().eval()
+        with torch.no_grad():
+            assert torch.equal(exported(x), stack.inference(x))
+        assert all(torch.equal(one, net.state_dict()[key]) for key, one in before.items()) == copy
+
+
+def snapshot_of(net: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in net.state_dict().items()}
+
+
+def test_whole_numbers_may_be_numpy_s() -> None:
+    numpy = pytest.importorskip("numpy")
+    x = torch.randn(2, 6)
+    stack = to_al(mlp(), numpy.int64(CLASSES), example=x, layers=numpy.int32(1))
+    assert stack.names == ["block_1-block_5"]
+    stack = to_al(mlp(), torch.tensor(CLASSES), example=x, layers=[numpy.int64(2), numpy.int64(3)])  # type: ignore[arg-type]
+    assert stack.names == ["block_1-block_2", "block_3-block_5"]
+    with pytest.raises(ValueError, match="n_classes: got True"):
+        to_al(mlp(), True, example=x)
+    with pytest.raises(ValueError, match=r"layers: got True; expected a whole number"):
+        to_al(mlp(), CLASSES, example=x, layers=True)
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
 def test_layers_are_as_precise_as_the_network(kind: torch.dtype) -> None:
     stack = to_al(mlp().to(kind), CLASSES, example=torch.randn(2, 6).to(kind))
@@ -215,6 +255,12 @@ def same_start() -> None:
         ({"n_classes": 1}, ValueError, "n_classes: got 1"),
         ({"temprature": 1.0}, TypeError, "'temprature' is no setting; 'al' has association, temperature"),
         ({"bridge": "deep"}, ValueError, "layer 'block_1-block_2': bridge: got 'deep'"),
+        ({"bridge": lambda output, width: None}, TypeError, "layer 'block_1-block_2': bridge= returned an .* NoneType"),
+        (
+            {"bridge": lambda output, width: torch.relu},
+            TypeError,
+            "layer 'block_1-block_2': bridge= returned an .* buil",
+        ),
         ({"lr": -1.0}, ValueError, "learning rate"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Networks that nobody here wrote, at full size: time and memory of AL beside BP."""
