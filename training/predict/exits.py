@@ -36,7 +36,8 @@ def choose_exit(kept: Kept, budget: float) -> Exit:
     depths = len(kept.result.info.losses)
     if not known or any(len(one.thresholds) != depths - 1 for one, _ in known) or len(found.temperatures) != depths:
         raise UsageError(
-            f"{kept.result.path}: --exit cannot use its early_exit, which is not as this version writes it"
+            f"{kept.result.path}: --exit cannot use its early_exit, which is not as this version writes it; run the "
+            "command again"
         )
     within = [(one, validation) for one, validation in known if validation.work <= budget]
     if not within:

@@ -34,8 +34,9 @@ def find_network(run: KeptRun, text: str | None) -> None:
     except UsageError as error:
         if text is not None:
             raise
+        file = then["file"] or then["function"]
         raise UsageError(
-            f"{error}; the run had it from {then['file'] or then['function']}: go to the folder where the run began, or say with --network "
+            f"{error}; the run had it from {file}: go to the folder where the run began, or say with --network "
             f"FILE:{own.function} where it is now"
         ) from None
     register_as(run.model, own, run.task)
