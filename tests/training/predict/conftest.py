@@ -59,11 +59,11 @@ def words(shape):
 METHODS = ("al", "bp", "ce", "scl", "predsim", "deinfo", "infopro")
 IMAGES = (
     "digits nets.py:cnn --limit-train 160 --set epochs=3 --set grow=[1,1] --set train_batch_size=16 --set base_lr=0.01 "
-    "--set objectives.scl.projector=mlp --set objectives.ce.depth=2 --workers 1 --out out --method "
+    "--set objectives.scl.projector=mlp --set objectives.ce.depth=2 --schedule sequential --out out --method "
 )
 TEXTS = (
     "agnews nets.py:words --set epochs=2 --set batch_size=8 --set pretrained_model=none --set embedding_dim=8 "
-    "--set max_len=6 --workers 1 --out out --method al --data-root "
+    "--set max_len=6 --schedule sequential --out out --method al --data-root "
 )
 
 
@@ -78,6 +78,7 @@ def trained(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OMP_NUM_THREADS", "1")
         patched.setattr("training.report.gallery.draw", lambda *_: [])
+        patched.setattr("training.report.gallery.Gallery.draw_now_and_then", lambda *_: None)  # pages after each epoch
         patched.setattr(registry, "_NETWORKS", {})
         patched.setattr("sys.path", [*sys.path])
         patched.chdir(folder)
