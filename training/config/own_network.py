@@ -39,6 +39,24 @@ def register(text: str, task: Task) -> str:
 
     Raises UsageError for a text that names no function, and where there is no such file or module.
     """
+    own = named(text)
+    own.check()
+    name = own.name
+    if name in registry.model_names("vision") + registry.model_names("text"):
+        raise UsageError(f'"{text}": there is a registered model of the name {name}; rename the function')
+    register_as(name, own, task)
+    return name
+
+
+def register_as(name: str, own: OwnNetwork, task: Task) -> None:
+    """Make a network known to the registry by a name, such as that of a run from another folder."""
+    registry.register_network(
+        registry.ModelEntry(name=name, title=own.typed, task=task, settings=NetworkSettings, layers=None, build=own)
+    )
+
+
+def named(text: str) -> OwnNetwork:
+    """Return the function that a text names, without looking for it. Raises UsageError for one that names none."""
     source, colon, function = text.rpartition(":")
     if not colon or not source or not function.isidentifier():
         file = source or text
@@ -46,15 +64,7 @@ def register(text: str, task: Task) -> str:
             f'"{text}" names no function: give a network as package.module:function or path/to/file.py:function, for '
             f"example {file if file.endswith('.py') else 'my_networks.py'}:build"
         )
-    own = OwnNetwork(text, source, function)
-    own.check()
-    name = own.name
-    if name in registry.model_names("vision") + registry.model_names("text"):
-        raise UsageError(f'"{text}": there is a registered model of the name {name}; rename the function')
-    registry.register_network(
-        registry.ModelEntry(name=name, title=text, task=task, settings=NetworkSettings, layers=None, build=own)
-    )
-    return name
+    return OwnNetwork(text, source, function)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Kept:
     turn: KeptTurn
     reported: int
     """The epoch of the turn that the results report."""
+    result: Result
 
 
 def choose(
@@ -50,6 +51,8 @@ def choose(
 
 
 def _fits(result: Result, key: str, name: str | None) -> bool:
+    if key == "model" and name is not None and name == (result.info.network or {}).get("function"):
+        return True  # a network of the user's, as the run's command named it
     return name is None or str(getattr(result.record, key)).casefold() == name.casefold()
 
 
@@ -72,7 +75,7 @@ def _kept(result: Result, turn: int | None) -> Kept:
     best = max(turns, key=lambda one: (one.val_acc, -one.turn))
     epochs = result.summary.chosen_epoch
     reported = epochs[best.turn - 1] if best.turn <= len(epochs) else best.epoch
-    return Kept(folder, run, best, reported)
+    return Kept(folder, run, best, reported, result)
 
 
 def _run_in(place: Path, result: Result) -> str:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ALPackage import ALStack
-from ALPackage.errors import PlacementError
+from ALPackage.early_exit import EarlyExit
+from ALPackage.errors import LayerError, PlacementError
 from ALPackage.objectives.classification import ClassifierAL
 from data.batches import Batches, Transform
 from data.dataset import Inputs, Split
@@ -18,8 +19,9 @@ from data.text.unseen import Texts
 from models import BPModel, registry
 
 from ..checkpoints.tensors import load_tensors
-from ..config.earlier import in_todays_keys
+from ..config.earlier import in_todays_keys, with_objectives
 from ..config.load import method_title
+from ..config.own_network import own_network
 from ..config.schema import Config, schema
 from ..errors import UsageError, reason
 from ..runs.placement import set_layout
@@ -27,6 +29,8 @@ from ..runs.tasks import builder, samples_at_once, shape_from_json
 from ..trainers.trainer import mixed_precision
 from ..weights.info import KeptRun
 from .choose import Kept
+from .exits import Exit
+from .own_network import check_network
 
 
 class Reading(Protocol):
@@ -52,19 +56,27 @@ class Network:
     Args:
         kept: Its weights.
         depth: How many layers predict; None: all.
+        leaving: When an input leaves before that; only without `depth`.
         device: Where they run; None: the first GPU, or else the CPU.
 
     Raises:
-        UsageError: If a file is missing or broken, a plug-in is not loaded, or depth or device do not fit.
+        UsageError: If a file is missing or broken, a plug-in is not loaded, a network of the user's is another one, or
+            depth, thresholds or device do not fit.
     """
 
-    def __init__(self, kept: Kept, *, depth: int | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, kept: Kept, *, depth: int | None = None, leaving: Exit | None = None, device: str | None = None
+    ) -> None:
         self.run = kept.run
         self._config = _config(kept.run)
         self._unseen = _unseen(kept.run)
         self._transform = self._unseen.transform()
-        self._model = _model(kept, self._config)
+        shape = shape_from_json(kept.run.shape)
+        #: What the user should know about the network.
+        self.notes = check_network(kept.run, shape, self._config)
+        self._model = _model(kept, builder(self._config, kept.run.model, shape)(kept.run.method))
         self.depth = self._depth(depth)
+        self._exit = None if leaving is None else _early_exit(leaving, len(self._model))
         if device is None:
             device = "cuda:0" if torch.cuda.is_available() else "cpu"
         try:
@@ -79,19 +91,35 @@ class Network:
         """How many inputs its run measured at once."""
         return samples_at_once(self._config)
 
+    @property
+    def depths(self) -> int:
+        """How many there are."""
+        return len(self._model)
+
     @torch.no_grad()
     def predict(self, inputs: Sequence[Any]) -> Prediction:
         """Return the prediction of a batch of files or texts. Raises DataError for one that cannot be read."""
         rows = len(inputs)
         split = Split(self._unseen.read(inputs), torch.zeros(rows, dtype=torch.int64), torch.arange(rows))
-        found = []
+        found, depths = [], []
         with mixed_precision([self._device], self._config.precision):
             for x, _ in Batches(split, rows, self._transform, device=self._device):
-                found.append(self._probabilities(self._logits(x)).cpu())
-        return Prediction(torch.cat(found), torch.full((rows,), self.depth))
+                probabilities, depth = self._predict(x)
+                found.append(probabilities.cpu())
+                depths.append(depth.cpu())
+        return Prediction(torch.cat(found), torch.cat(depths))
 
-    def _logits(self, x: Any) -> Any:
-        return self._model(x) if isinstance(self._model, BPModel) else self._model.inference(x, depth=self.depth)
+    def _predict(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Return the probabilities (B, C) and the depths (B,) of a batch."""
+        if self._exit is not None and isinstance(self._model, ALStack):
+            try:
+                logits, depth = self._exit.predict(self._model, x)
+            except (ValueError, LayerError) as error:  # a layer of the user's, whose rows cannot be told
+                raise UsageError(f"--exit: {error}; leave it out") from None
+            temperatures = logits.new_tensor(self._exit.temperature, dtype=torch.float32)[depth - 1]
+            return torch.softmax(logits.float() / temperatures[:, None], dim=1), depth
+        logits = self._model(x) if isinstance(self._model, BPModel) else self._model.inference(x, depth=self.depth)
+        return self._probabilities(logits), torch.full((len(logits),), self.depth)
 
     def _probabilities(self, prediction: Tensor) -> Tensor:
         first = self._model[0] if isinstance(self._model, ALStack) else None
@@ -116,7 +144,7 @@ def _config(run: KeptRun) -> Config:
     """Return the configuration of the run, without what was derived from its data. Raises UsageError."""
     _check_names(run)
     known = schema(run.task)
-    saved = in_todays_keys(run.info["config"])
+    saved = with_objectives(in_todays_keys(run.info["config"]), run.task, run.method)
     try:
         return known.model_validate({key: value for key, value in saved.items() if key in known.model_fields})
     except ValueError as error:
@@ -126,7 +154,7 @@ def _config(run: KeptRun) -> Config:
 
 def _check_names(run: KeptRun) -> None:
     """Raise UsageError where the run's model or method comes from a plug-in that is not loaded."""
-    if run.model not in registry.model_names(run.task):
+    if run.info.get("network") is None and run.model not in registry.model_names(run.task):
         raise UsageError(f"model {run.model}: is not one of this program's; give the run's plug-in with --plugin FILE")
     if run.method not in registry.method_names():
         raise UsageError(
@@ -150,7 +178,17 @@ def _unseen(run: KeptRun) -> Reading:
     return Pictures(**values)
 
 
-def _model(kept: Kept, config: Config) -> ALStack | BPModel:
+def _early_exit(leaving: Exit, depths: int) -> EarlyExit:
+    """Return when samples leave a stack of so many layers. Raises UsageError."""
+    try:
+        found = EarlyExit(leaving.thresholds, leaving.confidence, leaving.temperatures)
+        found.thresholds(depths)
+    except ValueError as error:
+        raise UsageError(f"--exit: the thresholds in the results cannot be used ({error})") from None
+    return found
+
+
+def _model(kept: Kept, model: ALStack | BPModel) -> ALStack | BPModel:
     """Return the network with its weights. Raises UsageError."""
     run, file = kept.run, kept.folder / kept.turn.weights.name
     again = "put back the file of the run, or run the command again"
@@ -162,7 +200,6 @@ def _model(kept: Kept, config: Config) -> ALStack | BPModel:
         raise UsageError(f"{file}: cannot be read ({reason(error)})") from None
     except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UsageError(f"{file}: is broken ({str(error).partition(chr(10))[0]}); {again}") from None
-    model = builder(config, run.model, shape_from_json(run.shape))(run.method)
     layers = dict(model.layers.items())
     problem = None
     if list(states) != list(layers):
@@ -173,9 +210,11 @@ def _model(kept: Kept, config: Config) -> ALStack | BPModel:
     except (RuntimeError, TypeError) as error:
         problem = f"layer {name}: {' '.join(str(error).split())[:200]}"
     if problem is not None:
-        raise UsageError(
-            f"{file}: does not fit {run.model} with {method_title(run.method)} in this program ({problem})"
+        own = own_network(run.model)
+        what = (
+            f"{run.model} with {method_title(run.method)} in this program" if own is None else f"{own.typed} as it is"
         )
+        raise UsageError(f"{file}: does not fit {what} ({problem})")
     return model
 
 

@@ -20,6 +20,8 @@ class Chosen(Reached):
     """What thresholds reach that were chosen on validation: one per depth but the last, null where none is tried."""
 
     thresholds: list[float | None]
+    validation: Reached | None = None
+    """What they reach on validation, by which they are chosen; None before that was recorded."""
 
 
 class Within(Chosen):

@@ -40,7 +40,7 @@ def measure_exits(
     except (ValueError, RuntimeError) as error:  # hours of training are worth more
         return None, [f"early exit: not measured: {str(error).splitlines()[0].removeprefix('early exit: ')}"]
     found = outcomes(known.table)
-    depths = table.depths
+    depths, samples = table.depths, known.table.samples
     least = min(one.work for one in found)
     return TurnExits(
         turn=turn,
@@ -49,13 +49,12 @@ def measure_exits(
         temperatures=list(known.temperatures),
         depths=[Reached(**_reached(table, Rule(depth, depth, 0.0))) for depth in range(1, depths + 1)],
         curve=sorted(
-            (Chosen(**_reached(table, one.rule), thresholds=_thresholds(one, depths)) for one in front(found)),
+            (Chosen(**_chosen(table, one, samples)) for one in front(found)),
             key=lambda one: one.work,
         ),
         budgets=[
             Within(
-                **_reached(table, best.rule),
-                thresholds=_thresholds(best, depths),
+                **_chosen(table, best, samples),
                 budget=budget,
                 shares=[round(share, 6) for share in table.shares(best.rule)],
             )
@@ -66,10 +65,15 @@ def measure_exits(
     ), []
 
 
+def _chosen(table: Table, outcome: Outcome, samples: int) -> dict[str, Any]:
+    """Return what an outcome on so many validation samples comes to on those of `table`."""
+    thresholds = [None if math.isinf(one) else one for one in outcome.rule.thresholds(table.depths)]
+    return {**_reached(table, outcome.rule), "thresholds": thresholds, "validation": _shares(outcome, samples)}
+
+
 def _reached(table: Table, rule: Rule) -> dict[str, float]:
-    outcome = table.outcome(rule)
-    return {"work": round(outcome.work, 6), "accuracy": round(100.0 * outcome.right / table.samples, 4)}
+    return _shares(table.outcome(rule), table.samples)
 
 
-def _thresholds(outcome: Outcome, depths: int) -> list[float | None]:
-    return [None if math.isinf(one) else one for one in outcome.rule.thresholds(depths)]
+def _shares(outcome: Outcome, samples: int) -> dict[str, float]:
+    return {"work": round(outcome.work, 6), "accuracy": round(100.0 * outcome.right / samples, 4)}

@@ -147,6 +147,10 @@ def test_mistakes_are_one_line(results: Path, tmp_path: Path, capsys: pytest.Cap
         ((results, tmp_path, *text), "is a folder; name files"),
         ((results, "none.txt", *text), "none.txt: there is no such file; give the text itself with --text"),
         ((results, picture, *bp, "--turn", 2), "--turn 2: "),
+        ((results, picture, *bp, "--exit", 0.5), "--exit: BP has one depth, at which every sample leaves"),
+        ((results, picture, *bp, "--exit", 0.5, "--depth", 5), "--exit and --depth: "),
+        ((results, picture, *bp, "--exit", 1.5), "--exit: got '1.5'; expected a share of the work of all layers"),
+        ((results, picture, *bp, "--network", "nets.py:cnn"), "--network nets.py:cnn: vgg is no network of your own"),
         ((tmp_path / "none", picture), "there is no such folder"),
         ((tmp_path, picture), "there are no results in it"),
     ):

@@ -49,6 +49,10 @@ def test_the_figures_are_those_of_the_library(schedule: str) -> None:
         assert [budget.budget for budget in found.budgets] == list(BUDGETS)
         for within in found.budgets:
             rule = EarlyExit.calibrate(one.stack, validation, budget=within.budget)
+            assert within.validation is not None
+            assert within.validation.work <= within.budget
+            right = [rule.predict(one.stack, x).prediction.argmax(1) == labels for x, labels in validation]
+            assert within.validation.accuracy == pytest.approx(100 * float(torch.cat(right).float().mean()), abs=1e-3)
             assert rule.threshold == tuple(math.inf if one is None else one for one in within.thresholds)
             left = torch.cat([rule.predict(one.stack, x).depth for x, _ in test])
             assert within.shares == pytest.approx([float((left == k).float().mean()) for k in (1, 2, 3)], abs=1e-5)
