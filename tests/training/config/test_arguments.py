@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from models import method_names
 from training.config.arguments import configure, parse, read_command
 from training.config.parser import ROOT, build_parser
 from training.config.schema import Task
@@ -66,7 +67,8 @@ def test_everything_at_once_in_any_order() -> None:
         ("al", ("al",)),
         ("BP", ("bp",)),
         ("both", ("al", "bp")),
-        ("All", ("al", "bp")),
+        ("All", tuple(method_names())),
+        ("scl,both,ce", ("scl", "al", "bp", "ce")),
         ("bp,al", ("bp", "al")),
         ("AL, bp", ("al", "bp")),
     ],
@@ -119,11 +121,12 @@ def test_names_of_the_earlier_code_mean_al(task: Task, dataset: str, name: str, 
         ("digits vgg --limit 10", "unrecognized arguments: --limit 10"),
         (
             "digits vgg --method adam",
-            'argument --method: got "adam"; expected al, bp, several with commas between, both, or all',
+            'argument --method: got "adam"; expected al, bp, ce, scl, predsim, deinfo, infopro, several with commas '
+            "between, both, or all",
         ),
         (
             "digits vgg --method al,bpp",
-            'got "al,bpp"; expected al, bp, several with commas between, both, or all; did you mean "bp"?',
+            'infopro, several with commas between, both, or all; did you mean "bp"?',
         ),
         ("digits vgg --method al,al", 'got "al,al"; name every method once'),
         ("digits vgg --method al,both", 'got "al,both"; name every method once'),
