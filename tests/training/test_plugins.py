@@ -243,7 +243,7 @@ def test_what_is_registered_is_known_everywhere(
         ),
         (
             "--method lokal",
-            'got "lokal"; expected al, bp, local, several with commas between, both, or all; did you mean',
+            'infopro, local, several with commas between, both, or all; did you mean "local"?',
         ),
     ],
 )
