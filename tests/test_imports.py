@@ -41,6 +41,7 @@ LEVELS = (
     ),
     *(
         "devices",
+        "loading",
         "stack",
         "exits",
         "early_exit",
