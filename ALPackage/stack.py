@@ -157,7 +157,8 @@ class ALStack(nn.Module):
             name: By default layer_N, for the N-th layer.
 
         Raises:
-            ValueError: If there is a layer of that name, or it shares state with another layer; nothing has changed.
+            ValueError: If there is a layer of that name, it shares state with another layer, or it takes another kind
+                of target than the last layer hands on; nothing has changed.
             TypeError: If it is not a LocalLayer.
 
         Example:
@@ -179,6 +180,7 @@ class ALStack(nn.Module):
         self._add(name, layer)
         try:
             self.refuse_shared_state()
+            self._refuse_unfit_targets()
         except UnfitLayersError:
             del self.layers[name]
             raise
