@@ -14,8 +14,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .bridges import BridgeFactory, bridge_to
+from .given import whole_number
 from .layer import LearningRate, LocalLayer
-from .network import Blocks, Network, copy_of, read_network, whole_number
+from .network import Blocks, Network, copy_of, read_network
 from .objectives.by_name import make_objective
 from .objectives.part import Part
 from .stack import ALStack

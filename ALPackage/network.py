@@ -6,7 +6,6 @@ Nothing of it trains yet; `convert` makes local layers of it.
 from __future__ import annotations
 
 import copy
-import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bridges import BridgeFactory, First, bridge_to, first_tensor
+from .given import whole_number
 from .heads import weighs, without_head
 from .pieces import Piece, pieces_of
 from .placement.over_ranks import over_ranks
@@ -224,14 +224,6 @@ def copy_of(named: dict[str, M]) -> dict[str, M]:
     held = [value for one in named.values() for module in one.modules() for value in vars(module).values()]
     computed = [one for one in held if isinstance(one, Tensor) and not one.is_leaf]
     return copy.deepcopy(named, {id(one): one.detach().clone() for one in computed})
-
-
-def whole_number(value: Any) -> int | None:
-    """Return a whole number of any library as Python's; None for anything else, and for a truth value."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
 
 
 def _made_fit(named: dict[str, nn.Module]) -> list[str]:

@@ -28,6 +28,7 @@ LEVELS = (
         "_moved",
         "errors",
         "busy",
+        "given",
         "nested",
         "rows",
         "optimized",

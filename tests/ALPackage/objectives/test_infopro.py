@@ -128,7 +128,7 @@ def test_layers_that_take_labels_alone_do_not_fit_behind_it() -> None:
     [
         ({"reconstruction": -1.0}, "reconstruction: got -1.0; expected a finite number >= 0"),
         ({"classification": float("nan")}, "classification: got nan"),
-        ({"depth": 0}, "depth: got 0; expected at least 1, the bridge alone"),
+        ({"depth": 0}, "depth: got 0; expected a whole number of at least 1, the bridge alone"),
     ],
 )
 def test_mistakes_are_told(setting: dict[str, float], words: str) -> None:
