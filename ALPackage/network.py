@@ -249,6 +249,11 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
     x = cloned(example)
     given = first_tensor(x)
     samples = len(given) if given is not None and given.dim() else None
+    if samples is not None and samples < 2:
+        raise ValueError(
+            f"example: got {shapes(x)}, which is {'one sample' if samples else 'none'}; give two or more, as one alone "
+            "does not show which dimension is the batch"
+        )
     for name, block in named.items():
         called: nn.Module = block if isinstance(block, Piece) else Called(block)
         modes = {module: module.training for module in block.modules()}

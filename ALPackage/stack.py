@@ -302,6 +302,8 @@ class ALStack(nn.Module):
         if exit is not None:
             if depth is not None:
                 raise ValueError("inference: got depth and exit; give one of them")
+            if not hasattr(exit, "predict"):
+                raise TypeError(f"inference: got exit={exit!r}; expected an EarlyExit, such as EarlyExit(0.9)")
             return exit.predict(self, x).prediction
         self.refuse_depth("inference: got depth", depth)
         layers = list(self)[:depth]

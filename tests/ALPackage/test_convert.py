@@ -282,6 +282,11 @@ def same_start() -> None:
             "layer 'block_1-block_2': bridge= returned an .* buil",
         ),
         ({"lr": -1.0}, ValueError, "learning rate"),
+        (
+            {"example": torch.zeros(1, 6)},
+            ValueError,
+            r"example: got float32 \(1, 6\), which is one sample; give two or more",
+        ),
     ],
 )
 def test_mistakes_are_told(options: dict[str, Any], error: type[Exception], words: str) -> None:
