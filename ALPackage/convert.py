@@ -6,6 +6,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -13,8 +14,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .bridges import BridgeFactory, bridge_to
-from .layer import LearningRate
-from .network import Blocks, Network, copy_of, read_network, whole_number
+from .given import whole_number
+from .layer import LearningRate, LocalLayer
+from .network import Blocks, Network, copy_of, read_network
 from .objectives.by_name import make_objective
 from .objectives.part import Part
 from .stack import ALStack
@@ -25,10 +27,18 @@ class ConvertedStack(ALStack):
     """A stack that `to_al` has made.
 
     Attributes:
-        network: What it was made of: names, blocks and work of its layers, and the head that was left out.
+        network: What it was made of: names, blocks and work of its layers, and the head that was left out. Layers that
+            are added later are not in it.
     """
 
     network: Network
+
+    def append(self, layer: LocalLayer, name: str | None = None) -> None:
+        """Add a layer as `ALStack.append` does; for `export` its f is one block, of a name that no other block has."""
+        name = f"layer_{len(self) + 1}" if name is None else name
+        if name in chain(["head"], *self.network.blocks.values()):
+            raise ValueError(f"append: {name!r} is the name of a block of the network; give another name")
+        super().append(layer, name)
 
     def export(self) -> nn.Sequential:
         """Return a copy of the trained network alone: its blocks by name, then "head", the last bridge with decoders.
@@ -38,8 +48,8 @@ class ConvertedStack(ALStack):
         """
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         layers = [layer.parts() for layer in self]
-        for layer, blocks in zip(layers, self.network.blocks.values(), strict=True):
-            [f] = layer["hidden"]
+        for name, layer in zip(self.names, layers, strict=True):
+            [f], blocks = layer["hidden"], self.network.blocks.get(name, (name,))
             parts.update(zip(blocks, cast(nn.Sequential, f) if len(blocks) > 1 else [f], strict=True))
         decoders = [module for layer in reversed(layers) for module in layer["decode"]]
         parts["head"] = nn.Sequential(*layers[-1]["readout"], *decoders)

@@ -21,6 +21,7 @@ from .busy import refuse_if_busy
 from .exits.confidence import CONFIDENCES, Streak, certainty, confidences, fit_temperature
 from .exits.search import Rule, Table, best_within_budget, cheapest_within_loss, front, outcomes
 from .exits.work import Work, count_work
+from .given import check_number, number
 from .layer import LocalLayer
 from .objectives.classification import ClassifierAL
 from .rows import select_rows
@@ -97,13 +98,14 @@ class EarlyExit:
             raise ValueError(f"confidence: got {self.confidence!r}; expected one of {', '.join(CONFIDENCES)}")
         for name, least in (("threshold", "0 or more"), ("temperature", "a finite number above 0")):
             given = getattr(self, name)
-            numbers = [given] if isinstance(given, (int, float)) else list(given)
-            for number in numbers:
-                known = isinstance(number, (int, float))
-                if not (known and (number >= 0 if name == "threshold" else 0 < number < math.inf)):
-                    raise ValueError(f"{name}: got {number!r}; expected {least}")
-            # Whatever kind of sequence it was: two with the same numbers are equal.
-            object.__setattr__(self, name, given if isinstance(given, (int, float)) else tuple(map(float, given)))
+            one = number(given)
+            several = [] if one is not None else [given] if isinstance(given, str) else _listed(given)
+            for value in [given] if one is not None else several:
+                check_number(
+                    name, value, (lambda x: x >= 0) if name == "threshold" else (lambda x: 0 < x < math.inf), least
+                )
+            # Whatever kind of number or sequence it was: two with the same numbers are equal.
+            object.__setattr__(self, name, one if one is not None else tuple(map(float, several)))
 
     def thresholds(self, depths: int) -> list[float]:
         """Return the threshold of each depth but the last. Raises ValueError where their number does not fit."""
@@ -187,10 +189,11 @@ class EarlyExit:
         """
         if (budget is None) == (loss is None):
             raise ValueError("calibrate: give either budget, a share of the work, or loss, in points of accuracy")
-        if budget is not None and not 0 < budget <= 1:
-            raise ValueError(f"budget: got {budget!r}; expected a share of the work of all layers, above 0 and up to 1")
-        if loss is not None and not 0 <= loss <= 100:
-            raise ValueError(f"loss: got {loss!r}; expected points of accuracy, from 0 to 100")
+        if budget is not None:
+            expected = "a share of the work of all layers, above 0 and up to 1"
+            check_number("budget", budget, lambda share: 0 < share <= 1, expected)
+        if loss is not None:
+            check_number("loss", loss, lambda points: 0 <= points <= 100, "points of accuracy, from 0 to 100")
         known = Known.of(stack, validation, confidence)
         if budget is not None:
             return known.exit(best_within_budget(outcomes(known.table), budget).rule)
@@ -208,7 +211,9 @@ class EarlyExit:
         """
         known = Known.of(stack, validation, confidence)
         best = front(outcomes(known.table))
-        table = known.table if test is None else known.also((stack.inference_by_depth(x), y) for x, y in test)
+        table = known.table
+        if test is not None:
+            table = known.also((stack.inference_by_depth(x), y) for x, y in map(_checked_batch, test))
         found = [table.outcome(one.rule) for one in best]
         return [
             Point(known.exit(one.rule), one.work, 100.0 * one.right / table.samples)
@@ -232,6 +237,7 @@ class Known:
         first = next(batches, None)
         if first is None:
             raise ValueError("early exit: got no batches; give at least one of (x, labels)")
+        first = _checked_batch(first)
         logits, labels = logits_by_depth(stack, chain([first], batches))
         return Known.fit(logits, labels, count_work(stack, first[0]), confidence)
 
@@ -245,6 +251,8 @@ class Known:
         """Return what is known of the samples of another set, from the predictions of every depth and the labels."""
         work = self.table.work
         parts = [_table(self.confidence, self.temperatures, *joined([one]), work) for one in predictions]
+        if not parts:
+            raise ValueError("early exit: got no test batches; give at least one of (x, labels), or leave test out")
         sure, right = torch.cat([one.confidence for one in parts], 1), torch.cat([one.right for one in parts], 1)
         return Table(sure, right, work, self.table.streaks)
 
@@ -265,7 +273,7 @@ def _table(
 def logits_by_depth(stack: ALStack, batches: Batches) -> tuple[list[Tensor], Tensor]:
     """Return the logits (N, C) of every depth, and the labels (N,), on the CPU. Raises ValueError as `predict` does."""
     _refuse_training(stack)
-    return joined([(stack.inference_by_depth(x), labels) for x, labels in batches])
+    return joined([(stack.inference_by_depth(x), labels) for x, labels in map(_checked_batch, batches)])
 
 
 def joined(parts: Sequence[tuple[Sequence[Any], Tensor]]) -> tuple[list[Tensor], Tensor]:
@@ -277,7 +285,26 @@ def joined(parts: Sequence[tuple[Sequence[Any], Tensor]]) -> tuple[list[Tensor],
         torch.cat([checked(predictions[depth], len(labels), depth + 1).cpu() for predictions, labels in parts])
         for depth in range(len(parts[0][0]))
     ]
-    return by_depth, torch.cat([labels.cpu() for _, labels in parts])
+    labels, classes = torch.cat([labels.cpu() for _, labels in parts]), by_depth[0].shape[1]
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(
+            f"early exit: got labels from {int(labels.min())} to {int(labels.max())}; expected 0 to {classes - 1}"
+        )
+    return by_depth, labels
+
+
+def _checked_batch(batch: Any) -> tuple[Any, Tensor]:
+    """Return one of the batches, if it is (x, labels (B,)). Raises ValueError."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        labels = batch[1]
+        if isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point():
+            return batch[0], labels
+    raise ValueError("early exit: expected batches of (x, labels int64 (B,)), such as a list of one: [(x, labels)]")
+
+
+def _listed(given: Any) -> list[Any]:
+    """Return the entries of a sequence or a tensor; anything else as the only one, which is refused."""
+    return list(given) if isinstance(given, Iterable) else [given]
 
 
 def checked(prediction: Any, rows: int, depth: int) -> Tensor:

@@ -6,7 +6,6 @@ Nothing of it trains yet; `convert` makes local layers of it.
 from __future__ import annotations
 
 import copy
-import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bridges import BridgeFactory, First, bridge_to, first_tensor
+from .given import whole_number
 from .heads import weighs, without_head
 from .pieces import Piece, pieces_of
 from .placement.over_ranks import over_ranks
@@ -226,14 +226,6 @@ def copy_of(named: dict[str, M]) -> dict[str, M]:
     return copy.deepcopy(named, {id(one): one.detach().clone() for one in computed})
 
 
-def whole_number(value: Any) -> int | None:
-    """Return a whole number of any library as Python's; None for anything else, and for a truth value."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
-
-
 def _made_fit(named: dict[str, nn.Module]) -> list[str]:
     """Change what local layers cannot have, and return what has been changed."""
     changed = []
@@ -257,6 +249,11 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
     x = cloned(example)
     given = first_tensor(x)
     samples = len(given) if given is not None and given.dim() else None
+    if samples is not None and samples < 2:
+        raise ValueError(
+            f"example: got {shapes(x)}, which is {'one sample' if samples else 'none'}; give two or more, as one alone "
+            "does not show which dimension is the batch"
+        )
     for name, block in named.items():
         called: nn.Module = block if isinstance(block, Piece) else Called(block)
         modes = {module: module.training for module in block.modules()}

@@ -14,6 +14,7 @@ from .busy import refuse_if_busy
 from .devices import set_device
 from .errors import UnfitLayersError
 from .layer import LearningRate, LocalLayer
+from .loading import refuse_other_moments, refuse_other_shapes
 from .nested import memory
 from .optimized import OF_EVERY_MODULE
 from .randomness import Dropout
@@ -156,7 +157,8 @@ class ALStack(nn.Module):
             name: By default layer_N, for the N-th layer.
 
         Raises:
-            ValueError: If there is a layer of that name, or it shares state with another layer; nothing has changed.
+            ValueError: If there is a layer of that name, it shares state with another layer, or it takes another kind
+                of target than the last layer hands on; nothing has changed.
             TypeError: If it is not a LocalLayer.
 
         Example:
@@ -178,6 +180,7 @@ class ALStack(nn.Module):
         self._add(name, layer)
         try:
             self.refuse_shared_state()
+            self._refuse_unfit_targets()
         except UnfitLayersError:
             del self.layers[name]
             raise
@@ -186,10 +189,11 @@ class ALStack(nn.Module):
         """Load weights, buffers and moments of layers by name, as in `Snapshot.state`; return the names of the others.
 
         The others stay as they are, so that the first layers of a larger stack can be those of a smaller one. Learning
-        rates and other options of the optimizers stay too. Not while a run of the continuous schedule is open.
+        rates and other options of the optimizers stay too; so do the moments of a layer whose state has no "optimizer".
+        Not while a run of the continuous schedule is open.
 
-        Raises ValueError, before anything is loaded, for a layer that the stack does not have or that the weights of a
-        state do not fit.
+        Raises ValueError, before anything is loaded, for a layer that the stack does not have, or that the weights of a
+        state do not fit, or its moments the layer's optimizer.
 
         Example:
             >>> def layer(x, y):
@@ -205,12 +209,13 @@ class ALStack(nn.Module):
         for name, state in states.items():
             if name not in layers:
                 raise ValueError(f"ALStack.load: there is no layer {name!r}; the layers are {', '.join(layers)}")
-            _refuse_other_shapes(name, layers[name], state)
+            refuse_other_shapes(name, layers[name], state)
+            refuse_other_moments(name, layers[name], state)
         for name, state in states.items():
             optimizer = layers[name].optimizer
             layers[name].load_state_dict(state["layer"])
-            # Options such as `fused` belong to where the layer is.
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizer"]["state"]})
+            if "optimizer" in state:  # options such as `fused` belong to where the layer is
+                optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizer"]["state"]})
         return [name for name in layers if name not in states]
 
     def set_device(self, devices: str | list[str]) -> list[torch.device]:
@@ -297,6 +302,8 @@ class ALStack(nn.Module):
         if exit is not None:
             if depth is not None:
                 raise ValueError("inference: got depth and exit; give one of them")
+            if not hasattr(exit, "predict"):
+                raise TypeError(f"inference: got exit={exit!r}; expected an EarlyExit, such as EarlyExit(0.9)")
             return exit.predict(self, x).prediction
         self.refuse_depth("inference: got depth", depth)
         layers = list(self)[:depth]
@@ -370,24 +377,6 @@ def _check_is_local(index: int, name: str, layer: object) -> None:
     else:
         remedy = "build a layer around it: AL(ENC(f, b), AE(g, h)) with it as f"
     raise TypeError(f"ALStack: layer {name!r} (index {index}) {what}; {remedy}")
-
-
-def _refuse_other_shapes(name: str, layer: LocalLayer, state: Mapping[str, Any]) -> None:
-    """Raise ValueError if the weights and buffers of a state are not those of the layer, by name and shape."""
-    own = {key: getattr(value, "shape", None) for key, value in layer.state_dict().items()}
-    saved = {key: getattr(value, "shape", None) for key, value in state["layer"].items()}
-    if own != saved:
-        key = next(key for key in [*own, *saved] if own.get(key, ...) != saved.get(key, ...))
-        raise ValueError(
-            f"ALStack.load: the state of layer {name!r} does not fit it: {key} is {_shape_in(saved, key)} in the state "
-            f"and {_shape_in(own, key)} in the layer"
-        )
-
-
-def _shape_in(shapes: Mapping[str, Any], key: str) -> str:
-    if key not in shapes:
-        return "not there"
-    return "there" if shapes[key] is None else f"of shape {tuple(shapes[key])}"
 
 
 def _refuse_one_given_twice(layers: Mapping[str, LocalLayer]) -> None:

@@ -28,6 +28,7 @@ LEVELS = (
         "_moved",
         "errors",
         "busy",
+        "given",
         "nested",
         "rows",
         "optimized",
@@ -41,6 +42,7 @@ LEVELS = (
     ),
     *(
         "devices",
+        "loading",
         "stack",
         "exits",
         "early_exit",

@@ -11,11 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import AE, ENC
+from ..given import check_word
 from ..layer import LearningRate
-from .association import Association, Reconstruction
+from .association import ASSOCIATIONS, Association, Reconstruction
 from .classification import ClassifierAL
 from .codes import OnCodes, OneHot, UnitNorm
+from .headed import check_settings, check_temperature
 from .part import MakeOptimizer, Part
+
+#: What bounds the codes, by the kind of codes.
+BOUNDS: dict[str, list[type[nn.Module]]] = {"linear": [], "tanh": [nn.Tanh], "sigmoid": [nn.Sigmoid]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,9 @@ class Associated:
             what suits the association; "mse": squared distance in every layer.
         code_dim: Width of the codes.
         label_smoothing: Share of the target that goes to all classes alike.
+
+    Raises:
+        ValueError: For a value that a setting cannot have.
     """
 
     needs_example: ClassVar[bool] = False
@@ -42,6 +50,14 @@ class Associated:
     auto_encoder: Literal["auto", "mse"] = "auto"
     code_dim: int = 128
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that a setting cannot have."""
+        check_word("association", self.association, ASSOCIATIONS)
+        check_word("codes", self.codes, BOUNDS)
+        check_word("auto_encoder", self.auto_encoder, ("auto", "mse"))
+        check_temperature(self.temperature)
+        check_settings(code_dim=self.code_dim, label_smoothing=self.label_smoothing)
 
     def layers(
         self,
@@ -84,8 +100,7 @@ class Associated:
 
     def _ending(self) -> list[nn.Module]:
         """Return what follows a linear map to codes."""
-        bounds: dict[str, list[nn.Module]] = {"linear": [], "tanh": [nn.Tanh()], "sigmoid": [nn.Sigmoid()]}
-        bounded = bounds[self.codes]
+        bounded = [make() for make in BOUNDS[self.codes]]
         return [*bounded, UnitNorm()] if self.association == "contrastive" else bounded
 
     def _code_pair(self, below: int) -> tuple[nn.Module, nn.Module]:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..given import check_word
 from ..layer import LearningRate
 from .association import full_precision
 from .codes import to_unit
-from .headed import Headed, check_settings, perceptron
+from .headed import Headed, check_settings, check_temperature, perceptron
 from .part import MakeOptimizer, Part
 
 
@@ -56,10 +57,8 @@ class SupervisedContrastive:
     def __post_init__(self) -> None:
         """Raise ValueError for a value that a setting cannot have."""
         check_settings(code_dim=self.code_dim, label_smoothing=self.label_smoothing)
-        if self.projector not in ("linear", "mlp"):
-            raise ValueError(f"projector: got {self.projector!r}; expected linear or mlp")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature: got {self.temperature}; expected a finite number > 0")
+        check_word("projector", self.projector, ("linear", "mlp"))
+        check_temperature(self.temperature)
 
     def layers(
         self,

@@ -19,7 +19,7 @@ from .codes import to_unit
 from .headed import Headed, check_settings
 from .local_classifier import auxiliary
 from .part import MakeOptimizer, Part
-from .similarity_matrix import similarity_mismatch
+from .similarity_matrix import LEAST, length, similarity_mismatch
 
 #: Keeps the square root of a variance from being steep at zero.
 EPSILON = 1e-7
@@ -149,10 +149,11 @@ def information(projection: Tensor, labels: Tensor, n_classes: int) -> dict[str,
 
     As in the authors' code: the first is the mean of what the standard deviations lack to 1, divided by B; the second
     is the squared difference of similarities; the third is the sum of the squared covariances of different units,
-    divided by D.
+    divided by D. A sample whose projection is shorter than 1e-6 counts as zero, and gets no gradient.
     """
     with torch.autocast(projection.device.type, enabled=False):
-        unit = to_unit(full_precision(projection))
+        projection = full_precision(projection)
+        unit = to_unit(projection.masked_fill(length(projection.detach()) <= LEAST, 0.0))
         rows, width = unit.shape
         centered = unit - unit.mean(0)
         products = centered.T @ centered

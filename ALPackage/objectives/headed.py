@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import Kept
+from ..given import check_number, check_whole
 from ..layer import LearningRate, LocalLayer
 from ..nested import detach
 from ..rates import checked_rates
@@ -88,15 +90,16 @@ class Headed(LocalLayer):
 
 def check_settings(*, label_smoothing: float, code_dim: int = 1, depth: int = 1, **weights: float) -> None:
     """Raise ValueError for values that the settings of objectives with classifiers cannot have."""
-    for name, least in {"code_dim": code_dim, "depth": depth}.items():
-        if least < 1:
-            alone = ", the bridge alone" if name == "depth" else ""
-            raise ValueError(f"{name}: got {least}; expected at least 1{alone}")
+    check_whole("code_dim", code_dim)
+    check_whole("depth", depth, remark=", the bridge alone")
     for name, weight in weights.items():
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"{name}: got {weight}; expected a finite number >= 0")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number from 0 to below 1")
+        check_number(name, weight, lambda one: 0 <= one < math.inf, "a finite number >= 0")
+    check_number("label_smoothing", label_smoothing, lambda one: 0 <= one < 1, "a number from 0 to below 1")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError for what cosines cannot be divided by."""
+    check_number("temperature", temperature, lambda one: 0 < one < math.inf, "a finite number > 0")
 
 
 def perceptron(width: int, depth: int, out: int) -> list[nn.Module]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bridges import First, first_tensor
+from ..given import check_number, check_whole
 from ..layer import LearningRate
 from .association import full_precision
 from .headed import Headed, check_settings
@@ -57,10 +58,8 @@ class PredictionAndSimilarity:
     def __post_init__(self) -> None:
         """Raise ValueError for a value that a setting cannot have."""
         check_settings(label_smoothing=self.label_smoothing)
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta: got {self.beta}; expected a number from 0 to 1")
-        if self.inputs < 1:
-            raise ValueError(f"inputs: got {self.inputs}; expected at least 1")
+        check_number("beta", self.beta, lambda one: 0 <= one <= 1, "a number from 0 to 1")
+        check_whole("inputs", self.inputs)
 
     def layers(
         self,

@@ -10,17 +10,29 @@ from torch import Tensor
 
 from .association import full_precision
 
+#: The length of what has no direction: a gradient would be larger by its inverse.
+LEAST = 1e-6
+
 
 def similarity_matrix(features: Tensor) -> Tensor:
     """Return the cosines (B, B) of all pairs of samples of features (B, D), each less its mean over the features.
 
-    A sample whose features are all the same has similarity 0 to every other, and gets no gradient.
+    A sample whose features are all the same, up to rounding or to 1e-6 in length, has similarity 0 to every other, and
+    gets no gradient.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = full_precision(features)
         centered = features - features.mean(1, keepdim=True)
-        unit: Tensor = centered / (torch.linalg.vector_norm(centered, dim=1, keepdim=True) + 1e-8)
+        same = length(centered.detach()) <= LEAST * length(features.detach()).clamp_min(1.0)
+        centered = centered.masked_fill(same, 0.0)
+        unit: Tensor = centered / (length(centered).masked_fill(same, 1.0) + 1e-8)
         return (unit @ unit.T).clamp(-1, 1)
+
+
+def length(rows: Tensor) -> Tensor:
+    """Return the lengths (B, 1) of rows (B, D)."""
+    found: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return found
 
 
 def label_similarity(labels: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:

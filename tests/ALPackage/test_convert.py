@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ALPackage import make_schedule, to_al, to_bp
+from ALPackage import AE, AL, ENC, make_schedule, to_al, to_bp
 from ALPackage.convert import ConvertedStack
 from ALPackage.testing import run_distributed
 
@@ -120,6 +121,25 @@ def test_the_exported_network_predicts_what_the_stack_does(case: str) -> None:
         for parameter in network.parameters():
             parameter.zero_()
     assert_equal(before, snapshot(stack))
+
+
+@pytest.mark.parametrize("objective", ["al", "ce"])
+def test_a_layer_that_is_added_is_exported_with_the_others(objective: str) -> None:
+    stack = stack_of("mlp", objective=objective)
+    more = to_al([nn.Linear(32, 8)], CLASSES, example=torch.randn(2, 32), objective=objective)[0]
+    if objective == "al":  # its target is the code of the layer before it
+        more = AL(ENC(more.enc.f, nn.Linear(8, 4)), AE(nn.Linear(128, 4), nn.Linear(4, 128)))
+    with pytest.raises(ValueError, match="append: 'block_2' is the name of a block of the network; give another name"):
+        stack.append(more, "block_2")
+    with pytest.raises(ValueError, match="append: 'head' is the name"):
+        stack.append(more, "head")
+    stack.append(more)
+    stack.eval()
+    network = stack.export().eval()
+    assert list(dict(network.named_children())) == [*chain(*stack.network.blocks.values()), "layer_3", "head"]
+    x = torch.randn(4, 6)
+    with torch.no_grad():
+        assert torch.equal(network(x), stack.inference(x))
 
 
 def test_both_forms_start_from_the_weights_of_the_network() -> None:
@@ -262,6 +282,11 @@ def same_start() -> None:
             "layer 'block_1-block_2': bridge= returned an .* buil",
         ),
         ({"lr": -1.0}, ValueError, "learning rate"),
+        (
+            {"example": torch.zeros(1, 6)},
+            ValueError,
+            r"example: got float32 \(1, 6\), which is one sample; give two or more",
+        ),
     ],
 )
 def test_mistakes_are_told(options: dict[str, Any], error: type[Exception], words: str) -> None:

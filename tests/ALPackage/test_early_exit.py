@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -297,7 +298,9 @@ def test_temperatures_are_fitted_per_depth_and_change_no_prediction() -> None:
     [
         ({"threshold": -0.1}, "threshold: got -0.1"),
         ({"threshold": math.nan}, "threshold: got nan"),
-        ({"threshold": "high"}, "threshold: got 'h'"),
+        ({"threshold": "high"}, "threshold: got 'high'"),
+        ({"threshold": None}, "threshold: got None; expected 0 or more"),
+        ({"threshold": [True]}, "threshold: got True"),
         ({"threshold": 0.5, "confidence": "logit"}, "confidence: got 'logit'; expected one of probability"),
         ({"threshold": 0.5, "temperature": 0.0}, "temperature: got 0.0"),
         ({"threshold": 0.5, "temperature": [1.0, math.inf]}, "temperature: got inf"),
@@ -306,6 +309,26 @@ def test_temperatures_are_fitted_per_depth_and_change_no_prediction() -> None:
 def test_what_an_exit_may_not_be(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         EarlyExit(**arguments)
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor])
+def test_numbers_of_any_library(kind: Any) -> None:
+    assert EarlyExit(kind(0.5), temperature=kind(2.0)) == EarlyExit(0.5, temperature=2.0)
+    for pair in ([kind(0.5)] * 2, torch.tensor([0.5, 0.5]), np.array([0.5, 0.5])):
+        assert EarlyExit(pair) == EarlyExit([0.5, 0.5])
+
+
+def test_batches_and_labels_that_cannot_be_are_told() -> None:
+    stack, validation, _ = trained()
+    x, labels = validation[0]
+    with pytest.raises(ValueError, match=r"expected batches of \(x, labels int64 \(B,\)\), such as a list of one"):
+        EarlyExit.calibrate(stack, (x, labels), budget=0.5)
+    with pytest.raises(ValueError, match="got labels from 99 to 99; expected 0 to"):
+        EarlyExit.calibrate(stack, [(x, torch.full_like(labels, 99))], budget=0.5)
+    with pytest.raises(ValueError, match="got no test batches"):
+        EarlyExit.curve(stack, validation, test=[])
+    with pytest.raises(TypeError, match=r"inference: got exit=0\.5; expected an EarlyExit"):
+        stack.inference(x, exit=0.5)
 
 
 def test_numbers_that_do_not_fit_the_stack() -> None:
@@ -325,6 +348,7 @@ def test_numbers_that_do_not_fit_the_stack() -> None:
         ({"budget": 0.5, "loss": 1.0}, "give either budget"),
         ({"budget": 0.0}, "budget: got 0.0"),
         ({"budget": 1.5}, "budget: got 1.5"),
+        ({"budget": "0.5"}, "budget: got '0.5'; expected a share"),
         ({"loss": -1.0}, "loss: got -1.0"),
         ({"budget": 0.01}, r"the least work is 0\.\d+ of that of all layers: that of depth 1 alone"),
         ({"budget": 0.5, "confidence": "logit"}, "confidence: got 'logit'"),

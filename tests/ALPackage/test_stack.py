@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from ALPackage import AE, AL, ENC, ALStack, Snapshot, make_schedule
+from ALPackage.objectives.local_classifier import ClassifierLayer
 from ALPackage.randomness import Dropout
 
 
@@ -357,3 +361,56 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_is_loaded() -> Non
     with pytest.raises(ValueError, match=r"there is no layer 'layer_2'; the layers are layer_1$"):
         ALStack([layer(6, 5, 3, 4)]).load(taken.state)
     assert all(torch.equal(before[name], value) for name, value in wider.state_dict().items())
+
+
+def saved_by(optimizer: Callable[..., Optimizer], *, frozen: bool = False) -> tuple[ALStack, dict[str, Any]]:
+    """Return a stack of one layer, and the state of another one that has taken a step with this optimizer."""
+
+    def make(optimizer: Callable[..., Optimizer], frozen: bool) -> ALStack:
+        f = nn.Linear(6, 5)
+        f.weight.requires_grad_(not frozen)
+        return ALStack([ClassifierLayer(f, nn.Linear(5, 3), 0.1, optimizer)])
+
+    stack, taken = make(optimizer, frozen), Snapshot()
+    with make_schedule("sequential", stack, threads=1) as schedule:
+        list(schedule.run([(torch.randn(4, 6), torch.tensor([0, 1, 2, 0])), taken]))
+    return make(torch.optim.Adam, False), taken.state
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "frozen", "words"),
+    [
+        (partial(torch.optim.SGD, momentum=0.9), False, "those of f.weight are momentum_buffer, but Adam keeps step,"),
+        (partial(torch.optim.Adam, amsgrad=True), False, "max_exp_avg_sq, but Adam keeps step, exp_avg, exp_avg_sq;"),
+        (torch.optim.Adam, True, "which holds 4 parameters: they are of one with 3, as if others were frozen;"),
+    ],
+)
+def test_moments_of_another_optimizer_are_refused_before_anything_is_loaded(
+    optimizer: Callable[..., Optimizer], frozen: bool, words: str
+) -> None:
+    stack, state = saved_by(optimizer, frozen=frozen)
+    before = copy.deepcopy(stack.state_dict())
+    with pytest.raises(ValueError, match=f"the moments of layer 'layer_1' do not fit .*{words}.*leave .optimizer. out"):
+        stack.load(state)
+    assert all(torch.equal(before[name], value) for name, value in stack.state_dict().items())
+    stack.load({"layer_1": {"layer": state["layer_1"]["layer"]}})  # as the message says
+    assert all(torch.equal(state["layer_1"]["layer"][name], value) for name, value in stack[0].state_dict().items())
+    assert not stack[0].optimizer.state
+
+
+def test_moments_of_another_shape_are_refused_and_what_has_none_is_loaded() -> None:
+    stack, state = saved_by(torch.optim.Adam)
+    moments = state["layer_1"]["optimizer"]["state"]
+    moments[0], moments[2] = moments[2], moments[0]
+    with pytest.raises(ValueError, match=r"exp_avg of f\.weight is of shape \(3, 5\) in the state, and of \(5, 6\) in"):
+        stack.load(state)
+    stack, state = saved_by(torch.optim.SGD)  # without momentum
+    assert stack.load(state) == []
+
+
+def test_moments_in_the_shape_of_no_parameter_are_loaded() -> None:
+    """Rows and columns, as Adafactor keeps them."""
+    stack, state = saved_by(torch.optim.Adafactor)
+    stack[0].optimizer = torch.optim.Adafactor(stack[0].parameters())
+    stack.load(state)
+    assert len(stack[0].optimizer.state) == 4

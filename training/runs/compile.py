@@ -32,7 +32,7 @@ def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor
     before = copy.deepcopy(model.state_dict())
     model.train()
     if isinstance(model, ALStack):
-        parts: list[nn.Module] = [part for layer in model for part in layer.children()]
+        parts = [part for layer in model for child in layer.children() for part in _called(child)]
     else:
         parts = list(model.layers.values())
     shapes = list(batches)
@@ -62,3 +62,8 @@ def compile_layers(model: ALStack | BPModel, batches: Iterable[tuple[Any, Tensor
             layer.discard()
         model.zero_grad(set_to_none=True)
         model.load_state_dict(before)
+
+
+def _called(part: nn.Module) -> list[nn.Module]:
+    """Return the modules whose forward a layer calls: of a dict of heads, each head."""
+    return list(part.values()) if isinstance(part, nn.ModuleDict) else [part]

@@ -14,6 +14,7 @@ from ALPackage.objectives.associated import Associated
 from ALPackage.objectives.association import ASSOCIATIONS, Association, Reconstruction, similarity
 from ALPackage.objectives.classification import ClassifierAL
 from ALPackage.objectives.codes import OnCodes, OneHot, UnitNorm, to_unit
+from ALPackage.objectives.part import Part
 
 LABELS = torch.tensor([3, 0, 0, 4, 2, 3])
 
@@ -217,7 +218,7 @@ def test_probabilities_are_those_of_the_reconstruction_loss() -> None:
 def test_a_classifier_reads_its_predictions_as_its_loss_does() -> None:
     def first_layer(**settings: object) -> ClassifierAL:
         losses = Associated(code_dim=4, **settings)  # type: ignore[arg-type]
-        return losses.layers([("only", nn.Linear(3, 4), lambda width: nn.Linear(4, width))], 3)["only"]
+        return losses.layers([Part("only", nn.Linear(3, 4), lambda width: nn.Linear(4, width))], 3)["only"]
 
     prediction = torch.tensor([[0.5, 0.25, -0.5]])
     expected = torch.softmax(prediction / 0.4, dim=1)

@@ -56,6 +56,20 @@ def test_one_sample_alone_and_a_projection_of_zero_give_no_nan() -> None:
         assert projection.grad.isfinite().all()
 
 
+def test_a_projection_without_length_gets_no_gradient_and_the_others_keep_theirs() -> None:
+    gradients = []
+    for short in (0.0, 1e-20, 1e-9):
+        projection = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+        projection[1] *= short
+        projection.requires_grad_()
+        torch.stack(list(information(projection, LABELS, 3).values())).sum().backward()
+        assert projection.grad is not None
+        assert not projection.grad[1].any()
+        gradients.append(projection.grad)
+    assert gradients[0][0].any()
+    assert all(torch.equal(one, gradients[0]) for one in gradients)
+
+
 def test_no_gradient_of_a_probe_reaches_the_network() -> None:
     layer = layer_of(variance=0.0, invariance=0.0, covariance=0.0)
     x = torch.randn(4, 6)

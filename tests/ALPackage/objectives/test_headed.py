@@ -150,6 +150,13 @@ def test_layers_whose_targets_do_not_fit_are_refused_before_training(first: str)
     assert len(ALStack(layers("al"), target=OneHot(CLASSES))) == 3
 
 
+def test_a_layer_is_not_added_behind_another_kind_of_target() -> None:
+    stack = stack_of("ce")
+    with pytest.raises(UnfitLayersError, match="layer 'c' hands on labels, but layer 'top' takes a table"):
+        stack.append(layers("al")["b"], "top")
+    assert stack.names == [*"abc"]
+
+
 def test_a_layer_that_does_not_say_its_target_fits_everywhere() -> None:
     class Silent(Headed):
         takes = hands_on = None

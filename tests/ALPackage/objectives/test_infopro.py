@@ -116,7 +116,11 @@ def test_layers_that_take_labels_alone_do_not_fit_behind_it() -> None:
         ALStack([first, ce[1]])
     with pytest.raises(UnfitLayersError, match="'layer_2' takes labels with the network's input"):
         ALStack([ce[0], second])
-    ALStack([first, second, last])
+    stack = ALStack([first, second, last])
+    with pytest.raises(UnfitLayersError, match="'layer_3' hands on labels, but layer 'layer_4' takes labels with the"):
+        stack.append(perceptron()[1])
+    stack.append(ce[1])
+    assert len(stack) == 4
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_layers_that_take_labels_alone_do_not_fit_behind_it() -> None:
     [
         ({"reconstruction": -1.0}, "reconstruction: got -1.0; expected a finite number >= 0"),
         ({"classification": float("nan")}, "classification: got nan"),
-        ({"depth": 0}, "depth: got 0; expected at least 1, the bridge alone"),
+        ({"depth": 0}, "depth: got 0; expected a whole number of at least 1, the bridge alone"),
     ],
 )
 def test_mistakes_are_told(setting: dict[str, float], words: str) -> None:

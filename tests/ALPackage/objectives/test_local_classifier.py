@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,15 +101,34 @@ def test_label_smoothing_reaches_the_loss() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("ce", {"depth": 0}, "depth: got 0; expected at least 1"),
+        ("ce", {"depth": 0}, "depth: got 0; expected a whole number of at least 1, the bridge alone"),
         ("ce", {"code_dim": 0}, "code_dim: got 0"),
         ("ce", {"label_smoothing": 1.0}, "label_smoothing: got 1.0"),
         ("scl", {"temperature": 0.0}, "temperature: got 0.0"),
         ("scl", {"temperature": float("nan")}, "temperature: got nan"),
-        ("scl", {"projector": "deep"}, "projector: got 'deep'; expected linear or mlp"),
+        ("scl", {"projector": "deep"}, "projector: got 'deep'; expected one of linear, mlp"),
         ("scl", {"label_smoothing": -0.1}, "label_smoothing: got -0.1"),
+        ("scl", {"temperature": "2"}, "temperature: got '2'; expected a finite number > 0"),
+        ("ce", {"depth": 1.5}, "depth: got 1.5; expected a whole number"),
+        ("ce", {"depth": "2"}, "depth: got '2'; expected a whole number"),
+        ("ce", {"depth": True}, "depth: got True; expected a whole number"),
+        ("predsim", {"inputs": 1.5}, "inputs: got 1.5; expected a whole number of at least 1$"),
+        ("predsim", {"beta": "1"}, "beta: got '1'; expected a number from 0 to 1"),
+        ("deinfo", {"variance": [1.0]}, r"variance: got \[1.0\]; expected a finite number >= 0"),
+        ("al", {"codes": "foo"}, "codes: got 'foo'; expected one of linear, tanh, sigmoid"),
+        ("al", {"auto_encoder": "foo"}, "auto_encoder: got 'foo'; expected one of auto, mse"),
+        ("al", {"association": "foo"}, "association: got 'foo'; expected one of mse, cosine, contrastive"),
+        ("al", {"association": []}, r"association: got \[\]"),
+        ("al", {"code_dim": 0}, "code_dim: got 0; expected a whole number of at least 1$"),
+        ("al", {"temperature": 0}, "temperature: got 0; expected a finite number > 0"),
+        ("al", {"label_smoothing": 1.0}, "label_smoothing: got 1.0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_at_once(name: str, settings: dict[str, float], words: str) -> None:
+def test_settings_that_cannot_be_are_refused_at_once(name: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_objective(name, **settings)
+
+
+def test_settings_may_be_numbers_of_any_library() -> None:
+    assert make_objective("ce", depth=np.int64(2), label_smoothing=np.float32(0.1))
+    assert make_objective("scl", temperature=torch.tensor(0.5))

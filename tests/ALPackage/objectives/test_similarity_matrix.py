@@ -33,10 +33,14 @@ def test_that_of_labels_is_that_of_their_one_hot_codes(n_classes: int) -> None:
     torch.testing.assert_close(label_similarity(LABELS, n_classes, torch.float32), expected)
 
 
-def test_a_sample_whose_features_are_all_the_same_gives_no_nan() -> None:
-    """Guards a bug: the square root of zero has an infinite gradient in the authors' formula."""
+@pytest.mark.parametrize(
+    "same", [torch.full((6,), 0.5), torch.full((6,), 0.1), 7 + 1e-6 * torch.eye(6)[0], 1e-8 * torch.arange(6)]
+)
+def test_a_sample_whose_features_are_all_the_same_gets_no_gradient(same: Tensor) -> None:
+    """Guards two bugs: the authors' formula gives infinity here, and rounding left a gradient of 1e7."""
     features = torch.randn(4, 6)
-    features[1] = 0.5
+    features[1] = same
+    assert not similarity_matrix(features)[1].any()
     features.requires_grad_()
     loss = similarity_mismatch(features, LABELS, 3)
     loss.backward()
@@ -44,6 +48,7 @@ def test_a_sample_whose_features_are_all_the_same_gives_no_nan() -> None:
     assert features.grad is not None
     assert features.grad.isfinite().all()
     assert features.grad[0].any()
+    assert not features.grad[1].any()
 
 
 def test_it_is_in_full_precision_under_autocast() -> None:

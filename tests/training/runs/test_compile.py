@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ALPackage import AE, AL, ENC, ALStack
+from ALPackage import AE, AL, ENC, ALStack, to_al
+from ALPackage.objectives.by_name import OBJECTIVES
 from models import BPModel
 from models.blocks import Block
 from training.errors import ConfigError
@@ -86,6 +87,22 @@ def test_every_part_sees_every_shape_and_the_model_stays_as_it_is(
     assert_equal(state(model), before)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "al"])
+def test_every_head_is_compiled_too(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = [nn.Linear(4, 5), nn.Linear(5, 6)]
+    stack, sizes = to_al(network, 3, example=torch.randn(2, 4), objective=objective), {}
+
+    def make(module: nn.Module, options: dict[str, Any]) -> Callable[..., Any]:
+        seen = sizes[id(module)] = []
+        return lambda *inputs: seen.append(len(inputs[0])) or module.forward(*inputs)
+
+    replace_compile(monkeypatch, make)
+    compile_layers(stack, [(torch.randn(size, 4), torch.arange(size) % 3) for size in (5, 2)], 1)
+    heads = [part for layer in stack for part in (layer.f, *layer.heads.values())]  # type: ignore[operator,union-attr]
+    assert len(heads) > 2 * len(network) - 1
+    assert sizes == {id(part): [5, 2] for part in heads}
 
 
 @pytest.mark.parametrize("build", [al, bp])
