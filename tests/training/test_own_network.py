@@ -206,8 +206,14 @@ def test_a_resume_continues_and_refuses_another_cut(capsys: pytest.CaptureFixtur
     [folder] = Path("again/checkpoints/digits_nets.cnn_al").iterdir()
     manifests = sorted(folder.glob("turn*.json"))
     manifests[-1].unlink()  # as if the process had been killed before the last one
+    before = saved("again/digits_nets.cnn_al.json")["network"]["sha256"]
+    Path("nets.py").write_text(f"{NETWORKS}# a comment more\n")
     assert command("nets.py:cnn --method al --resume", "again") == 0
-    assert "continues from turn 1, epoch 2/2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "continues from turn 1, epoch 2/2" in said
+    assert "nets.py changed after turn 1, epoch 2, batch " in said
+    after = saved("again/digits_nets.cnn_al.json")
+    assert f"(SHA-256 {before} then, {after['network']['sha256']} now)" in after["notes"][-1]
     assert rows("whole/digits_nets.cnn_al.csv") == rows("again/digits_nets.cnn_al.csv")
     assert command("nets.py:cnn --method al --resume --set network_layers=2", "again") == 2
     Path("nets.py").write_text(NETWORKS.replace("nn.Dropout(0.2)", "nn.Identity(), nn.Dropout(0.2)"))
