@@ -147,6 +147,8 @@ def test_mistakes_are_one_line(results: Path, tmp_path: Path, capsys: pytest.Cap
         ((results, tmp_path, *text), "is a folder; name files"),
         ((results, "none.txt", *text), "none.txt: there is no such file; give the text itself with --text"),
         ((results, picture, *bp, "--turn", 2), "--turn 2: "),
+        ((results, *bp, picture, "--turn", 2), "--turn 2: "),  # words and options in any order
+        ((*bp, "--turn", 2), "the following arguments are required: RESULT_DIR"),
         ((results, picture, *bp, "--exit", 0.5), "--exit: BP has one depth, at which every sample leaves"),
         ((results, picture, *bp, "--exit", 0.5, "--depth", 5), "--exit and --depth: "),
         ((results, picture, *bp, "--exit", 1.5), "--exit: got '1.5'; expected a share of the work of all layers"),
