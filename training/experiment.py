@@ -17,6 +17,7 @@ from .config.launch import launched, torchrun_began
 from .config.load import check_layers_of_growth
 from .config.schema import Config, Task
 from .config.spec import RunSpec
+from .config.unread import unread
 from .errors import UsageError
 from .report.gallery import Gallery
 from .report.output import json_path, lock_results, prepare_output
@@ -212,3 +213,5 @@ def _introduce(arguments: Arguments, task: LoadedTask) -> None:
         print("\n".join(f"    {line}" for line in task.network.text().splitlines()))
     for note in task.notes:
         print(f"  {note}")
+    for note in unread(arguments.task, arguments.model, arguments.methods, arguments.overrides):
+        print(f"note: {note}")
