@@ -45,4 +45,5 @@ def _reasons(override: Override, task: Task, model: str, methods: Sequence[Metho
             for method in methods
             if method not in (FLAT, "bp") and key in registry.objective(method).settings_of(task).model_fields
         ]
-        yield f"{key} is a setting of {', '.join(owners)}, which {'are' if owners[1:] else 'is'} not run{''.join(theirs)}"
+        verb = "are" if owners[1:] else "is"
+        yield f"{key} is a setting of {', '.join(owners)}, which {verb} not run{''.join(theirs)}"
