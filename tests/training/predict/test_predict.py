@@ -17,7 +17,9 @@ from data import entry
 from data.registry import resolve
 from data.vision.digits import load
 from training import experiment
+from training.checkpoints.info import read_json, write_json
 from training.predict.__main__ import main
+from training.weights.info import KeptTurn
 
 DIGITS = "digits vgg --limit-train 120 --set width=0.1 --set train_batch_size=16 --set epochs=3 --workers 1"
 TEXTS = (
@@ -179,6 +181,14 @@ def test_what_is_missing_or_does_not_belong_together_is_said(
     [weights] = folder.glob("*.pt")
     assert main([str(out), str(picture)]) == 0
     capsys.readouterr()
+
+    # Of a run that was killed when it had kept a later epoch and not reported it, the reported one counts.
+    reported = read_json(folder / "turn1.json", KeptTurn)
+    write_json(folder / "turn1.before.json", reported)
+    write_json(folder / "turn1.json", reported.model_copy(update={"epoch": reported.epoch + 1}))
+    assert main([str(out), str(picture)]) == 0
+    assert f"turn 1, epoch {reported.epoch}; " in capsys.readouterr().err
+    (folder / "turn1.before.json").replace(folder / "turn1.json")
 
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + b"x")
