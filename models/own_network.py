@@ -78,7 +78,7 @@ def _called(typed: str, function: Callable[..., Any], shape: Shape) -> Any:
     arguments = (shape,) if _takes_shape(function) else ()
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that ends the program would end this one without a word
         # The last line that is the user's, not one of a library that it calls.
         frames = traceback.extract_tb(error.__traceback__)[1:]
         file = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None

@@ -78,6 +78,10 @@ def raises(shape):
     return nn.Linear(shape.size, "x")
 
 
+def leaves():
+    raise SystemExit(3)
+
+
 def nothing():
     return []
 
@@ -231,6 +235,7 @@ def test_a_resume_continues_and_refuses_another_cut(capsys: pytest.CaptureFixtur
     [
         ("nets.py:raises", "raised TypeError"),
         ("nets.py:raises", "(nets.py, line 54)"),
+        ("nets.py:leaves", "the function, called without arguments, raised SystemExit: 3 (nets.py, line 58)"),
         ("nets.py:nothing", "blocks: got none"),
         ("nets.py:number", "blocks: got an object of type int"),
         ("nets.py:whole", "whose forward says in what order its parts are called"),

@@ -98,16 +98,17 @@ class Keeper:
     def settle(self) -> None:
         """Let go of the weights that were taken, now that the results have been written.
 
-        Once this run has any, what they replace is removed, and those of earlier runs.
+        Once this run has any, what they replace is removed, and those of earlier runs; the latter at once where none
+        are wanted: the results are of this run now, and nothing could use them.
         """
         self._latest = None
         for path in self._replaced:
             with contextlib.suppress(OSError):
                 path.unlink()
         self._replaced = []
-        if self.wanted and (self.folder / self.run).exists():
-            for other in self.folder.iterdir():
-                if other.name != self.run and other.is_dir():
+        if not self.wanted or (self.folder / self.run).exists():
+            for other in self.folder.glob("*/"):
+                if other.name != self.run:
                     shutil.rmtree(other, ignore_errors=True)
 
     def kept(self, turn: int) -> tuple[int, dict[str, Any]] | None:

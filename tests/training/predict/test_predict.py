@@ -230,3 +230,5 @@ def test_a_run_can_leave_the_weights_out(
     assert not (tmp_path / "models").exists()
     assert experiment.main("vision", words) == 0, capsys.readouterr().err
     assert kept(tmp_path, "digits_vgg_bp")["epoch"] == 1
+    assert experiment.main("vision", [*words, "--set", "keep_best=false"]) == 0
+    assert not any((tmp_path / "models/digits_vgg_bp").iterdir()), "weights of another run than the results"
