@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ALPackage.nested import memory
-from ALPackage.network import Network, name_blocks, read_network, shapes
+from ALPackage.network import FORWARDS, Network, name_blocks, read_network, shapes
 
 from .blocks import Block
 from .example import example_of
@@ -31,13 +31,14 @@ def cut(typed: str, function: Callable[..., Any], shape: Shape, settings: Networ
     Its weights are drawn from torch's process-wide generator. Raises RegistryError, one line, for what cannot be
     trained.
     """
-    made = _called(typed, function, shape)
+    made, cuts = _apart(typed, _called(typed, function, shape))
     try:
-        named = name_blocks(made)
+        named = name_blocks(made) if cuts is None else dict(made.named_children())
         still = [name for name, block in named.items() if not all(module.training for module in block.modules())]
-        for block in named.values():
+        for block in named.values() if cuts is None else [made]:
             block.train()
-        network = read_network(named, shape.n_classes, example_of(shape), settings.network_layers)
+        blocks = named if cuts is None else made
+        network = read_network(blocks, shape.n_classes, example_of(shape), settings.network_layers, cuts=cuts)
     except (TypeError, ValueError) as error:
         said = str(error)
         raise RegistryError(f"network_{said}" if said.startswith("layers: ") else f"network {typed}: {said}") from None
@@ -78,7 +79,7 @@ def _called(typed: str, function: Callable[..., Any], shape: Shape) -> Any:
     arguments = (shape,) if _takes_shape(function) else ()
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that ends the program would end this one without a word
         # The last line that is the user's, not one of a library that it calls.
         frames = traceback.extract_tb(error.__traceback__)[1:]
         file = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None
@@ -88,6 +89,21 @@ def _called(typed: str, function: Callable[..., Any], shape: Shape) -> Any:
         raise RegistryError(
             f"network {typed}: the function, {given}, raised {type(error).__name__}: {error}{where}"
         ) from error
+
+
+def _apart(typed: str, made: Any) -> tuple[Any, Any]:
+    """Return the blocks and None, or a model and the names after which it is cut."""
+    if isinstance(made, tuple) and len(made) == 2:
+        model, cuts = made
+        if isinstance(model, nn.Module) and not isinstance(cuts, nn.Module):
+            return model, cuts
+    if isinstance(made, nn.Module) and type(made).forward not in FORWARDS:
+        raise RegistryError(
+            f"network {typed}: the function returned a {type(made).__name__}, whose forward says in what order its "
+            "parts are called; let it return the names of those after which it is cut too, such as return model, "
+            '["layer1", "layer2"], or a list of blocks, an nn.Sequential, or a dict from names to modules'
+        )
+    return made, None
 
 
 def _takes_shape(function: Callable[..., Any]) -> bool:

@@ -17,6 +17,7 @@ from .config.launch import launched, torchrun_began
 from .config.load import check_layers_of_growth
 from .config.schema import Config, Task
 from .config.spec import RunSpec
+from .config.unread import unread
 from .errors import UsageError
 from .report.gallery import Gallery
 from .report.output import json_path, lock_results, prepare_output
@@ -31,7 +32,7 @@ from .runs.own_network import note_another
 from .runs.preview import preview
 from .runs.progress import Progress
 from .runs.ranks import Ranks, joined
-from .runs.resolve import Machine, find_machine, make_spec
+from .runs.resolve import Machine, check_replicas, find_machine, make_spec
 from .runs.session import Session
 from .runs.shutdown import GracefulShutdown
 from .runs.tasks import LoadedTask, load_task
@@ -95,6 +96,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
         specs = {
             method: make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()
         }
+        check_replicas(specs.values(), task)
         _share_data(specs.values(), task, ranks)
         # A full disk or another run's checkpoints are found before hours of training, not after.
         stores = make_stores(specs)
@@ -164,6 +166,7 @@ def _plan(arguments: Arguments, config: Config, ranks: Ranks | None) -> Outcome:
     _introduce(arguments, task)
     out = Path(config.outputpath)
     specs = [make_spec(arguments, config, method, machine, task, out) for method, machine in machines.items()]
+    check_replicas(specs, task)
     _share_data(specs, task, ranks)
     preview(specs, task, ranks)
     return Outcome("", [], [], None, resumable=False)
@@ -210,3 +213,5 @@ def _introduce(arguments: Arguments, task: LoadedTask) -> None:
         print("\n".join(f"    {line}" for line in task.network.text().splitlines()))
     for note in task.notes:
         print(f"  {note}")
+    for note in unread(arguments.task, arguments.model, arguments.methods, arguments.overrides):
+        print(f"note: {note}")

@@ -28,6 +28,8 @@ from .link import Kind, PeerLost, Traffic
 
 #: A replica may be behind by an evaluation. Ranks that died or hang are found by other means (see `alarm`).
 UNLIMITED = timedelta(days=365)
+#: Where the library's own objectives are.
+OBJECTIVES = "ALPackage.objectives"
 
 
 class ReplicaGroup:
@@ -220,6 +222,11 @@ def refuse_inseparable(layers: Sequence[tuple[str, LocalLayer]]) -> None:
     """Raise UnfitLayersError for a layer whose loss mixes the rows of a batch, or that takes a step of its own."""
     for name, layer in layers:
         if not layer.row_separable:
+            if _compares_rows(layer):
+                raise UnfitLayersError(
+                    f"layer {name!r} cannot have replicas: the loss of {type(layer).__name__} compares the rows of a "
+                    "batch with one another"
+                )
             raise UnfitLayersError(
                 f"layer {name!r} cannot have replicas: its loss is not known to be a mean over the rows of a batch; "
                 "where it is, say row_separable = True in the class of the layer, or of the criteria of an AL"
@@ -233,6 +240,12 @@ def refuse_inseparable(layers: Sequence[tuple[str, LocalLayer]]) -> None:
                     f"layer {name!r} cannot have replicas: {path} has a hook, which would see the gradient of a part "
                     "of the rows"
                 )
+
+
+def _compares_rows(layer: LocalLayer) -> bool:
+    """Tell whether it is a layer of the library's that says so in its class: nobody is to say otherwise there."""
+    kind = type(layer)
+    return kind.__module__.startswith(f"{OBJECTIVES}.") and kind.row_separable is False
 
 
 def _overridden(layer: LocalLayer, name: str) -> bool:

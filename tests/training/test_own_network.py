@@ -17,6 +17,7 @@ from training import experiment
 from training.checkpoints.resume import check_same_run
 from training.config import read_command
 from training.config.earlier import in_todays_keys
+from training.config.own_network import OwnNetwork
 from training.config.schema import Task
 from training.runs.tasks import load_task
 
@@ -78,6 +79,10 @@ def raises(shape):
     return nn.Linear(shape.size, "x")
 
 
+def leaves():
+    raise SystemExit(3)
+
+
 def nothing():
     return []
 
@@ -115,6 +120,29 @@ def frozen(shape):
     blocks = cnn(shape)
     blocks[0].requires_grad_(False)
     return blocks.eval()
+
+
+class Skip(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(shape.channels, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.act, self.end = nn.ReLU(), nn.Linear(4, shape.n_classes)
+
+    def forward(self, x):
+        x = self.act(self.one(x))
+        return self.end((x + self.two(x)).mean((2, 3)))
+
+
+def skip(shape):
+    return Skip(shape), ["one", "two"]
+
+
+def misspelled(shape):
+    return Skip(shape), ["one", "too"]
+
+
+def apart(shape):
+    return Skip(shape), 3
 
 
 network = nn.Linear(2, 2)
@@ -167,6 +195,21 @@ def test_al_and_bp_train_it_and_the_cut_is_said_and_saved(capsys: pytest.Capture
     assert "test_acc_depth_2" in rows("out/digits_nets.cnn_al.csv")[0]
 
 
+def test_a_model_with_the_names_of_the_parts_after_which_it_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("nets.py:skip") == 0, capsys.readouterr().err
+    assert "the network is cut into 2 layers" in capsys.readouterr().out
+    for method in ("al", "bp"):
+        assert list(saved(f"out/digits_nets.skip_{method}.json")["network"]["layers"]) == ["one", "two-behind_two"]
+    given = read_command("vision", ["digits", "nets.py:skip"])
+    task = load_task(given.config, "digits", given.arguments.model, given.arguments.data_root, 60)
+    torch.manual_seed(3)
+    bp = task.build("bp").eval()
+    torch.manual_seed(3)
+    model, _ = OwnNetwork("nets.py:skip", "nets.py", "skip").load()(task.shape)
+    x = torch.randn(3, 1, 16, 16)
+    assert torch.equal(bp(x), model.eval()(x))
+
+
 def test_every_schedule_computes_the_same() -> None:
     for schedule in ("sequential", "continuous"):
         assert command(f"nets.py:cnn --method al --schedule {schedule}", schedule) == 0
@@ -206,8 +249,14 @@ def test_a_resume_continues_and_refuses_another_cut(capsys: pytest.CaptureFixtur
     [folder] = Path("again/checkpoints/digits_nets.cnn_al").iterdir()
     manifests = sorted(folder.glob("turn*.json"))
     manifests[-1].unlink()  # as if the process had been killed before the last one
+    before = saved("again/digits_nets.cnn_al.json")["network"]["sha256"]
+    Path("nets.py").write_text(f"{NETWORKS}# a comment more\n")
     assert command("nets.py:cnn --method al --resume", "again") == 0
-    assert "continues from turn 1, epoch 2/2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "continues from turn 1, epoch 2/2" in said
+    assert "nets.py changed after turn 1, epoch 2, batch " in said
+    after = saved("again/digits_nets.cnn_al.json")
+    assert f"(SHA-256 {before} then, {after['network']['sha256']} now)" in after["notes"][-1]
     assert rows("whole/digits_nets.cnn_al.csv") == rows("again/digits_nets.cnn_al.csv")
     assert command("nets.py:cnn --method al --resume --set network_layers=2", "again") == 2
     Path("nets.py").write_text(NETWORKS.replace("nn.Dropout(0.2)", "nn.Identity(), nn.Dropout(0.2)"))
@@ -225,9 +274,12 @@ def test_a_resume_continues_and_refuses_another_cut(capsys: pytest.CaptureFixtur
     [
         ("nets.py:raises", "raised TypeError"),
         ("nets.py:raises", "(nets.py, line 54)"),
+        ("nets.py:leaves", "the function, called without arguments, raised SystemExit: 3 (nets.py, line 58)"),
         ("nets.py:nothing", "blocks: got none"),
         ("nets.py:number", "blocks: got an object of type int"),
-        ("nets.py:whole", "whose forward says in what order its parts are called"),
+        ("nets.py:whole", "returned a GRU, whose forward says in what order its parts are called; let it return"),
+        ("nets.py:misspelled", "network nets.py:misspelled: cuts: Skip has no submodule 'too'; did you mean 'two'?"),
+        ("nets.py:apart", "cuts: got 3; expected names of submodules"),
         ("nets.py:outputs", "ends in a linear map to 7 outputs, and the data has 10 classes"),
         ("nets.py:head", "the head does not take what it gets, float32 (2, 4, 14, 14)"),
         ("nets.py:lost", "block 'block_2' returns float32 (1568,) for 2 samples"),

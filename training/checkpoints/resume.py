@@ -170,7 +170,21 @@ def describe(checkpoint: Checkpoint, spec: RunSpec, devices: Sequence[str] = ())
             f"  {method_title(spec.method)}: {replicas_then or 'no replicas'} then, {replicas_now or 'none'} now: the "
             "numbers are those of an uninterrupted run but for rounding and what a batch normalization counts"
         )
-    return lines
+    return [*lines, *(f"  note: {note}" for note in network_notes(checkpoint, spec))]
+
+
+def network_notes(checkpoint: Checkpoint, spec: RunSpec) -> list[str]:
+    """Return a note for the results where the file of a network of the user's is not as it was before.
+
+    It may go on: what has changed may be a comment, or a function that this network does not need.
+    """
+    then, now, info = checkpoint.record.info.get("network"), spec.network, checkpoint.info
+    if then is None or now is None or then["sha256"] == now["sha256"]:
+        return []
+    return [
+        f"{now['file']} changed after turn {info.turn}, epoch {info.epoch}, batch {info.batch} "
+        f"(SHA-256 {then['sha256']} then, {now['sha256']} now): what the network computes may be something else"
+    ]
 
 
 def _replicas(devices: Sequence[str]) -> str:

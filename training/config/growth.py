@@ -19,7 +19,9 @@ class GrowthKeys(Settings):
 
     grow: Annotated[
         list[Annotated[int, Field(ge=1)]] | None,
-        Field(json_schema_extra={"expected": "a list of numbers of epochs such as [2, 2, 2, 2], or null"}),
+        Field(
+            json_schema_extra={"expected": "a list of numbers of epochs such as [2, 2, 2, 2], each at least 1, or null"}
+        ),
     ] = None
     """For how many epochs each layer of AL, or of another local objective, is the newest: the first one trains alone,
     then the second one is added, and so on. After that, all train alike. null: all layers from the first epoch on."""

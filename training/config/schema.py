@@ -171,7 +171,9 @@ class DeviceKeys(Settings):
 
     stage_replicas: Annotated[
         list[Annotated[int, Field(ge=1, le=4096)]] | None,
-        Field(json_schema_extra={"expected": "a list of numbers of processes such as [2, 1], or null"}),
+        Field(
+            json_schema_extra={"expected": "a list of numbers of processes such as [2, 1], each at least 1, or null"}
+        ),
     ] = None
     """Under torchrun: how many processes have each stage of the layers and divide every batch's rows; null: one each.
     The numbers are then those of one process but for rounding, and batch normalization (`sync_batchnorm`)."""

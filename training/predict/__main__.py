@@ -81,7 +81,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE:FUNCTION",
         help="where a network of your own is now (default: where it was when the run began)",
     )
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def _count(text: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..checkpoints.info import FileType, read_json
 from ..errors import UsageError, reason
 from ..report.results import Result, named_folder
-from ..weights.info import RUN_FILE, KeptRun, KeptTurn, models_folder, turn_path
+from ..weights.info import RUN_FILE, KeptRun, KeptTurn, before_path, models_folder, turn_path
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def _kept(result: Result, turn: int | None) -> Kept:
     place = models_folder(result.path.parent, *result.run, result.method)
     folder = place / _run_in(place, result)
     run = _read(folder / RUN_FILE, KeptRun)
-    turns = [_read(turn_path(folder, number), KeptTurn) for number in _turns(folder)]
+    epochs = result.summary.chosen_epoch
+    turns = [_turn(folder, number, epochs) for number in _turns(folder)]
     if not turns:
         raise UsageError(f"{folder}: holds the weights of no turn; run the command again")
     if turn is not None:
@@ -73,7 +74,6 @@ def _kept(result: Result, turn: int | None) -> Kept:
         if not turns:
             raise UsageError(f"--turn {turn}: {folder} has no weights of it; there are those of turn {numbers}")
     best = max(turns, key=lambda one: (one.val_acc, -one.turn))
-    epochs = result.summary.chosen_epoch
     reported = epochs[best.turn - 1] if best.turn <= len(epochs) else best.epoch
     return Kept(folder, run, best, reported, result)
 
@@ -93,6 +93,14 @@ def _run_in(place: Path, result: Result) -> str:
     raise UsageError(
         f"{place / run}: there is no such folder, and the weights should be in it; put it back, or {again}"
     )
+
+
+def _turn(folder: Path, number: int, epochs: Sequence[int]) -> KeptTurn:
+    """Return what is kept of a turn: the epoch before the last kept one, where a killed run has not reported that."""
+    kept, before = _read(turn_path(folder, number), KeptTurn), before_path(folder, number)
+    if before.exists() and number <= len(epochs) and kept.epoch != epochs[number - 1]:
+        return _read(before, KeptTurn)
+    return kept
 
 
 def _turns(folder: Path) -> list[int]:

@@ -15,7 +15,7 @@ from models import parameter_counts
 from utils import set_seed
 
 from ..checkpoints.info import RunRecord
-from ..checkpoints.resume import checkpoint_errors, describe
+from ..checkpoints.resume import checkpoint_errors, describe, network_notes
 from ..checkpoints.store import Checkpoint
 from ..config.bp_parallel import STAGES, TITLES
 from ..config.growth import growth_notes
@@ -59,6 +59,7 @@ def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) ->
             with checkpoint_errors(resumed):
                 log.load(resumed.info.log)
                 print("\n".join(describe(resumed, spec, info.devices)), flush=True)
+                log.notes += network_notes(resumed, spec)
             log.resumptions += 1
             for turn in session.keeper.missing(log.chosen_epochs()):
                 print(f"  note: turn {turn}: the weights of its best epoch so far were not kept", flush=True)

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ALPackage import ALStack
 from ALPackage.devices import available_devices
 from ALPackage.devices import resolve as resolve_devices
-from ALPackage.errors import PlacementError
+from ALPackage.errors import PlacementError, UnfitLayersError
+from ALPackage.ranks.averaging import refuse_inseparable
 from ALPackage.ranks.chain import make_chain
 
 from ..config.arguments import Arguments
 from ..config.bp_parallel import STAGES, BPParallel, bp_parallel, check_bp_ranks
 from ..config.launch import Launch, launched, split_rank
-from ..config.load import check_ranks, device_list, layer_names
+from ..config.load import check_ranks, device_list, layer_names, method_title
 from ..config.objectives import own
 from ..config.own_network import own_network
 from ..config.schema import Config
@@ -104,6 +106,24 @@ def _check_chain(layers: int | None, ranks: tuple[int, ...] | None, launch: Laun
     except PlacementError as error:
         key = "" if str(error).startswith("stage_replicas") else "al_gpu_list: "
         raise ConfigError(f"{key}{error}") from None
+
+
+def check_replicas(specs: Iterable[RunSpec], task: LoadedTask) -> None:
+    """Raise ConfigError, before any method trains, for one whose layers cannot have the replicas that are set.
+
+    Which layers are to have some is known once they are placed: only what is true of all of them is refused here.
+    """
+    for spec in specs:
+        model = task.build(spec.method) if spec.replicated else None
+        if not isinstance(model, ALStack) or any(layer.row_separable for layer in model):
+            continue
+        try:
+            refuse_inseparable(list(model.items()))
+        except UnfitLayersError as error:
+            others = f", or {spec.method} out of --method" if len(spec.methods) > 1 else ""
+            raise ConfigError(
+                f"stage_replicas: not with {method_title(spec.method)}: {error}; leave stage_replicas out{others}"
+            ) from None
 
 
 def _check_torch(way: BPParallel) -> None:

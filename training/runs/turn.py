@@ -126,6 +126,8 @@ def train_turn(
             session.gallery.draw_now_and_then(session.logs)
             session.progress.end_epoch(whole=batches.done == 0)
 
+        # What follows is no part of the comparison: BP has nothing to measure there.
+        peak = memory.mb
         held_out = (split_batches(trainer, session, split) for split in (task.data.val, task.data.test))
         measured = take_best(session, trainer, turn, config.epochs)
         exits, notes = measure_exits(trainer, *held_out, turn=turn, epoch=measured)
@@ -133,12 +135,11 @@ def train_turn(
     titles = {f"al-worker-{number}": row.device for number, row in enumerate(used.rows)} if used else {}
     if trace is not None and (shown := timeline(trace, titles)) is not None:
         log.timeline = shown.to_json()
-    # The peak is that of training and measuring, so it is known only here.
     if not memory.exact:
         notes.append("peak memory: of the process since it began; this system knows no other")
     log.finish_turn(
         turn,
-        peak_memory_mb=memory.mb,
+        peak_memory_mb=peak,
         utilization=used.to_json() if used else None,
         early_exit=exits.model_dump() if exits else None,
         notes=notes,

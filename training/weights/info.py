@@ -49,3 +49,8 @@ def models_folder(out: Path, dataset: str, model: str, method: str) -> Path:
 def turn_path(folder: Path, turn: int) -> Path:
     """Return the JSON of a turn in the folder of a run."""
     return folder / f"turn{turn}.json"
+
+
+def before_path(folder: Path, turn: int) -> Path:
+    """Return the JSON of the epoch that was a turn's best before; it goes once the results name the later one."""
+    return folder / f"turn{turn}.before.json"

@@ -5,6 +5,7 @@
             run.json                    the network: configuration, classes, what an input goes through, versions
             turn1-epoch3.1.pt           a state dict per layer
             turn1.json                  the turn's epoch, its accuracies, the file and its checksum; written last
+            turn1.before.json           the same of the epoch that was the best before, until the results name this one
 
 An epoch is kept before the results name it, and what it replaces goes afterwards: at any moment the results in a folder
 have their weights.
@@ -19,13 +20,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from data.storage.files import check_writable, remove_stale
+from data.storage.files import atomic_write_text, check_writable, remove_stale
 
 from ..checkpoints.info import TensorFile, read_json, write_json
 from ..checkpoints.tensors import load_tensors, save_tensors
 from ..config.spec import RunSpec
 from ..errors import UsageError, reason
-from .info import RUN_FILE, KeptRun, KeptTurn, models_folder, turn_path
+from .info import RUN_FILE, KeptRun, KeptTurn, before_path, models_folder, turn_path
 
 
 def make_keeper(spec: RunSpec, run: str) -> Keeper:
@@ -44,6 +45,8 @@ class Keeper:
         self.folder, self.run, self.wanted = folder.absolute(), run, wanted
         self._record: KeptRun | None = None
         self._latest: dict[str, Any] | None = None
+        #: What the results name until they are written again.
+        self._replaced: list[Path] = []
 
     def prepare(self) -> None:
         """Raise UsageError where nothing could be written."""
@@ -86,17 +89,26 @@ class Keeper:
                 test_acc=list(test_acc),
                 weights=TensorFile(name=name, sha256=save_tensors(folder / name, self._latest)),
             )
-            write_json(turn_path(folder, turn), kept)
-            for path in folder.glob(f"turn{turn}-*.pt"):
-                if path.name != name:
-                    path.unlink(missing_ok=True)
+            path, before = turn_path(folder, turn), before_path(folder, turn)
+            if path.exists() and not before.exists():  # of a run that was killed here it is what the results name
+                atomic_write_text(before, path.read_text(encoding="utf-8"))
+            write_json(path, kept)
+            self._replaced = [before, *(other for other in folder.glob(f"turn{turn}-*.pt") if other.name != name)]
 
     def settle(self) -> None:
-        """Let go of the weights that were taken; once this run has any, remove those of earlier runs."""
+        """Let go of the weights that were taken, now that the results have been written.
+
+        Once this run has any, what they replace is removed, and those of earlier runs; the latter at once where none
+        are wanted: the results are of this run now, and nothing could use them.
+        """
         self._latest = None
-        if self.wanted and (self.folder / self.run).exists():
-            for other in self.folder.iterdir():
-                if other.name != self.run and other.is_dir():
+        for path in self._replaced:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self._replaced = []
+        if not self.wanted or (self.folder / self.run).exists():
+            for other in self.folder.glob("*/"):
+                if other.name != self.run:
                     shutil.rmtree(other, ignore_errors=True)
 
     def kept(self, turn: int) -> tuple[int, dict[str, Any]] | None:

@@ -152,5 +152,5 @@ def test_a_step_needs_no_value_on_the_host(objective: str) -> None:
 
 def test_replicas_are_refused() -> None:
     assert not layer_of().row_separable
-    with pytest.raises(UnfitLayersError, match="layer 'one' cannot have replicas: its loss is not known to be a mean"):
+    with pytest.raises(UnfitLayersError, match="loss of ContrastiveLayer compares the rows of a batch with one"):
         refuse_inseparable([("one", layer_of())])

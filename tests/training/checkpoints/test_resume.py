@@ -443,3 +443,14 @@ def test_that_other_layers_have_replicas_is_said(tmp_path: Path) -> None:
     assert len(describe(point, spec, ["rank0-1:cuda", "rank0-1:cuda", "rank2"])) == 1, "only the devices are others"
     (_, more) = describe(point, spec, ["cpu"] * 3)
     assert "layer 1 in 2 replicas, layer 2 in 2 replicas then, none now: the numbers are those" in more
+
+
+def test_that_the_file_of_a_network_has_changed_is_said(tmp_path: Path) -> None:
+    network = {"function": "n.py:f", "file": "n.py", "sha256": "aa", "layers": {}}
+    described = {"provenance": {"versions": {}}, "threads": 1, "network": network}
+    record = RunRecord(dataset="digits", model="vgg", method="al", methods_of_run=["al"], info=described)
+    point = Checkpoint("run", record, info(2, 1, 4), {})
+    spec = make_spec(tmp_path, versions={}, threads=1, network=network)
+    assert len(describe(point, spec)) == 1
+    (_, more) = describe(point, replace(spec, network={**network, "sha256": "bb"}))
+    assert more.startswith("  note: n.py changed after turn 2, epoch 1, batch 4 (SHA-256 aa then, bb now): ")

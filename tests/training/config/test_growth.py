@@ -48,7 +48,12 @@ def test_a_reader_is_told_which_layers_train_when() -> None:
     [
         ("vision", "--set grow=[2,2]", "grow has 2 entries, VGG with AL has 4 layers; give 4, or null"),
         ("vision", "--set grow=[9,9,9,9]", "grow: its epochs are 36 in all; expected at most epochs, which is 20"),
-        ("vision", "--set grow=[1,1,0,1]", "--set grow=[1,1,0,1]: grow: got [1, 1, 0, 1]; expected a list of numbers"),
+        (
+            "vision",
+            "--set grow=[1,1,0,1]",
+            "--set grow=[1,1,0,1]: grow: got [1, 1, 0, 1]; expected a list of numbers of epochs such as [2, 2, 2, 2], "
+            "each at least 1, or null",
+        ),
         ("vision", "--set grow_lr=0", "grow_lr: got 0, but without grow no layer is added later; set grow too, or"),
         ("vision", "--set grow_lr=2", "--set grow_lr=2: grow_lr: got 2; expected a number of at least 0, at most 1"),
         ("vision", "--method bp --set grow=[1,1,1,1]", "grow: BP trains all layers from the first epoch on; add a"),

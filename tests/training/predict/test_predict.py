@@ -17,7 +17,9 @@ from data import entry
 from data.registry import resolve
 from data.vision.digits import load
 from training import experiment
+from training.checkpoints.info import read_json, write_json
 from training.predict.__main__ import main
+from training.weights.info import KeptTurn
 
 DIGITS = "digits vgg --limit-train 120 --set width=0.1 --set train_batch_size=16 --set epochs=3 --workers 1"
 TEXTS = (
@@ -147,6 +149,8 @@ def test_mistakes_are_one_line(results: Path, tmp_path: Path, capsys: pytest.Cap
         ((results, tmp_path, *text), "is a folder; name files"),
         ((results, "none.txt", *text), "none.txt: there is no such file; give the text itself with --text"),
         ((results, picture, *bp, "--turn", 2), "--turn 2: "),
+        ((results, *bp, picture, "--turn", 2), "--turn 2: "),  # words and options in any order
+        ((*bp, "--turn", 2), "the following arguments are required: RESULT_DIR"),
         ((results, picture, *bp, "--exit", 0.5), "--exit: BP has one depth, at which every sample leaves"),
         ((results, picture, *bp, "--exit", 0.5, "--depth", 5), "--exit and --depth: "),
         ((results, picture, *bp, "--exit", 1.5), "--exit: got '1.5'; expected a share of the work of all layers"),
@@ -177,6 +181,14 @@ def test_what_is_missing_or_does_not_belong_together_is_said(
     [weights] = folder.glob("*.pt")
     assert main([str(out), str(picture)]) == 0
     capsys.readouterr()
+
+    # Of a run that was killed when it had kept a later epoch and not reported it, the reported one counts.
+    reported = read_json(folder / "turn1.json", KeptTurn)
+    write_json(folder / "turn1.before.json", reported)
+    write_json(folder / "turn1.json", reported.model_copy(update={"epoch": reported.epoch + 1}))
+    assert main([str(out), str(picture)]) == 0
+    assert f"turn 1, epoch {reported.epoch}; " in capsys.readouterr().err
+    (folder / "turn1.before.json").replace(folder / "turn1.json")
 
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + b"x")
@@ -218,3 +230,5 @@ def test_a_run_can_leave_the_weights_out(
     assert not (tmp_path / "models").exists()
     assert experiment.main("vision", words) == 0, capsys.readouterr().err
     assert kept(tmp_path, "digits_vgg_bp")["epoch"] == 1
+    assert experiment.main("vision", [*words, "--set", "keep_best=false"]) == 0
+    assert not any((tmp_path / "models/digits_vgg_bp").iterdir()), "weights of another run than the results"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ALPackage import AE, AL, ENC, ALStack, EarlyExit, to_al
+from training import experiment
 from training.report.run_info import RunInfo
 from training.report.run_log import RunLog
+from training.runs import turn
 from training.runs.early_exit import BUDGETS, measure_exits
+from training.runs.memory import PeakMemory
 from training.trainers.al import ALTrainer
 
 Labeled = list[tuple[Tensor, Tensor]]
@@ -99,3 +103,24 @@ def test_what_cannot_be_measured_is_noted_and_ends_nothing() -> None:
         "early exit: not measured: the prediction of depth 1 for 40 rows is shape (40, 1); expected logits "
         "(B, C) of at least two classes"
     ]
+
+
+@pytest.mark.usefixtures("one_thread", "no_pictures")
+def test_its_memory_is_not_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    class Peak(PeakMemory):
+        mb = property(lambda self: 9.0 if measured else 1.0)  # type: ignore[assignment]
+
+    def take(*arguments: Any) -> int:
+        measured.append(arguments)
+        return real(*arguments)
+
+    real = turn.take_best
+    monkeypatch.setattr(turn, "PeakMemory", Peak)
+    monkeypatch.setattr(turn, "take_best", take)
+    line = f"digits vgg --method al --limit-train 60 --set width=0.05 --set epochs=1 --out {tmp_path}"
+    assert experiment.main("vision", line.split()) == 0
+    info = json.loads((tmp_path / "digits_vgg_al.json").read_text())
+    assert len(measured) == 1
+    assert info["peak_memory_mb"] == 1.0

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from training.config import read_command
+from training.errors import ConfigError
+from training.runs.resolve import check_replicas
+from training.runs.tasks import load_task
+
 from ..launched import SMALL, launch
+from ..specs import make_spec
 from ..test_experiment import rows
 from .test_ranks import TEXT, alone, forget_the_last_epoch
 
@@ -36,6 +42,34 @@ def test_two_replicas_give_what_one_process_gives_but_for_rounding(datasets: Pat
     assert [one["replica"] for one in info["utilization"]["ranks"]] == [0, 1]
     assert any(note.startswith("stage_replicas [2]: ") for note in info["notes"])
     assert info["utilization"]["ceiling"] >= 1.0
+
+
+@pytest.mark.parametrize("method", ["al", "ce", "scl", "predsim"])
+def test_a_method_that_compares_rows_is_refused_before_any_trains(method: str) -> None:
+    command = read_command("vision", ["digits", "vgg", "--set", "width=0.05"])
+    task = load_task(command.config, "digits", "vgg", Path("datasets"), 60)
+    specs = [
+        make_spec(method=name, methods=("ce", method), world=2, stage_replicas=[1, 2]) for name in ("bp", "ce", method)
+    ]
+    if method in ("al", "ce"):
+        check_replicas(specs, task)
+        return
+    with pytest.raises(
+        ConfigError, match="compares the rows of a batch with one another; leave stage_replicas out, or"
+    ) as said:
+        check_replicas(specs, task)
+    assert str(said.value).endswith(f"or {method} out of --method")
+    assert "'conv_1'" in str(said.value)
+
+
+@pytest.mark.slow
+def test_it_is_refused_under_torchrun_without_an_epoch_of_the_method_before(tmp_path: Path) -> None:
+    command = f"{SMALL.replace('--method al', '--method al,scl')} --set stage_replicas=[2] --out {tmp_path / 'out'}"
+    with launch(tmp_path, 2, command) as launched:
+        ends = launched.ends()
+    assert [end.code for end in ends] == [2, 2]
+    assert "error: stage_replicas: not with SCL: layer 'conv_1' cannot have replicas" in ends[0].text
+    assert "epoch" not in ends[0].text
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from training.errors import UsageError
 from training.report.run_info import RunInfo
 from training.report.run_log import RunLog
 from training.weights import keeper as keeper_module
-from training.weights.info import KeptRun, KeptTurn, turn_path
+from training.weights.info import KeptRun, KeptTurn, before_path, turn_path
 from training.weights.keeper import Keeper
 
 RUN, LATER = "20261125T101450.123456Z", "20261126T101450.123456Z"
@@ -72,10 +72,26 @@ def test_a_writer_that_dies_leaves_what_was_there(
         with pytest.raises(KeyboardInterrupt):
             keep(make_keeper(tmp_path), epoch, 0.25)
     assert kept(tmp_path) == (1, 0.5)
-    keep(make_keeper(tmp_path), epoch, 0.25)
+    again = make_keeper(tmp_path)
+    keep(again, epoch, 0.25)
+    again.settle()
     assert kept(tmp_path) == (epoch, 0.25)
     left = sorted(path.name for path in (tmp_path / "digits_vgg_al" / RUN).iterdir())
     assert [name.partition("-")[0] for name in left] == ["run.json", "turn1", "turn1.json"]
+
+
+def test_what_the_results_name_is_there_until_they_are_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "digits_vgg_al" / RUN
+    keep(make_keeper(tmp_path), 1, 0.5)
+    for _ in range(2):  # killed before the results, and again where it was gone on with
+        keep(keeper := make_keeper(tmp_path), 2, 0.25)
+        before = read_json(before_path(folder, 1), KeptTurn)
+        assert before.epoch == 1
+        assert float(load_tensors(folder / before.weights.name, before.weights.sha256)["conv"]["weight"]) == 0.5
+        assert kept(tmp_path) == (2, 0.25)
+    keeper.settle()
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".pt"]
+    assert kept(tmp_path) == (2, 0.25)
 
 
 def test_an_earlier_run_goes_once_the_results_are_the_later_one_s(tmp_path: Path) -> None:
