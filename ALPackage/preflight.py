@@ -16,7 +16,6 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,10 +25,10 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 from .base import AE, AL, ENC
 from .draws import Context, Generators, RefusedError, refuse_draws, refuse_known_draws
 from .errors import UnfitLayersError
+from .idle import note_gradients, without_gradient
 from .in_place import InPlaceChanges
 from .layer import LocalLayer
 from .nested import detach, same_values, tensors, to_device
-from .objectives.headed import Headed
 from .optimized import OwnSettings, changed_settings
 from .randomness import enter_stream
 from .stack import ALStack
@@ -144,7 +143,7 @@ def _check(
                 x, y = to_device(detach((x, y)), original.device)
                 with _refusing_changes(name, compared, x, y):
                     _compare(name, compared.eval(), x, y, context, generators, doubts)
-                reached = _note_gradients(trained)
+                reached = note_gradients(trained)
                 with _refusing_changes(name, trained, x, y) as changes:
                     if concurrent:
                         outputs = refuse_draws(name, trained, (seed, name, 0), x, y, context, generators)
@@ -154,7 +153,7 @@ def _check(
                             outputs = trained(x, y)
                     changes.append(outputs)
                 if concurrent:
-                    idle += [f"{function} of {name!r}" for function in _without_gradient(trained, reached)]
+                    idle += [f"{function} of {name!r}" for function in without_gradient(trained, reached)]
                 own_settings[name] = changed_settings(original.optimizer, trained.optimizer)
                 x, y = outputs
         if handed_on is not None:
@@ -346,40 +345,6 @@ def _equal(one: Any, other: Any) -> bool:
         except AssertionError:
             return False
     return True
-
-
-# --- gradients ------------------------------------------------------------------------------------------------------
-
-
-def _note_gradients(layer: LocalLayer) -> set[int]:
-    """Return a set that receives the ids of this copy's parameters as they get a gradient."""
-    reached: set[int] = set()
-    for parameter in layer.parameters():
-        if parameter.requires_grad:
-            parameter.register_hook(partial(_note, reached, id(parameter)))  # type: ignore[no-untyped-call]
-    return reached
-
-
-def _note(reached: set[int], key: int, _: Tensor) -> None:
-    reached.add(key)
-
-
-def _functions(layer: LocalLayer) -> dict[str, Any]:
-    """Return the functions of a layer that its losses train, by name; none for a layer of somebody else's kind."""
-    if isinstance(layer, AL):
-        return {"f": layer.enc.f, "b": layer.enc.b, "g": layer.ae.g, "h": layer.ae.h}
-    return {"f": layer.f, **dict(layer.heads.items())} if isinstance(layer, Headed) else {}
-
-
-def _without_gradient(layer: LocalLayer, reached: set[int]) -> list[str]:
-    """Return the functions of which not one parameter got a gradient; single ones may have a reason of their own."""
-    found = []
-    for name, function in _functions(layer).items():
-        held = function.parameters() if isinstance(function, nn.Module) else ()  # or a plain function
-        trained = [id(one) for one in held if one.requires_grad]
-        if trained and not reached.intersection(trained):
-            found.append(name)
-    return found
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ LEVELS = (
         "early_exit",
         "draws",
         "in_place",
+        "idle",
         "preflight",
         "stage",
         "placement",
