@@ -20,10 +20,10 @@ def markdown(results: dict[str, Any]) -> str:
     grid, runs = read(results)
     found = finals(grid, runs)
     depths = [
-        [cell.name, title(method), " / ".join(by_depth(found.get((cell.name, method), []))) or "–"]
+        [cell.name, title(method), " / ".join(by_depth(found[cell.name, method]))]
         for cell in grid.cells
         for method in grid.methods
-        if method != "bp"
+        if method != "bp" and (cell.name, method) in found
     ]
     parts = [
         about(grid, found),
@@ -37,7 +37,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Return the accuracy of every method on every cell."""
+    """Return the accuracy of every method on every cell of which anything has been run; a dash for what has not."""
     grid, runs = read(results)
     found = finals(grid, runs)
     rows = []
@@ -47,6 +47,8 @@ def summary(results: dict[str, Any]) -> str:
             for method in grid.methods
             if (cell.name, method) in found
         }
+        if not own:
+            continue
         local = {method: fmean(accuracies) for method, accuracies in own.items() if method != "bp"}
         first = max(local, key=lambda method: local[method]) if local else None
         cells = [spread(own.get(method, [])) for method in grid.methods]

@@ -50,7 +50,7 @@ def test_the_tables_have_the_chosen_rate_the_best_objective_in_bold_and_dashes_f
     said = markdown(content)
     assert "| AG News, LSTM | 90.00 ± 0.00 | 80.00 ± 0.00 | **81.00 ± 0.00** | – | – | – | – |" in said
     assert "| AG News, LSTM | CE | 80.00 / 81.00 |" in said
-    assert "| AG News, Transformer | – | – | – | – | – | – | – |" in said
+    assert "AG News, Transformer" not in said.partition("chosen on validation |")[0], "nothing of it has been run"
 
 
 def test_costs_are_shown_as_multiples_of_bps() -> None:
