@@ -33,9 +33,9 @@ def cut(typed: str, function: Callable[..., Any], shape: Shape, settings: Networ
     """
     made, cuts = _apart(typed, _called(typed, function, shape))
     try:
-        named = name_blocks(made) if cuts is None else dict(made.named_children())
+        named = name_blocks(made) if cuts is None else {type(made).__name__: made}
         still = [name for name, block in named.items() if not all(module.training for module in block.modules())]
-        for block in named.values() if cuts is None else [made]:
+        for block in named.values():
             block.train()
         blocks = named if cuts is None else made
         network = read_network(blocks, shape.n_classes, example_of(shape), settings.network_layers, cuts=cuts)
