@@ -128,7 +128,7 @@ def test_imports_within_data_run_one_way() -> None:
     while free := {module for module in left if not imports[module] & left}:
         left -= free
     assert left == set()
-    # A data set knows what is below it: not the code that loads it, nor another data set. What reads a user's own inputs
-    # is above that code, whose functions it calls.
+    # A data set knows what is below it: not the code that loads it, nor another data set. What reads inputs of the
+    # user's is above that code, whose functions it calls.
     knowing = {module for module, used in imports.items() if {"data.text.load", "data.vision.load"} & used}
     assert knowing == {"data.text.unseen", "data.vision.unseen"}
