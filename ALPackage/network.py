@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .bridges import BridgeFactory, First, bridge_to, first_tensor
+from .flops import counting
 from .given import whole_number
 from .heads import weighs, without_head
 from .pieces import Piece, pieces_of
@@ -259,8 +259,9 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
         modes = {module: module.training for module in block.modules()}
         try:
             # Without training there are no statistics to update and no numbers to draw.
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), counting(called) as operations:
                 out = called.eval()(x)
+                flops[name] = operations()
         except Exception as error:
             raise ValueError(
                 f"block {name!r} does not take what it gets, {shapes(x)}: {type(error).__name__}: {error}; a block "
@@ -281,19 +282,8 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
         else:
             called.training = block.training
         chain[name], outputs[name] = called, out
-        flops[name] = counter.get_total_flops() + _recurrent(block, x)
         x = out
     return chain, outputs, flops
-
-
-def _recurrent(block: nn.Module, x: Any) -> int:
-    """Return the operations of recurrent modules, which the counter does not know: two per weight and position."""
-    tokens = first_tensor(x)
-    if tokens is None or tokens.dim() < 2:
-        return 0
-    found = [one for one in block.modules() if isinstance(one, nn.RNNBase)]
-    positions = tokens.shape[0] * tokens.shape[1]
-    return sum(2 * positions * parameter.numel() for one in found for parameter in one.parameters())
 
 
 def _sizes(layers: int | Sequence[int] | None, flops: Sequence[int], blocks: Sequence[nn.Module]) -> list[int]:

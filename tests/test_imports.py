@@ -30,6 +30,7 @@ LEVELS = (
         "busy",
         "given",
         "nested",
+        "flops",
         "rows",
         "optimized",
         "randomness",

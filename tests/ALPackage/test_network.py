@@ -88,6 +88,19 @@ def test_recurrent_blocks_are_counted_and_hand_on_their_output_alone() -> None:
     assert network.outputs["block_2"].shape == (3, 5, 6)
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_equal_attention_layers_have_equal_work_though_torch_has_a_faster_way_for_them(norm_first: bool) -> None:
+    layers = [
+        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=norm_first) for _ in range(4)
+    ]
+    network = read_network([nn.Embedding(20, 8), *layers], 2, torch.ones(2, 6, dtype=torch.int64), layers=2)
+    assert [len(blocks) for blocks in network.blocks.values()] == [3, 2], "the embedding has no products"
+    first, second = network.flops.values()
+    # Per token: queries, keys, values and output 4 x 8 x 8, attention 2 x 6 x 8, and the two linear maps 2 x 8 x 16.
+    assert first == second == 2 * 2 * (2 * 6) * (4 * 8 * 8 + 2 * 6 * 8 + 2 * 8 * 16)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 class Masked(nn.Module):
     """Takes tokens and a mask, and returns tokens alone."""
 
