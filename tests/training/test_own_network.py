@@ -146,6 +146,17 @@ def apart(shape):
 
 
 network = nn.Linear(2, 2)
+
+
+class OfTwo(nn.Module):
+    def forward(self, x):
+        if len(x) != 2:
+            raise ValueError("two rows, please")
+        return x.flatten(1)
+
+
+def picky():
+    return [OfTwo(), nn.Linear(256, 8), nn.ReLU()]
 '''
 QUICK: dict[Task, str] = {
     "vision": "digits {} --limit-train 60 --set epochs=2 --set train_batch_size=16 --set checkpoint_every=1",
@@ -304,6 +315,14 @@ def test_a_mistake_is_one_line_before_training(line: str, expected: str, capsys:
     assert len(said.err.splitlines()) == 1
     assert "epoch" not in said.out
     assert list(Path().glob("out/*.csv")) == []
+
+
+def test_a_layer_that_fails_in_training_is_said_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("nets.py:picky --method al") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: network nets.py:picky: ")
+    assert "ValueError: two rows, please (nets.py, line " in said[0]
 
 
 def test_a_network_for_images_is_refused_for_texts(datasets: Path, capsys: pytest.CaptureFixture[str]) -> None:

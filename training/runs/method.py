@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import islice
+from pathlib import Path
 
 import torch
 
@@ -20,6 +22,7 @@ from ..checkpoints.store import Checkpoint
 from ..config.bp_parallel import STAGES, TITLES
 from ..config.growth import growth_notes
 from ..config.load import method_title
+from ..config.own_network import own_network
 from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
 from ..errors import UsageError
@@ -230,14 +233,27 @@ def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int
 
 @contextmanager
 def memory_errors(spec: RunSpec, task: LoadedTask) -> Iterator[None]:
-    """Turn a device that has run out of memory into a UsageError that says what would need less."""
+    """Turn what is the user's to mend into a UsageError: a device without memory, a layer of their own that fails."""
     try:
         yield
     except (StageError, MemoryError, RuntimeError) as error:
         cause = error.__cause__ if isinstance(error, StageError) else error
         if not out_of_memory(cause):
+            if isinstance(error, StageError) and error.layer != "loader" and (network := own_network(spec.model)):
+                raise UsageError(f"network {network.typed}: {_first_line(error)}{_place(cause)}") from error
             raise
         raise UsageError(_too_large(spec, task, error)) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _place(cause: BaseException | None) -> str:
+    """Return the last file and line that an error comes from outside torch, for a message."""
+    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
+    own = [frame for frame in frames if Path(torch.__file__).parent not in Path(frame.filename).parents]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
