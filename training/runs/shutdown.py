@@ -42,12 +42,19 @@ def loading() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Threads that ask other processes for news, by name.
+WATCHES = ("al-alarm", "al-alarm-store", "meeting", "ranks")
+
+
 def end_process(code: int) -> NoReturn:
     """End the process with `code`; at once where a layer is still in a step that nobody waits for.
 
-    Python's own end would abort the process if a thread is inside of torch then, and the code would be another one.
+    Python's own end would abort the process if a thread is inside of torch then, and the code would be another one. So
+    it may be with a thread that waits for a process that does not answer.
     """
-    if any(getattr(thread, "trains_layers", False) for thread in threading.enumerate()):
+    threads = threading.enumerate()
+    waiting = code != 0 and any(thread.name in WATCHES for thread in threads)
+    if waiting or any(getattr(thread, "trains_layers", False) for thread in threads):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
