@@ -15,6 +15,7 @@ from tests.benchmarks.made_up import results
 @pytest.mark.parametrize(
     ("network", "contestant"), zip(["resnet", "vit", "distilbert", "bert"], CONTESTANTS, strict=True)
 )
+@pytest.mark.slow
 def test_every_contestant_trains(network: str, contestant: str) -> None:
     job = {"network": network, "contestant": contestant, "small": True, "batch": 4, "layers": 2}
     found = measure({**job, "warmup": 1, "steps": 2})

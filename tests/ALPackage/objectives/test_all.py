@@ -50,7 +50,7 @@ def train(schedule: str, stack: ALStack, data: list[Any], **options: Any) -> Sta
     return snapshot(stack)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["mlp", *(pytest.param(one, marks=pytest.mark.slow) for one in CASES if one != "mlp")])
 @pytest.mark.parametrize("name", NAMES)
 def test_all_schedules_give_the_same_numbers_and_it_learns(name: str, case: str) -> None:
     data = CASES[case][1]
