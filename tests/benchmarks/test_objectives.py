@@ -75,6 +75,9 @@ def test_operations_are_counted_forward_and_backward_those_of_an_lstm_too() -> N
     forward = 2 * 3 * 4 * (4 * 7) * (5 + 7)
     assert count_flops(lambda: recurrent(x)) == forward
     assert count_flops(lambda: recurrent(x)[0].sum().backward()) == 3 * forward
+    tokens = torch.randn(2, 3, 4, 8, requires_grad=True)  # batch, heads, positions, features
+    products = 2 * 2 * 3 * 4 * 4 * 8 * 2  # with the keys, and with the values
+    assert count_flops(lambda: nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)) == products
     linear = nn.Linear(5, 7)
     assert count_flops(lambda: linear(x).sum().backward()) == 3 * 2 * 3 * 4 * 5 * 7
 
