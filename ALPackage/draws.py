@@ -187,6 +187,6 @@ def refuse_known_draws(layers: list[tuple[str, LocalLayer]], concurrent: bool) -
 def _drawing(name: str, finding: str) -> RefusedError:
     return RefusedError(
         f"layer {name!r}: {finding}, so layers that train at the same time would get other numbers in every run; "
-        "use ALPackage.randomness.replace_dropout(model), set the rate to 0, or "
-        'train with schedule="sequential"'
+        "use ALPackage.randomness.replace_dropout(model), or set the rate to 0 where that cannot replace it (in "
+        'nn.MultiheadAttention and nn.LSTM), or train with schedule="sequential"'
     )

@@ -44,6 +44,17 @@ def maps_to(block: nn.Module, n_classes: int) -> bool:
     return all(isinstance(one, (nn.Linear, nn.LayerNorm, nn.BatchNorm1d)) or not weighs(one) for one in leaves)
 
 
+def last_linear(block: nn.Module) -> nn.Linear | None:
+    """Return the linear map that a row of modules ends in, or that the block is."""
+    last = (_in_a_row(block) or [block])[-1]
+    return last if isinstance(last, nn.Linear) else None
+
+
+def looks_like_a_head(block: nn.Module) -> bool:
+    """Tell whether a block is a linear map at its end, with what a head has before it and nothing else."""
+    return last_linear(block) is not None and _only(block, (*OF_A_HEAD, nn.Linear))
+
+
 def _in_a_row(block: nn.Module) -> list[nn.Module]:
     """Return the modules that a row of rows calls one after another; a module that is none, as it is."""
     if type(block) is not nn.Sequential:

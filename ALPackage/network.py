@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .bridges import BridgeFactory, First, bridge_to, first_tensor
 from .flops import counting
 from .given import whole_number
-from .heads import weighs, without_head
+from .heads import looks_like_a_head, maps_to, weighs, without_head
 from .pieces import Piece, pieces_of
 from .placement.over_ranks import over_ranks
 from .randomness import replace_dropout
@@ -40,7 +40,7 @@ class Network:
         blocks: The names of the blocks in each layer.
         flops: The floating-point operations of each layer's forward pass for the example.
         head: The blocks behind the layers that map to the classes, if the network has any.
-        notes: What has been changed in the blocks, one line each.
+        notes: What has been changed in the blocks, and what may not have been meant, one line each.
     """
 
     layers: dict[str, nn.Module]
@@ -123,6 +123,12 @@ def read_network(
     if cuts is None:
         names, behind = without_head(named, n_classes)
         head = None if behind is None else nn.Sequential(OrderedDict(behind))
+        last = None if head is not None else named[names[-1]]
+        if last is not None and looks_like_a_head(last) and not maps_to(last, n_classes):
+            notes.append(
+                f"{names[-1]}: a linear map, but not to {n_classes} classes, so it is trained as a layer; if it was "
+                "meant as the head, leave it out or give it as many outputs"
+            )
     if "head" in names:
         raise ValueError(
             f"blocks: 'head' is no head, because it does not end in a linear map to {n_classes} classes; leave it out, "

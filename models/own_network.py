@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ALPackage.heads import last_linear
 from ALPackage.nested import memory
 from ALPackage.network import FORWARDS, Network, name_blocks, read_network, shapes
 
@@ -142,10 +143,8 @@ def _check_outputs(typed: str, network: Network, n_classes: int) -> None:
                 f"network {typed}: the head returns {shapes(logits)} for 2 samples; expected logits (2, {n_classes})"
             )
         return
-    last = list(network.layers.values())[-1]
-    while isinstance(last, nn.Sequential) and type(last) is nn.Sequential and len(last):
-        last = last[-1]
-    if isinstance(last, nn.Linear) and last.out_features != n_classes:
+    last = last_linear(list(network.layers.values())[-1])
+    if last is not None and last.out_features != n_classes:
         raise RegistryError(
             f"network {typed}: ends in a linear map to {last.out_features} outputs, and the data has {n_classes} "
             "classes; give it that many (shape.n_classes), or an activation behind it if it is no head"

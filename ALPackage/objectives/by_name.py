@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 from .associated import Associated
@@ -35,7 +36,9 @@ def make_objective(name: str, **settings: Any) -> Objective:
     Raises ValueError for an unknown name, and TypeError for an unknown setting.
     """
     if name not in OBJECTIVES:
-        raise ValueError(f"objective: got {name!r}; expected one of {', '.join(OBJECTIVES)}")
+        close = get_close_matches(str(name).lower(), OBJECTIVES, n=1)
+        told = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(OBJECTIVES)}"
+        raise ValueError(f"objective: got {name!r}; {told}")
     known = settings_of(name)
     if unknown := [key for key in settings if key not in known]:
         raise TypeError(f"{unknown[0]!r} is no setting; {name!r} has {', '.join(known)}")

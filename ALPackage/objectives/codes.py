@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .labels import checked_labels
+
 Target = tuple[Tensor, Tensor]
 #: Such a target in words, for `LocalLayer.takes`.
 TABLE = "a table of class codes with the labels"
 
 
 class OneHot(nn.Module):
-    """Turn labels int64 (B,) into y_0 = (identity float (C, C), labels).
+    """Turn labels int64 (B,) into y_0 = (identity float (C, C), labels); others are refused (`checked_labels`).
 
     `set_device` moves layers, not the target of a stack, so the labels may be on a device where the table is not. A
     copy is kept per device: copying the table again for every batch would make the host wait for the GPU.
@@ -31,7 +33,7 @@ class OneHot(nn.Module):
 
     def forward(self, labels: Tensor) -> Target:
         """Return (identity (C, C), labels), both on the device of `labels`; only its first batch copies the table."""
-        device = labels.device
+        device = checked_labels(labels).device
         if device == self.table.device:
             return self.table, labels
         if device not in self._copies:

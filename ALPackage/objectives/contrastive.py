@@ -15,11 +15,12 @@ from ..layer import LearningRate
 from .association import full_precision
 from .codes import to_unit
 from .headed import Headed, check_settings, check_temperature, perceptron
+from .labels import OfLabels
 from .part import MakeOptimizer, Part
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedContrastive:
+class SupervisedContrastive(OfLabels):
     """Supervised contrastive learning of every layer: samples of one class attract each other, all others repel.
 
     Ho, Wang, Lin & Chen, SCPL (arXiv 2602.00062), with the loss of Khosla et al., Supervised Contrastive Learning
@@ -77,9 +78,6 @@ class SupervisedContrastive:
                 part.f, projector, part.bridge(n_classes), lr, optimizer, self.temperature, self.label_smoothing
             )
         return made
-
-    def target(self, n_classes: int) -> None:
-        """Return None: the labels are the target."""
 
 
 class ContrastiveLayer(Headed):

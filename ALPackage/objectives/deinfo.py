@@ -17,6 +17,7 @@ from ..layer import LearningRate
 from .association import full_precision
 from .codes import to_unit
 from .headed import Headed, check_settings
+from .labels import OfLabels
 from .local_classifier import auxiliary
 from .part import MakeOptimizer, Part
 from .similarity_matrix import LEAST, length, similarity_mismatch
@@ -26,7 +27,7 @@ EPSILON = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
-class InformationRegularization:
+class InformationRegularization(OfLabels):
     """Each layer's projection has to vary over the batch, to be alike where labels are, and not to repeat itself.
 
     Huang, Lin & Chen, DeInfoReg: A Decoupled Learning Framework with Information Regularization for Better Training
@@ -98,9 +99,6 @@ class InformationRegularization:
             )
             for part in network
         }
-
-    def target(self, n_classes: int) -> None:
-        """Return None: the labels are the target."""
 
 
 class DeInfoLayer(Headed):

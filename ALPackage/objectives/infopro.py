@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..layer import LearningRate
 from .decoders import InputValues, decoder_of, reconstruction_error
 from .headed import Headed, check_settings
+from .labels import OfLabels
 from .local_classifier import auxiliary
 from .part import MakeOptimizer, Part
 
@@ -20,7 +21,7 @@ WITH_INPUT = "labels with the network's input"
 
 
 @dataclass(frozen=True, kw_only=True)
-class InformationPropagation:
+class InformationPropagation(OfLabels):
     """A decoder to the network's input and an auxiliary classifier at every layer but the last, which has a classifier.
 
     Wang, Ni, Song, Yang & Huang, Revisiting Locally Supervised Learning: An Alternative to End-to-End Training (ICLR
@@ -97,9 +98,6 @@ class InformationPropagation:
                 label_smoothing=self.label_smoothing,
             )
         return made
-
-    def target(self, n_classes: int) -> None:
-        """Return None: the labels are the target."""
 
 
 class InfoProLayer(Headed):

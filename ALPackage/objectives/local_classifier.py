@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ..layer import LearningRate
 from .headed import Headed, check_settings, perceptron
+from .labels import OfLabels
 from .part import MakeOptimizer, Part
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalClassifier:
+class LocalClassifier(OfLabels):
     """Local cross-entropy, through an auxiliary network from every layer to the classes.
 
     Belilovsky, Eickenberg & Oyallon, Decoupled Greedy Learning of CNNs (ICML 2020), section 3; for auxiliary networks
@@ -63,9 +64,6 @@ class LocalClassifier:
             )
             for part in network
         }
-
-    def target(self, n_classes: int) -> None:
-        """Return None: the labels are the target."""
 
 
 def auxiliary(part: Part, n_classes: int, depth: int, width: int) -> nn.Module:

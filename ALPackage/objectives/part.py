@@ -50,8 +50,8 @@ class Objective(Protocol):
         Initial weights are drawn layer by layer, in order: in another order the same seed would give another network.
         """
 
-    def target(self, n_classes: int) -> Callable[[Tensor], Any] | None:
-        """Return what turns labels int64 (B,) into the target of the first layer; None: the labels are."""
+    def target(self, n_classes: int) -> Callable[[Tensor], Any]:
+        """Return what turns labels int64 (B,) into the target of the first layer, and refuses others."""
 
 
 def walked(network: Iterable[Part], example: Any) -> list[Part]:

@@ -18,12 +18,13 @@ from ..given import check_number, check_whole
 from ..layer import LearningRate
 from .association import full_precision
 from .headed import Headed, check_settings
+from .labels import OfLabels
 from .part import MakeOptimizer, Part
 from .similarity_matrix import similarity_mismatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionAndSimilarity:
+class PredictionAndSimilarity(OfLabels):
     """A linear classifier at every layer, and similarities between samples that match those between their labels.
 
     Nokland & Eidnes, Training Neural Networks with Local Error Signals (ICML 2019), equations 1 to 4, and their code.
@@ -82,9 +83,6 @@ class PredictionAndSimilarity:
             )
             for part in network
         }
-
-    def target(self, n_classes: int) -> None:
-        """Return None: the labels are the target."""
 
 
 def linear_classifier(part: Part, n_classes: int, inputs: int) -> nn.Module:

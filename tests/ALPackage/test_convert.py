@@ -271,7 +271,8 @@ def same_start() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"objective": "scp"}, ValueError, "objective: got 'scp'; expected one of al"),
+        ({"objective": "scp"}, ValueError, "objective: got 'scp'; did you mean 'scl'?"),
+        ({"objective": "bp"}, ValueError, "objective: got 'bp'; expected one of al, ce"),
         ({"n_classes": 1}, ValueError, "n_classes: got 1"),
         ({"temprature": 1.0}, TypeError, "'temprature' is no setting; 'al' has association, temperature"),
         ({"bridge": "deep"}, ValueError, "layer 'block_1-block_2': bridge: got 'deep'"),

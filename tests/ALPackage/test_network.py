@@ -42,6 +42,20 @@ def test_blocks_without_weights_join_the_one_before_and_the_head_is_left_out() -
     assert "block_4-block_6" in network.text()
 
 
+def test_a_last_linear_map_to_another_number_of_classes_is_said() -> None:
+    """It trains as a layer: right for a network without a head, and a surprise for a pretrained one with its own."""
+    net = small_cnn()
+    net[2].inplace = False
+    assert read_network(net, 5, IMAGES).notes == ()
+    network = read_network(net, 7, IMAGES)
+    assert list(network.layers)[-1] == "block_11"
+    assert [note.partition(",")[0] for note in network.notes] == ["block_11: a linear map"]
+    assert "not to 7 classes" in network.notes[0]
+    # In a block with more than a head has, it is a layer's.
+    before = nn.Sequential(nn.ReLU(), nn.Linear(5, 6))
+    assert read_network(nn.Sequential(*net, before), 7, IMAGES).notes == ()
+
+
 def test_the_user_s_modules_are_left_alone_unless_they_are_given_away() -> None:
     net = small_cnn()
     before = copy.deepcopy(net.state_dict())

@@ -317,12 +317,24 @@ def test_a_mistake_is_one_line_before_training(line: str, expected: str, capsys:
     assert list(Path().glob("out/*.csv")) == []
 
 
-def test_a_layer_that_fails_in_training_is_said_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("nets.py:picky --method al") == 2
+@pytest.mark.parametrize("method", ["al", "bp"])
+def test_a_layer_that_fails_in_training_is_said_with_its_line(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(f"nets.py:picky --method {method}") == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("error: network nets.py:picky: ")
     assert "ValueError: two rows, please (nets.py, line " in said[0]
+
+
+def test_a_failure_that_is_not_of_the_network_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes the batches, and the program itself, are not the user's to mend."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("no batch today")
+
+    monkeypatch.setattr("training.runs.turn.training_batches", broken)
+    with pytest.raises(ValueError, match="no batch today"):
+        command("nets.py:cnn --method bp")
 
 
 def test_a_network_for_images_is_refused_for_texts(datasets: Path, capsys: pytest.CaptureFixture[str]) -> None:

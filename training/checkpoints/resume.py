@@ -12,9 +12,10 @@ from ALPackage.placement.over_ranks import ranks_named
 
 from ..config.earlier import in_todays_keys, is_earlier, with_objectives
 from ..config.load import method_title
-from ..config.objectives import flat
+from ..config.objectives import FLAT, flat
 from ..config.schema import RESUME_MAY_CHANGE
 from ..config.spec import RunSpec
+from ..config.unread import of_al_alone
 from ..errors import UsageError
 from .store import Checkpoint, Store, checkpoint_folder, run_name
 
@@ -97,7 +98,9 @@ def _check(checkpoint: Checkpoint, spec: RunSpec) -> None:
     """Raise UsageError where the checkpoint is not one of this command; drop tensors that nobody will need."""
     info = checkpoint.info
     saved = checkpoint.record.info["config"]
-    check_same_run(with_objectives(in_todays_keys(saved), spec.task, spec.method), spec.resolved)
+    then = with_objectives(in_todays_keys(saved), spec.task, spec.method)
+    unread = set() if spec.method == FLAT else of_al_alone(spec.task, spec.model)
+    check_same_run(*({key: value for key, value in one.items() if key not in unread} for one in (then, spec.resolved)))
     if is_earlier(saved):
         layers = saved["n_layers"]
         print(f"note: the saved run is from before al_layers: its n_layers={layers} is al_layers={layers} now")

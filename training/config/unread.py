@@ -1,4 +1,4 @@
-"""Which `--set` is read by nothing that a command runs. Files hold every key, so theirs are no matter."""
+"""Which keys are read by nothing that a command runs: said of `--set`, and no matter in files, which hold every key."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def unread(task: Task, model: str, methods: Sequence[Method], overrides: Sequenc
         for text in overrides
         for why in _reasons(read_override(text, known), task, model, methods)
     ]
+
+
+def of_al_alone(task: Task, model: str) -> set[str]:
+    """Return the keys at the top level that no other method than AL reads with this model."""
+    theirs = {*TASKS[task].model_fields}
+    theirs.update(*(entry.settings.model_fields for entry in registry.models(task) if entry.name == model))
+    return {*registry.objective(FLAT).settings_of(task).model_fields} - theirs
 
 
 def _reasons(override: Override, task: Task, model: str, methods: Sequence[Method]) -> Iterator[str]:

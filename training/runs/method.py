@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
-from ALPackage import ALStack, StageError
+from ALPackage import ALStack
 from models import parameter_counts
 from utils import set_seed
 
@@ -22,10 +18,7 @@ from ..checkpoints.store import Checkpoint
 from ..config.bp_parallel import STAGES, TITLES
 from ..config.growth import growth_notes
 from ..config.load import method_title
-from ..config.own_network import own_network
-from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
-from ..errors import UsageError
 from ..report.run_info import RunInfo
 from ..report.run_log import RunLog
 from ..report.tracker import TrackedTurn
@@ -34,8 +27,8 @@ from ..trainers.parallel.trainer import ParallelTrainer
 from ..trainers.trainer import Trainer
 from ..weights.info import KeptRun
 from .bp_stages import place_stages
+from .failures import told_failures
 from .make_trainer import make_trainer
-from .memory import out_of_memory
 from .placement import Placement, place
 from .provenance import collect
 from .ranks import Ranks
@@ -52,7 +45,7 @@ def train_method(spec: RunSpec, session: Session, resumed: Checkpoint | None) ->
     if resumed is not None and resumed.info.turn_finished and resumed.info.turn == spec.turns:
         recall(spec, session, resumed)
         return
-    with memory_errors(spec, session.task):
+    with told_failures(spec, session.task):
         # Before anything counts: where the layers go, and whether they run there at all.
         ranks = session.ranks if spec.over_ranks else None
         before = resumed.record.info["devices"] if resumed is not None else ()
@@ -229,46 +222,3 @@ def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int
         how += " per rank"
     alone = " (this process alone, the others wait)" if spec.world > 1 and not spec.over_ranks else ""
     return f"{method_title(spec.method)}: {layers} layers on {where}{alone}; {how}; {parameters:,} parameters"
-
-
-@contextmanager
-def memory_errors(spec: RunSpec, task: LoadedTask) -> Iterator[None]:
-    """Turn what is the user's to mend into a UsageError: a device without memory, a layer of their own that fails."""
-    try:
-        yield
-    except (StageError, MemoryError, RuntimeError) as error:
-        cause = error.__cause__ if isinstance(error, StageError) else error
-        if not out_of_memory(cause):
-            if isinstance(error, StageError) and error.layer != "loader" and (network := own_network(spec.model)):
-                raise UsageError(f"network {network.typed}: {_first_line(error)}{_place(cause)}") from error
-            raise
-        raise UsageError(_too_large(spec, task, error)) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _place(cause: BaseException | None) -> str:
-    """Return the last file and line that an error comes from outside torch, for a message."""
-    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
-    own = [frame for frame in frames if Path(torch.__file__).parent not in Path(frame.filename).parents]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-
-
-def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
-    method = method_title(spec.method)
-    layer = error.layer if isinstance(error, StageError) else None
-    who = method if layer is None else "the loader" if layer == "loader" else f"layer {layer} of {method}"
-    devices = json.dumps(list(spec.devices) if spec.devices else "auto")
-    vision = isinstance(spec.config, VisionConfig)
-    batch, width = ("train_batch_size", "width") if vision else ("batch_size", "x_hid")
-    if spec.network is not None:
-        width = "the widths in your function"
-    if isinstance(error, StageError) and error.rank is not None:
-        who += f" in rank {error.rank}"
-    return (
-        f"{who} ran out of memory; the devices are {devices}, a batch has {task.batch_size} samples "
-        f"in training and {task.test_batch_size} in evaluation: lower {batch}, "
-        f"{'test_batch_size ' if vision else ''}or {width}, or spread the layers over more devices"
-    )

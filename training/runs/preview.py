@@ -18,7 +18,8 @@ from ..config.growth import growth_notes
 from ..config.load import method_title
 from ..config.spec import RunSpec
 from .expectation import Expectation, expect
-from .method import headline, memory_errors
+from .failures import told_failures
+from .method import headline
 from .placement import place, stages_of
 from .ranks import Ranks
 from .tasks import LoadedTask, training_batches
@@ -38,7 +39,7 @@ def preview(specs: Sequence[RunSpec], task: LoadedTask, ranks: Ranks | None = No
     """
     found: dict[str, Expectation] = {}
     for spec in specs:
-        with memory_errors(spec, task):
+        with told_failures(spec, task):
             found[method_title(spec.method)] = _preview(spec, task, ranks if spec.over_ranks else None)
     each = ", ".join(f"{title} {_time(one.seconds)}" for title, one in found.items())
     runs = f"{specs[0].turns} turn{'s' * (specs[0].turns > 1)} of {specs[0].config.epochs} epochs"

@@ -110,6 +110,8 @@ class Keeper:
             for other in self.folder.glob("*/"):
                 if other.name != self.run:
                     shutil.rmtree(other, ignore_errors=True)
+            with contextlib.suppress(OSError):  # what is not empty, or not there, stays so
+                self.folder.rmdir()
 
     def kept(self, turn: int) -> tuple[int, dict[str, Any]] | None:
         """Return the epoch of a turn whose weights are there, and them: a state dict per layer; None where none are."""

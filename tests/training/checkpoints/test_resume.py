@@ -454,3 +454,15 @@ def test_that_the_file_of_a_network_has_changed_is_said(tmp_path: Path) -> None:
     assert len(describe(point, spec)) == 1
     (_, more) = describe(point, replace(spec, network={**network, "sha256": "bb"}))
     assert more.startswith("  note: n.py changed after turn 2, epoch 1, batch 4 (SHA-256 aa then, bb now): ")
+
+
+def test_a_setting_that_a_method_does_not_read_may_change(
+    datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AL's settings stand at the top level, in every method's configuration, and mean nothing to the others."""
+    line = "--method bp,al --set epochs=1"
+    assert command("text", line, datasets, tmp_path) == 0
+    assert command("text", f"{line} --set temperature=0.3 --resume --method bp", datasets, tmp_path) == 0
+    capsys.readouterr()
+    assert command("text", f"{line} --set temperature=0.3 --resume", datasets, tmp_path) == 2
+    assert "other settings: temperature was 0.5 and is 0.3; give those" in capsys.readouterr().err

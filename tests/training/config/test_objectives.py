@@ -20,6 +20,7 @@ from training.config.objectives import flat, own
 from training.config.overrides import split_key
 from training.config.plugins import load_plugin
 from training.config.schema import Config, Task, schema
+from training.config.unread import of_al_alone
 from training.errors import ConfigError, UsageError
 
 TOYS = Path(__file__).parents[1] / "toy_objectives.py"
@@ -192,6 +193,12 @@ def test_a_run_is_resumed_by_what_its_method_uses(config: Callable[..., Config])
         check_same_run(own(then, method), own(now, method))
     with pytest.raises(UsageError, match=r"other settings: objectives\.one\.temperature was 1\.0 and is 2\.0; give"):
         check_same_run(own(then, "one"), own(now, "one"))
+
+
+def test_the_keys_of_al_are_no_matter_to_another_method() -> None:
+    """Guards a bug: another temperature of AL's refused to resume the runs of all methods."""
+    assert of_al_alone("vision", "vgg") == {"association", "temperature", "codes", "auto_encoder"}
+    assert of_al_alone("text", "lstm") == {"association", "temperature", "codes", "auto_encoder"}
 
 
 def test_what_was_saved_before_there_were_objects_is_read_as_it_was_meant(config: Callable[..., Config]) -> None:

@@ -131,6 +131,12 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path: Path, monkeypat
     assert kept(tmp_path) == (1, 0.5)
 
 
+def test_where_none_are_wanted_those_of_earlier_runs_and_their_folder_go(tmp_path: Path) -> None:
+    keep(make_keeper(tmp_path), 1, 0.5)
+    Keeper(tmp_path / "digits_vgg_al", LATER, wanted=False).settle()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_epoch_that_is_kept_is_the_one_that_is_reported(tmp_path: Path) -> None:
     info = RunInfo(
         config={},
