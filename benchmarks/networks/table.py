@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from benchmarks.accuracy.table import spread
 from benchmarks.page import origin
 
 CONTESTANTS = {
@@ -63,3 +64,29 @@ def _seconds(run: dict[str, Any], bp: dict[str, Any]) -> str:
 def _memory(run: dict[str, Any], bp: dict[str, Any]) -> str:
     over = f" ({run['peak_mib'] / bp['peak_mib']:.2f})" if run is not bp and bp.get("peak_mib") else ""
     return f"{run['peak_mib']:,.0f}{over}"
+
+
+def learned(results: dict[str, Any]) -> str:
+    """Return the test accuracy of each network with both methods, each at the rate that is better on validation."""
+    lines = ["| test accuracy, % | BP | AL | rate of BP | of AL |", "|---|---|---|---|---|"]
+    for title in dict.fromkeys(run["title"] for run in results["runs"]):
+        chosen = [_chosen(_runs(results, title), method) for method in ("bp", "al")]
+        tests = [[run["test"] for run in runs] for runs in chosen]
+        lines.append(
+            f"| {title} | {' | '.join(map(spread, tests))} | "
+            f"{' | '.join(format(runs[0]['lr'], 'g') for runs in chosen)} |"
+        )
+    settings, seeds = results["settings"], len({run["seed"] for run in results["runs"]})
+    lines += [
+        "",
+        f"Mean ± sample standard deviation of {seeds} seeds after {settings['epochs']} epochs of batches of "
+        f"{settings['batch']}; Adam. {origin(results)}",
+    ]
+    return "\n".join(lines)
+
+
+def _chosen(runs: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
+    """Return a method's runs at the rate with the best mean on validation."""
+    rates = dict.fromkeys(run["lr"] for run in runs if run["method"] == method)
+    groups = [[run for run in runs if run["method"] == method and run["lr"] == lr] for lr in rates]
+    return max(groups, key=lambda group: mean(run["val"] for run in group))

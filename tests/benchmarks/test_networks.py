@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.networks.families import FAMILIES
-from benchmarks.networks.table import CONTESTANTS, markdown
+from benchmarks.networks.learn import METHODS, train
+from benchmarks.networks.table import CONTESTANTS, learned, markdown
 from benchmarks.networks.worker import make_batch, measure
 from tests.benchmarks.made_up import results
 
@@ -63,3 +64,23 @@ def test_the_tables_show_the_cut_the_seconds_and_the_memory() -> None:
     assert "| Net | 1.50 (1.00 - 2.00) | 1.50 (1.00 - 2.00) | 1.50 (1.00 - 2.00) | cannot run |" in shown
     assert "| Net | 1,000 | 2,000 (2.00) | 3,000 (3.00) | cannot run |" in shown
     assert "Batches of 4; one process per cell, mean of 3 steps after 1." in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("network", ["vit", "distilbert"])
+def test_what_is_trained_is_better_than_chance(network: str, method: str) -> None:
+    found = train(network, method, lr=3e-3, seed=0, epochs=2)
+    assert found.keys() == {"val", "test"}
+    assert min(found.values()) > 20.0
+
+
+def test_a_rate_is_chosen_on_validation_and_never_on_test() -> None:
+    runs: list[dict[str, Any]] = [
+        {"title": "Net", "method": method, "lr": lr, "seed": seed, "val": val, "test": test + seed}
+        for method, lr, val, test in (("bp", 0.1, 60.0, 50.0), ("bp", 0.2, 55.0, 90.0), ("al", 0.2, 60.0, 70.0))
+        for seed in (0, 2)
+    ]
+    shown = learned(results({"epochs": 3, "batch": 32}, runs))
+    assert "| Net | 51.00 ± 1.41 | 71.00 ± 1.41 | 0.1 | 0.2 |" in shown
+    assert "of 2 seeds after 3 epochs of batches of 32; Adam" in shown
