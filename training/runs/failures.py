@@ -18,6 +18,7 @@ from ..config.own_network import own_network
 from ..config.schema import VisionConfig
 from ..config.spec import RunSpec
 from ..errors import UsageError
+from .exit_code import MISTAKES
 from .memory import out_of_memory
 from .tasks import LoadedTask
 
@@ -37,7 +38,7 @@ def told_failures(spec: RunSpec, task: LoadedTask) -> Iterator[None]:
         if out_of_memory(cause):
             raise UsageError(_too_large(spec, task, error)) from None
         network = own_network(spec.model)
-        if network is None or cause is None or not _in_a_pass(error):
+        if network is None or cause is None or isinstance(cause, MISTAKES) or not _in_a_pass(error):
             raise
         words = (
             str(error)
