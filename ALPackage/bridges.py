@@ -113,8 +113,8 @@ class TokenMean(nn.Module):
     Args:
         mask: The entry beside the tokens that says which positions are real, by index or by key; None: all are.
         reading: How it is read: "lengths": int (B,), positions before it; "real": (B, T), or (B, 1, .., T) of an
-            attention, where it is not zero; "padding": where it is zero; "added": where it is not negative, as for a
-            mask that is added to the scores of an attention.
+            attention, where it is not zero; "padding": where it is zero, as for a mask that is true where padding is,
+            or that is added to the scores of an attention.
 
     Example:
         >>> mean = TokenMean(1, "lengths")
@@ -128,10 +128,10 @@ class TokenMean(nn.Module):
 
     @classmethod
     def of(cls, output: Any) -> TokenMean:
-        """Return the one that suits a layer's output: its mask is the first entry that has the shape of one.
+        """Return the one that suits a layer's output for the example: its mask is the first entry that looks like one.
 
-        Integers (B,) are lengths; a floating-point mask without a positive value is added; what has "padding" in its
-        key is true where padding is; any other is true where a position is real.
+        Integers (B,) are lengths. Whether a mask says where samples are real or where they are padded, its key or the
+        example tells (`_reading`).
         """
         tokens = first_tensor(output)
         assert tokens is not None
@@ -144,9 +144,7 @@ class TokenMean(nn.Module):
                 return cls(key, "lengths")
             of_attention = value.dim() == 4 and value.shape[2] in (1, positions)
             if value.shape[-1:] == (positions,) and (value.dim() == 2 or of_attention):
-                # One that adds nothing, because the example has no padding, is none that says "nowhere".
-                added = value.is_floating_point() and not bool((value > 0).any())
-                return cls(key, "added" if added else "padding" if "padding" in str(key) else "real")
+                return cls(key, _reading(key, value))
         return cls()
 
     def forward(self, x: Any) -> Tensor:
@@ -168,8 +166,25 @@ class TokenMean(nn.Module):
     def _real(self, mask: Tensor, positions: int) -> Tensor:
         if self.reading == "lengths":
             return torch.arange(positions, device=mask.device) < mask[:, None]
-        if mask.dim() > 2:  # (B, 1, 1, T), or (B, heads, T, T): what the last position may see
-            mask = mask.flatten(1, -2)[:, -1]
-        if self.reading == "added":
-            return mask >= 0
-        return mask == 0 if self.reading == "padding" else mask != 0
+        marked = _by_position(mask) != 0
+        return ~marked if self.reading == "padding" else marked
+
+
+def _by_position(mask: Tensor) -> Tensor:
+    """Return a mask (B, T); of (B, 1, 1, T) or (B, heads, T, T) what the last position may see."""
+    return mask.flatten(1, -2)[:, -1] if mask.dim() > 2 else mask
+
+
+def _reading(key: int | str, mask: Tensor) -> str:
+    """Return whether a mask is not zero where samples are real, or where they are padded; see `TokenMean`.
+
+    A floating-point one without a positive value is added to scores: not zero is padded. A key with "padding" says it,
+    and so does the example, as no sample is nothing but padding, and texts begin with what is real.
+    """
+    added = mask.is_floating_point() and not bool((mask > 0).any())
+    marked = _by_position(mask) != 0
+    if added or "padding" in str(key) or not bool(marked.any(1).all()):
+        return "padding"
+    if isinstance(key, str) or bool(marked.all(1).any()) or bool(marked[:, 0].any()):
+        return "real"
+    return "padding"

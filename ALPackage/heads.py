@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
 
 from .randomness import Dropout
 
@@ -45,14 +49,52 @@ def maps_to(block: nn.Module, n_classes: int) -> bool:
 
 
 def last_linear(block: nn.Module) -> nn.Linear | None:
-    """Return the linear map that a row of modules ends in, or that the block is."""
+    """Return the linear map that a row of modules or a traced forward ends in, or that the block is."""
     last = (_in_a_row(block) or [block])[-1]
+    if isinstance(last, fx.GraphModule) and (node := _returned(last)).op == "call_module":
+        return last_linear(last.get_submodule(str(node.target)))
     return last if isinstance(last, nn.Linear) else None
 
 
-def looks_like_a_head(block: nn.Module) -> bool:
-    """Tell whether a block is a linear map at its end, with what a head has before it and nothing else."""
-    return last_linear(block) is not None and _only(block, (*OF_A_HEAD, nn.Linear))
+def linear_of_a_head(block: nn.Module) -> nn.Linear | None:
+    """Return the linear map that a block ends in, if before it there is only what a head has there, or it is traced."""
+    alone = isinstance(block, fx.GraphModule) or _only(block, (*OF_A_HEAD, *NORMALIZATIONS, nn.Linear))
+    return last_linear(block) if alone else None
+
+
+def without_softmax(head: nn.Module) -> nn.Module | None:
+    """Return a head that ends in logits, in place of one that ends in a softmax; None for any other.
+
+    Cross-entropy takes logits. A logarithm of a softmax does it no harm, and stays.
+    """
+    if isinstance(head, fx.GraphModule):
+        node = _returned(head)
+        soft = node.op == "call_module" and isinstance(head.get_submodule(str(node.target)), nn.Softmax)
+        if not soft and (node.op == "call_module" or node.target not in (F.softmax, torch.softmax, "softmax")):
+            return None
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        graph.graph_copy(head.graph, copies)
+        graph.output(copies[node.all_input_nodes[0]])
+        graph.erase_node(copies[node])
+        return fx.GraphModule(head, graph)
+    if type(head) is not nn.Sequential or not len(head):
+        return None
+    children = list(head.named_children())
+    name, last = children[-1]
+    if isinstance(last, nn.Softmax):
+        return nn.Sequential(OrderedDict(children[:-1]))
+    within = without_softmax(last)
+    return None if within is None else nn.Sequential(OrderedDict([*children[:-1], (name, within)]))
+
+
+def _returned(graph: fx.GraphModule) -> fx.Node:
+    """Return what a traced forward returns: a tensor, or the first of several."""
+    found = graph.graph.output_node().args[0]
+    while isinstance(found, (tuple, list)):
+        found = found[0]
+    assert isinstance(found, fx.Node)
+    return found
 
 
 def _in_a_row(block: nn.Module) -> list[nn.Module]:

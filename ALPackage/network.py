@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .bridges import BridgeFactory, First, bridge_to, first_tensor
 from .flops import counting
 from .given import whole_number
-from .heads import looks_like_a_head, maps_to, weighs, without_head
+from .heads import linear_of_a_head, weighs, without_head, without_softmax
 from .pieces import Piece, pieces_of
 from .placement.over_ranks import over_ranks
 from .randomness import replace_dropout
@@ -123,12 +123,14 @@ def read_network(
     if cuts is None:
         names, behind = without_head(named, n_classes)
         head = None if behind is None else nn.Sequential(OrderedDict(behind))
-        last = None if head is not None else named[names[-1]]
-        if last is not None and looks_like_a_head(last) and not maps_to(last, n_classes):
-            notes.append(
-                f"{names[-1]}: a linear map, but not to {n_classes} classes, so it is trained as a layer; if it was "
-                "meant as the head, leave it out or give it as many outputs"
-            )
+    if head is None and (linear := linear_of_a_head(named[names[-1]])) and linear.out_features != n_classes:
+        notes.append(
+            f"{names[-1]}: ends in a linear map, but to {linear.out_features} and not to {n_classes} classes, so it is "
+            "trained as a layer; if it was meant as the head, leave it out or give it as many outputs"
+        )
+    if head is not None and (ending := without_softmax(head)) is not None:
+        head = ending.train(head.training)
+        notes.append("the softmax at the end is left out of the form for back-propagation, whose loss takes logits")
     if "head" in names:
         raise ValueError(
             f"blocks: 'head' is no head, because it does not end in a linear map to {n_classes} classes; leave it out, "
@@ -270,12 +272,21 @@ def _walk(named: dict[str, nn.Module], example: Any) -> tuple[dict[str, nn.Modul
                 flops[name] = operations()
         except Exception as error:
             raise ValueError(
-                f"block {name!r} does not take what it gets, {shapes(x)}: {type(error).__name__}: {error}; a block "
-                "gets what the one before it returns, a tuple as its arguments and a dict by keyword"
+                f"block {name!r} does not take what it gets, {shapes(x)}: {type(error).__name__}: {error}; "
+                + (
+                    "a block gets what the one before it returns, a tuple as its arguments and a dict by keyword"
+                    if outputs
+                    else "the first block gets the example: an input alone, without labels, a tuple as its arguments "
+                    "and a dict by keyword"
+                )
             ) from error
         finally:
             for module, training in modes.items():
                 module.training = training
+        if out is None:
+            raise ValueError(
+                f"block {name!r} returns None; does its forward, of {type(block).__name__}, end without a return?"
+            )
         there = first_tensor(out)
         if samples is not None and there is not None and there.shape[:1] != (samples,):
             raise ValueError(

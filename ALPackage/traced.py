@@ -78,7 +78,14 @@ def check_names(model: nn.Module, cuts: Any) -> None:
         raise ValueError(f'cuts: got {cuts!r}; expected names of submodules, such as cuts=("layer1", "layer2.0")')
     if not cuts:
         raise ValueError("cuts: got none; give the names of the submodules after which the network is cut")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"cuts: a scripted model has no forward to trace; give the model before it, or {BY_HAND[5:]}")
     known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    for within in ("_orig_mod", "module"):  # of torch.compile and of DataParallel
+        if within in known and not {*cuts} & {*known}:
+            raise ValueError(
+                f"cuts: {type(model).__name__} holds the model within: give model.{within}, and wrap nothing around it"
+            )
     for name in cuts:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ from .network_settings import NetworkSettings
 from .registry import RegistryError
 from .shapes import Shape
 
+#: The weights that the functions returned when they were called last, by what the user has typed.
+_RETURNED: dict[str, list[weakref.ref[nn.Parameter]]] = {}
+
 
 def cut(typed: str, function: Callable[..., Any], shape: Shape, settings: NetworkSettings) -> Network:
     """Return the layers of the network that `function` returns; `typed`: how the user has named it.
@@ -33,6 +38,7 @@ def cut(typed: str, function: Callable[..., Any], shape: Shape, settings: Networ
     trained.
     """
     made, cuts = _apart(typed, _called(typed, function, shape))
+    _check_new(typed, made)
     try:
         named = name_blocks(made) if cuts is None else {type(made).__name__: made}
         still = [name for name, block in named.items() if not all(module.training for module in block.modules())]
@@ -87,9 +93,23 @@ def _called(typed: str, function: Callable[..., Any], shape: Shape) -> Any:
         own = [frame for frame in frames if frame.filename == file] or frames
         where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
         given = f"called with {type(shape).__name__}" if arguments else "called without arguments"
+        has = f"; {type(shape).__name__} has {', '.join(one.name for one in fields(shape))}" if arguments else ""
         raise RegistryError(
-            f"network {typed}: the function, {given}, raised {type(error).__name__}: {error}{where}"
+            f"network {typed}: the function, {given}, raised {type(error).__name__}: {error}{where}{has}"
         ) from error
+
+
+def _check_new(typed: str, made: Any) -> None:
+    """Raise RegistryError for weights that the function has returned before, which are not drawn for this turn."""
+    blocks = made.values() if isinstance(made, Mapping) else made if isinstance(made, (list, tuple)) else [made]
+    weights = [one for block in blocks if isinstance(block, nn.Module) for one in block.parameters()]
+    before = _RETURNED.get(typed, [])
+    if any(one.requires_grad and one is known() for one in weights for known in before):
+        raise RegistryError(
+            f"network {typed}: the function returned modules that it had returned before; let it make new ones when "
+            "it is called, so that every method and turn starts with weights of its own seed"
+        )
+    _RETURNED[typed] = [weakref.ref(one) for one in weights]
 
 
 def _apart(typed: str, made: Any) -> tuple[Any, Any]:
@@ -98,6 +118,8 @@ def _apart(typed: str, made: Any) -> tuple[Any, Any]:
         model, cuts = made
         if isinstance(model, nn.Module) and not isinstance(cuts, nn.Module):
             return model, cuts
+    if made is None:
+        raise RegistryError(f"network {typed}: the function returned None; does it end without a return?")
     if isinstance(made, nn.Module) and type(made).forward not in FORWARDS:
         raise RegistryError(
             f"network {typed}: the function returned a {type(made).__name__}, whose forward says in what order its "

@@ -33,7 +33,7 @@ class OneHot(nn.Module):
 
     def forward(self, labels: Tensor) -> Target:
         """Return (identity (C, C), labels), both on the device of `labels`; only its first batch copies the table."""
-        device = checked_labels(labels).device
+        device = checked_labels(labels, len(self.table)).device
         if device == self.table.device:
             return self.table, labels
         if device not in self._copies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,8 +48,8 @@ def test_only_tokens_have_no_hidden_layer_by_default() -> None:
         (torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]), "real"),
         (torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).bool(), "real"),
         (torch.tensor([[1.0, 1, 0, 0, 0], [1, 1, 1, 1, 1]])[:, None, None], "real"),
-        (torch.tensor([[0.0, 0, -1e9, -1e9, -1e9], [0, 0, 0, 0, 0]]), "added"),
-        (torch.tensor([[0.0, 0, -1e9, -1e9, -1e9], [0, 0, 0, 0, 0]])[:, None, None].expand(2, 3, 5, 5), "added"),
+        (torch.tensor([[0.0, 0, -1e9, -1e9, -1e9], [0, 0, 0, 0, 0]]), "padding"),
+        (torch.tensor([[0.0, 0, -1e9, -1e9, -1e9], [0, 0, 0, 0, 0]])[:, None, None].expand(2, 3, 5, 5), "padding"),
     ],
 )
 def test_padding_does_not_count(mask: torch.Tensor, reading: str) -> None:
@@ -64,11 +65,35 @@ def test_a_padding_mask_is_known_by_its_key() -> None:
     torch.testing.assert_close(TokenMean.of(output)(output), tokens[:, :2].mean(1))
 
 
+LENGTHS = torch.tensor([2, 4])
+REAL = torch.arange(4) < LENGTHS[:, None]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param(lambda real: real, id="real"),
+        pytest.param(lambda real: ~real, id="padding"),
+        pytest.param(lambda real: (~real).float(), id="padding in numbers"),
+        pytest.param(lambda real: ~real[:, None, None].expand(-1, 1, 4, -1), id="padding of an attention"),
+    ],
+)
+@pytest.mark.parametrize("example", [REAL, torch.ones(2, 4, dtype=torch.bool), REAL[:1].repeat(2, 1), REAL.flip(1)])
+def test_a_mask_without_a_key_is_read_as_the_example_shows(
+    mask: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor
+) -> None:
+    """Guards a bug: torch's masks of padding were taken for masks of what is real, and only padding was averaged."""
+    mean = TokenMean.of((torch.randn(2, 4, 3), mask(example)))
+    tokens = torch.randn(2, 4, 3)
+    expected = torch.stack([tokens[0, :2].mean(0), tokens[1].mean(0)])
+    torch.testing.assert_close(mean((tokens, mask(REAL))), expected)
+
+
 def test_a_mask_that_is_added_is_known_from_an_example_without_padding() -> None:
     """Guards a bug: it was read as one that says that nothing is real."""
     tokens = torch.randn(2, 3, 4)
     mean = TokenMean.of((tokens, torch.zeros(2, 1, 1, 3)))
-    assert mean.reading == "added"
+    assert mean.reading == "padding"
     torch.testing.assert_close(mean((tokens, torch.zeros(2, 1, 1, 3))), tokens.mean(1))
     assert TokenMean.of((torch.zeros(2, 4, 4), torch.zeros(2, 4, 4))).mask is None, "a second stream is no mask"
 

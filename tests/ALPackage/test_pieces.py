@@ -281,6 +281,50 @@ def test_what_ends_in_no_linear_map_is_taken_for_the_head_as_a_whole() -> None:
     assert torch.equal(bp(x), net(x))
 
 
+class Ends(nn.Module):
+    """Ends as it is told to."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor] | None) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, CLASSES)
+        self.soft, self.end = nn.Softmax(1), end
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.fc(F.relu(self.b(F.relu(self.a(x)))))
+        return self.soft(logits) if self.end is None else self.end(logits)
+
+
+@pytest.mark.parametrize(
+    "end", [None, lambda x: x.softmax(1), lambda x: F.softmax(x, dim=1), lambda x: torch.softmax(x, dim=-1)]
+)
+def test_a_softmax_at_the_end_of_the_forward_is_left_out_of_the_head(end: Any) -> None:
+    net, x = Ends(end), torch.randn(3, 6)
+    with pytest.warns(UserWarning, match="the softmax at the end is left out"):
+        to_al(net, CLASSES, example=x, cuts=("a", "b"))
+    bp = to_bp(net, CLASSES, example=x, cuts=("a", "b"))
+    torch.testing.assert_close(bp(x), net.fc(F.relu(net.b(F.relu(net.a(x))))))
+    torch.testing.assert_close(net(x).sum(1), torch.ones(3))  # the user's own is as it was
+
+
+def test_a_last_map_to_another_number_of_classes_is_said() -> None:
+    """Guards a bug: of a model with a head of its own, its logits became features of the last layer without a word."""
+    network = read_network(Ends(lambda x: x), CLASSES + 1, torch.randn(2, 6), cuts=("a", "b"))
+    assert list(network.layers) == ["a", "b", "behind_b"]
+    assert network.notes[0].startswith(f"behind_b: ends in a linear map, but to {CLASSES} and not to {CLASSES + 1}")
+    assert read_network(Ends(lambda x: x), CLASSES, torch.randn(2, 6), cuts=("a", "b")).notes == ()
+    net = Ends(lambda x: x)
+    net.fc = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 9))  # type: ignore[assignment]
+    assert "to 9 and not to" in read_network(net, CLASSES, torch.randn(2, 6), cuts=("a", "b")).notes[0]
+
+
+def test_a_model_that_is_wrapped_is_asked_for_without() -> None:
+    wrapped = nn.DataParallel(Branches())
+    with pytest.raises(ValueError, match=r"cuts: DataParallel holds the model within: give model\.module, and wrap"):
+        to_al(wrapped, CLASSES, example=torch.randn(3, 6), cuts=("top",))
+    with pytest.raises(ValueError, match=r"cuts: OptimizedModule holds the model within: give model\._orig_mod"):
+        to_al(torch.compile(Branches()), CLASSES, example=torch.randn(3, 6), cuts=("top",))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("make", "cuts", "words"),
     [

@@ -148,6 +148,27 @@ def apart(shape):
 network = nn.Linear(2, 2)
 
 
+ONE = cnn(type("Shape", (), {"channels": 1, "n_classes": 10}))
+
+
+def always():
+    return ONE
+
+
+def forgets(shape):
+    cnn(shape)
+
+
+def words(shape):
+    return shape.vectors
+
+
+def many(shape):
+    model = Skip(shape)
+    model.end = nn.Linear(4, 1000)
+    return model, ["one", "two"]
+
+
 class OfTwo(nn.Module):
     def forward(self, x):
         if len(x) != 2:
@@ -292,6 +313,10 @@ def test_a_resume_continues_and_refuses_another_cut(capsys: pytest.CaptureFixtur
         ("nets.py:misspelled", "network nets.py:misspelled: cuts: Skip has no submodule 'too'; did you mean 'two'?"),
         ("nets.py:apart", "cuts: got 3; expected names of submodules"),
         ("nets.py:outputs", "ends in a linear map to 7 outputs, and the data has 10 classes"),
+        ("nets.py:many", "ends in a linear map to 1000 outputs, and the data has 10 classes"),
+        ("nets.py:forgets", "the function returned None; does it end without a return?"),
+        ("nets.py:words", "has no attribute 'vectors' (nets.py, line"),
+        ("nets.py:words", "; ImageShape has n_classes, channels, size"),
         ("nets.py:head", "the head does not take what it gets, float32 (2, 4, 14, 14)"),
         ("nets.py:lost", "block 'block_2' returns float32 (1568,) for 2 samples"),
         ("nets.py:shared", "layers a-act and b share a.weight of the one and weight of the other"),
@@ -315,6 +340,12 @@ def test_a_mistake_is_one_line_before_training(line: str, expected: str, capsys:
     assert len(said.err.splitlines()) == 1
     assert "epoch" not in said.out
     assert list(Path().glob("out/*.csv")) == []
+
+
+def test_a_function_has_to_make_its_modules_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards a bug: such weights were drawn before the turn's seed was set, and no run could be repeated."""
+    assert command("nets.py:always --method bp -r 2 --set epochs=1") == 2
+    assert "network nets.py:always: the function returned modules that it had returned" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["al", "bp"])

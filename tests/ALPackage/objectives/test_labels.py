@@ -19,12 +19,14 @@ from ALPackage.objectives.labels import checked_labels
         (torch.eye(4), TypeError, r"got float32 \(4, 4\).*labels\.argmax\(1\)"),
         (torch.zeros(4, 1, dtype=torch.int64), ValueError, r"got int64 \(4, 1\).*labels\.flatten\(\)"),
         (torch.tensor(3), ValueError, r"got int64 \(\); expected int64 \(B,\)"),
+        (torch.tensor([1, 4]), ValueError, "got numbers from 1 to 4; expected 0 to 3, as there are 4 classes"),
+        (torch.tensor([-100, 3]), ValueError, "got numbers from -100 to 3; expected 0 to 3"),
         ([0, 1], TypeError, "got an object of type list; expected a tensor"),
     ],
 )
 def test_others_are_refused(labels: Tensor, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=f"^labels: {words}"):
-        checked_labels(labels)
+        checked_labels(labels, 4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
