@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import traceback
+from pathlib import Path
 from typing import Any
+
+import torch
+
+#: What a user's line is not in: torch, and this program's packages.
+_LIBRARIES = {
+    Path(torch.__file__).parent,
+    *(Path(__file__).parents[1] / package for package in ("ALPackage", "models", "training")),
+}
 
 
 class StageError(RuntimeError):
@@ -50,6 +60,13 @@ def words_of(cause: BaseException | None) -> str:
         return str(cause)
     except Exception:  # an exception that cannot describe itself must still be reported
         return "(no description: its __str__ failed)"
+
+
+def place_of(error: BaseException) -> str:
+    """Return " (file, line N)", the last place of the user's that an exception has passed; "" if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _LIBRARIES & {*Path(frame.filename).parents}]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def _rebuild(message: str, layer: str, batch: int | None, cause: BaseException, rank: int | None) -> StageError:

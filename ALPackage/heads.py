@@ -17,6 +17,9 @@ OF_A_HEAD = (
 )
 #: What may follow a head.
 AFTER_A_HEAD = (nn.Softmax, nn.LogSoftmax)
+#: The same as functions, and as a tensor's method.
+SOFTMAX = (F.softmax, torch.softmax, "softmax")
+LOG_SOFTMAX = (F.log_softmax, torch.log_softmax, "log_softmax")
 NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -70,7 +73,7 @@ def without_softmax(head: nn.Module) -> nn.Module | None:
     if isinstance(head, fx.GraphModule):
         node = _returned(head)
         soft = node.op == "call_module" and isinstance(head.get_submodule(str(node.target)), nn.Softmax)
-        if not soft and (node.op == "call_module" or node.target not in (F.softmax, torch.softmax, "softmax")):
+        if not soft and (node.op == "call_module" or node.target not in SOFTMAX):
             return None
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}

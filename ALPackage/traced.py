@@ -19,7 +19,8 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from .draws import Generators
-from .heads import AFTER_A_HEAD, OF_A_HEAD, weighs
+from .errors import place_of
+from .heads import AFTER_A_HEAD, LOG_SOFTMAX, OF_A_HEAD, SOFTMAX, weighs
 from .nested import tensors
 
 #: Functions that compute what a module of torch does, with a flag for training that a trace would fix.
@@ -109,7 +110,8 @@ def _trace(model: nn.Module, opened: set[str], cuts: Sequence[str], n_classes: i
             name = tracer.inside[-1] if tracer.inside else ""
             where = f"the forward of {_named(model, name)}"
             raise ValueError(
-                f"cuts: {where} cannot be traced ({type(error).__name__}: {_first_line(error)}); {BY_HAND}"
+                f"cuts: {where} cannot be traced{place_of(error)}: {type(error).__name__}: {_first_line(error)}; "
+                f"{BY_HAND}"
             ) from error
         if generators.changed(states):
             raise ValueError(
@@ -277,8 +279,8 @@ def _head(graph: fx.Graph, root: nn.Module, n_classes: int) -> fx.Node | None:
     node: fx.Node | None = result(graph)
     while node is not None and not _is_map(node, root, n_classes):
         module = _module(node, root)
-        behind = isinstance(module, (*OF_A_HEAD, *AFTER_A_HEAD)) or node.target in (F.softmax, F.log_softmax)
-        node = before(node) if behind or node.target in ("softmax", "log_softmax") else None
+        behind = isinstance(module, (*OF_A_HEAD, *AFTER_A_HEAD)) or node.target in (*SOFTMAX, *LOG_SOFTMAX)
+        node = before(node) if behind else None
     head = node
     while node is not None and (node := before(node)) is not None and _read_once(node):
         if _pools(node, root):

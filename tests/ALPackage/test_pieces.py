@@ -299,8 +299,9 @@ class Ends(nn.Module):
 )
 def test_a_softmax_at_the_end_of_the_forward_is_left_out_of_the_head(end: Any) -> None:
     net, x = Ends(end), torch.randn(3, 6)
-    with pytest.warns(UserWarning, match="the softmax at the end is left out"):
-        to_al(net, CLASSES, example=x, cuts=("a", "b"))
+    network = read_network(net, CLASSES, x, cuts=("a", "b"))
+    assert list(network.layers) == ["a", "b-behind_b"]
+    assert [note.partition(" is left")[0] for note in network.notes] == ["the softmax at the end"]
     bp = to_bp(net, CLASSES, example=x, cuts=("a", "b"))
     torch.testing.assert_close(bp(x), net.fc(F.relu(net.b(F.relu(net.a(x))))))
     torch.testing.assert_close(net(x).sum(1), torch.ones(3))  # the user's own is as it was
@@ -328,7 +329,11 @@ def test_a_model_that_is_wrapped_is_asked_for_without() -> None:
 @pytest.mark.parametrize(
     ("make", "cuts", "words"),
     [
-        (Depends, ("a",), r"the forward of Depends cannot be traced \(TraceError: .*\); give its blocks as a list"),
+        (
+            Depends,
+            ("a",),
+            r"the forward of Depends cannot be traced \(test_pieces\.py, line \d+\): TraceError: .*; give its blocks",
+        ),
         (TrainedOtherwise, ("a",), "TrainedOtherwise's forward computes something else in training mode"),
         (Drawing, ("a",), "Drawing's forward draws random numbers between its modules"),
         (Changing, ("a",), "the pieces of Changing do not compute what it does"),

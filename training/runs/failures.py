@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ALPackage import StageError
-from ALPackage.errors import words_of
+from ALPackage.errors import place_of, words_of
 
 from ..config.load import method_title
 from ..config.own_network import own_network
@@ -23,7 +23,6 @@ from .memory import out_of_memory
 from .tasks import LoadedTask
 
 _TORCH = Path(torch.__file__).parent
-_PROGRAM = tuple(Path(__file__).parents[2] / package for package in ("ALPackage", "models", "training"))
 #: A failure has passed through one of these if it comes from a forward or a backward pass.
 _PASSES = (_TORCH / "nn" / "modules" / "module.py", _TORCH / "autograd" / "__init__.py")
 
@@ -45,7 +44,7 @@ def told_failures(spec: RunSpec, task: LoadedTask) -> Iterator[None]:
             if isinstance(error, StageError)
             else f"{method_title(spec.method)} failed: {type(error).__name__}: {words_of(error)}"
         )
-        raise UsageError(f"network {network.typed}: {words.splitlines()[0]}{_place(cause)}") from error
+        raise UsageError(f"network {network.typed}: {words.splitlines()[0]}{place_of(cause)}") from error
 
 
 def _in_a_pass(error: Exception) -> bool:
@@ -53,13 +52,6 @@ def _in_a_pass(error: Exception) -> bool:
     if isinstance(error, StageError):
         return error.layer != "loader"
     return any(Path(frame.filename) in _PASSES for frame in traceback.extract_tb(error.__traceback__))
-
-
-def _place(cause: BaseException) -> str:
-    """Return the last file and line of the user's that an error has passed, for a message."""
-    frames = traceback.extract_tb(cause.__traceback__)
-    own = [frame for frame in frames if not {_TORCH, *_PROGRAM} & {*Path(frame.filename).parents}]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def _too_large(spec: RunSpec, task: LoadedTask, error: BaseException) -> str:
