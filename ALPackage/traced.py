@@ -82,11 +82,10 @@ def check_names(model: nn.Module, cuts: Any) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(f"cuts: a scripted model has no forward to trace; give the model before it, or {BY_HAND[5:]}")
     known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    for within in ("_orig_mod", "module"):  # of torch.compile and of DataParallel
-        if within in known and not {*cuts} & {*known}:
-            raise ValueError(
-                f"cuts: {type(model).__name__} holds the model within: give model.{within}, and wrap nothing around it"
-            )
+    parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    within = "module" if parallel else "_orig_mod" if "_orig_mod" in known else None  # the latter of torch.compile
+    if within is not None and not {*cuts} <= {*known}:
+        raise ValueError(f"cuts: {type(model).__name__} holds the model within: give model.{within} in its place")
     for name in cuts:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -320,7 +320,7 @@ def test_a_last_map_to_another_number_of_classes_is_said() -> None:
 
 def test_a_model_that_is_wrapped_is_asked_for_without() -> None:
     wrapped = nn.DataParallel(Branches())
-    with pytest.raises(ValueError, match=r"cuts: DataParallel holds the model within: give model\.module, and wrap"):
+    with pytest.raises(ValueError, match=r"cuts: DataParallel holds the model within: give model\.module in its"):
         to_al(wrapped, CLASSES, example=torch.randn(3, 6), cuts=("top",))
     with pytest.raises(ValueError, match=r"cuts: OptimizedModule holds the model within: give model\._orig_mod"):
         to_al(torch.compile(Branches()), CLASSES, example=torch.randn(3, 6), cuts=("top",))  # type: ignore[arg-type]
