@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ALPackage.early_exit import Known, joined
 from ALPackage.exits.search import Outcome, Rule, Table, best_within_budget, front, outcomes
-from ALPackage.exits.work import count_work
 
 from ..report.exits import Chosen, Reached, TurnExits, Within
 from ..trainers.trainer import Trainer
@@ -31,11 +30,12 @@ def measure_exits(
     """
     if trainer.depths == 1:
         return None, []
-    if trainer.whole is None:
-        return None, ["early exit: not measured, because the layers are in several processes"]
     try:
+        work = trainer.work(next(iter(validation))[0])
+        if work is None:
+            return None, ["early exit: not measured, because the work of the layers could not be counted"]
         logits, labels = joined(list(trainer.predict(validation)))
-        known = Known.fit(logits, labels, count_work(trainer.whole, next(iter(validation))[0]), CONFIDENCE)
+        known = Known.fit(logits, labels, work, CONFIDENCE)
         table = known.also(trainer.predict(test))
     except (ValueError, RuntimeError) as error:  # hours of training are worth more
         return None, [f"early exit: not measured: {str(error).splitlines()[0].removeprefix('early exit: ')}"]

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from ALPackage import ALStack
+from ALPackage.exits.work import Work, count_work
 from ALPackage.stage.threads import process_threads
 from ALPackage.stage.trace import Trace
+from data.batches import Batches
 from models import BPModel
 from utils import set_seed
 
@@ -55,8 +57,24 @@ def make_trainer(
     assert placement is not None  # local layers are always placed first
     options = {**schedule_options(spec.schedule, config, placement.ranks), "threads": spec.threads, "seed": seed}
     if ranks is not None:
+        options["work"] = _work(model, task)
         order_training(ranks, spec, task, placement, seed)
     return ALTrainer(model, spec.schedule, precision=config.precision, on_nan=config.on_nan, trace=trace, **options)
+
+
+def _work(stack: ALStack, task: LoadedTask) -> Work | None:
+    """Return what inference costs, counted while all layers are here; None where nothing can be counted.
+
+    Nothing is trained and nothing drawn: the layers are in evaluation mode meanwhile.
+    """
+    x, _ = next(iter(Batches(task.data.val, task.test_batch_size, task.transform, device=stack.devices[0])))
+    stack.eval()
+    try:
+        return count_work(stack, x)
+    except (ValueError, RuntimeError):  # what is left out then is a table of the report
+        return None
+    finally:
+        stack.train()
 
 
 def schedule_options(schedule: str, config: Config, ranks: Sequence[int] | None) -> dict[str, Any]:

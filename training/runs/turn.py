@@ -152,17 +152,14 @@ def train_turn(
 
 
 def take_best(session: Session, trainer: Trainer, turn: int, epoch: int) -> int:
-    """Give the layers the weights that have been kept, if they are all here, and return the epoch of their weights.
+    """Give local layers the weights that have been kept, and return the epoch of their weights.
 
     `epoch`: the one after which they are. Nothing is trained afterwards.
     """
-    stack = trainer.whole
-    if stack is None or (kept := session.keeper.kept(turn)) is None or kept[0] == epoch:
+    kept = session.keeper.kept(turn)
+    if kept is None or kept[0] == epoch or not trainer.take_weights(kept[1]):
         return epoch
-    best, weights = kept
-    for name, layer in stack.items():
-        layer.load_state_dict(weights[name])
-    return best
+    return kept[0]
 
 
 def with_snapshots(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ALPackage import ALStack, make_schedule
+from ALPackage.exits.work import Work, count_work
 from ALPackage.nan_guard import Guard
 from ALPackage.ranks.report import RankReport
 from ALPackage.schedules.distributed import Distributed
@@ -23,10 +24,20 @@ from .trainer import Batches, LearningRate, Trainer, load_moments
 
 
 class ALTrainer(Trainer):
-    """Trains a stack under a schedule; `options` as for `ALPackage.make_schedule`."""
+    """Trains a stack under a schedule; `options` as for `ALPackage.make_schedule`.
+
+    `work`: what inference costs, counted while all layers were in this process; without it `work()` counts.
+    """
 
     def __init__(
-        self, stack: ALStack, schedule: str, *, precision: str = "fp32", on_nan: str = "stop", **options: Any
+        self,
+        stack: ALStack,
+        schedule: str,
+        *,
+        precision: str = "fp32",
+        on_nan: str = "stop",
+        work: Work | None = None,
+        **options: Any,
     ) -> None:
         names = {name: layer.loss_names for name, layer in stack.items()}
         titles = {loss: title for layer in stack for loss, title in layer.loss_titles.items()}
@@ -37,6 +48,7 @@ class ALTrainer(Trainer):
         #: Which parameters train where their layer is not frozen; asked now, while all layers are here.
         self._trainable = [[parameter.requires_grad for parameter in layer.parameters()] for layer in stack]
         self._stage = Stage(len(stack))
+        self._work = work
         self._used: list[Usage] = []
         self.schedule = make_schedule(schedule, stack, **options)
 
@@ -71,10 +83,17 @@ class ALTrainer(Trainer):
     def _predict(self, inputs: Iterable[Any]) -> Iterator[list[Tensor]]:
         return self.schedule.predict(inputs, layers=self._stage.layers)
 
-    @property
-    def whole(self) -> ALStack | None:
-        """The layers, where all of them are in this process."""
-        return None if isinstance(self.schedule, Distributed) else self.stack
+    def take_weights(self, layers: Mapping[str, Any]) -> bool:
+        """Have these weights from now on, a state dict per layer, without moments: to predict, not to train."""
+        self._load({name: {"layer": state, "optimizer": {"state": {}}} for name, state in layers.items()})
+        return True
+
+    def work(self, x: Any) -> Work | None:
+        """Return what inference costs at every depth; None if the layers are elsewhere and it was not counted before.
+
+        Raises ValueError where nothing can be counted.
+        """
+        return self._work if isinstance(self.schedule, Distributed) else count_work(self.stack, x)
 
     def usage(self) -> list[Usage]:
         """Return how each worker spent its time in training since the last `begin`."""

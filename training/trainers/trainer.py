@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ALPackage import ALStack, Snapshot
+from ALPackage import Snapshot
+from ALPackage.exits.work import Work
 from ALPackage.ranks.report import RankReport
 from ALPackage.stage.trace import Usage
 
@@ -186,9 +187,12 @@ class Trainer(ABC):
         """How many depths predict."""
         return len(self.losses.names)
 
-    @property
-    def whole(self) -> ALStack | None:
-        """The layers, where they are local and all in this process."""
+    def take_weights(self, layers: Mapping[str, Any]) -> bool:
+        """Have these weights from now on, a state dict per layer, and train no more; False where it cannot be."""
+        return False
+
+    def work(self, x: Any) -> Work | None:
+        """Return what inference on an input costs at every depth, if it is known; BP has one depth."""
         return None
 
     def usage(self) -> list[Usage]:

@@ -61,6 +61,9 @@ def test_two_processes_leave_what_one_does(one: Path, tmp_path: Path) -> None:
     assert sum(rank["weights"] for rank in ranks) == info["utilization"]["weights"] > 0
     assert info["devices"] == [f"rank{rank['rank']}" for rank in ranks for _ in rank["layers"]]
     assert ranks[0]["sent"]["rank1"] > 0
+    exits = [json.loads((out / "digits_vgg_al.json").read_text())["early_exit"] for out in (two, one)]
+    assert exits[0] == exits[1]
+    assert exits[0][0]["epoch"] == 1, "the best epoch's weights, not the last one's"
 
 
 @pytest.mark.slow
