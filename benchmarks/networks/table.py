@@ -68,18 +68,18 @@ def _memory(run: dict[str, Any], bp: dict[str, Any]) -> str:
 
 def learned(results: dict[str, Any]) -> str:
     """Return the test accuracy of each network with both methods, each at the rate that is better on validation."""
-    lines = ["| test accuracy, % | BP | AL | rate of BP | of AL |", "|---|---|---|---|---|"]
+    lines = ["| test accuracy, % | BP | AL | rate of BP | of AL | seeds |", "|---|---|---|---|---|---|"]
     for title in dict.fromkeys(run["title"] for run in results["runs"]):
         chosen = [_chosen(_runs(results, title), method) for method in ("bp", "al")]
         tests = [[run["test"] for run in runs] for runs in chosen]
         lines.append(
             f"| {title} | {' | '.join(map(spread, tests))} | "
-            f"{' | '.join(format(runs[0]['lr'], 'g') for runs in chosen)} |"
+            f"{' | '.join(format(runs[0]['lr'], 'g') for runs in chosen)} | {min(map(len, chosen))} |"
         )
-    settings, seeds = results["settings"], len({run["seed"] for run in results["runs"]})
+    settings = results["settings"]
     lines += [
         "",
-        f"Mean ± sample standard deviation of {seeds} seeds after {settings['epochs']} epochs of batches of "
+        f"Mean ± sample standard deviation over the seeds, after {settings['epochs']} epochs of batches of "
         f"{settings['batch']}; Adam. {origin(results)}",
     ]
     return "\n".join(lines)

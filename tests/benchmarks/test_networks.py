@@ -82,5 +82,5 @@ def test_a_rate_is_chosen_on_validation_and_never_on_test() -> None:
         for seed in (0, 2)
     ]
     shown = learned(results({"epochs": 3, "batch": 32}, runs))
-    assert "| Net | 51.00 ± 1.41 | 71.00 ± 1.41 | 0.1 | 0.2 |" in shown
-    assert "of 2 seeds after 3 epochs of batches of 32; Adam" in shown
+    assert "| Net | 51.00 ± 1.41 | 71.00 ± 1.41 | 0.1 | 0.2 | 2 |" in shown
+    assert "over the seeds, after 3 epochs of batches of 32; Adam" in shown
