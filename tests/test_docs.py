@@ -125,6 +125,7 @@ def test_a_command_on_files_runs(
     assert call(*small(line, datasets, tmp_path)) == 0, capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ON_PLUGINS)
 def test_a_plug_in_runs(line: str, tmp_path: Path) -> None:
     for block in blocks(OURS[line], "python"):

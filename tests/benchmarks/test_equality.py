@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CASE = "lstm default continuous"
 
 
+@pytest.mark.slow
 def test_a_checkout_equals_itself_and_a_tampered_digest_is_noticed(tmp_path: Path) -> None:
     checkout = Checkout(ROOT, sys.executable, tmp_path)
     with ThreadPoolExecutor(2) as pool:

@@ -129,6 +129,7 @@ def test_a_given_folder_is_the_one_for_tensorboard(datasets: Path, tmp_path: Pat
     assert not (tmp_path / "out" / "tensorboard").exists()
 
 
+@pytest.mark.slow
 def test_a_tracker_that_meddles_changes_no_number(datasets: Path, tmp_path: Path) -> None:
     """It reseeds every generator and goes elsewhere after each epoch; the results are where they were, bit for bit."""
     write(tmp_path, tmp_path / "meddler.py", MEDDLE)

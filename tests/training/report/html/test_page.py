@@ -152,6 +152,7 @@ def test_other_methods_with_other_losses(tmp_path: Path) -> None:
     assert any(tip.startswith("epoch 1\nfirst: ") for tip in page.tips)
 
 
+@pytest.mark.slow
 def test_a_deep_and_long_run_stays_small(tmp_path: Path) -> None:
     for method in ("al", "bp"):
         make(tmp_path, method, turns=2, epochs=300, layers=24, notes=[f"note {n}" for n in range(500)])
