@@ -227,7 +227,7 @@ def test_no_tensor_is_left(schedule: str, end: str) -> None:
         gc.collect()
         assert kept
         assert not any(one() is not None for one in kept), "a tensor of the run is alive"
-    # A thread leaves the list of threads a moment before it lets go of what its last frame holds.
+    # A thread may leave the list of threads before it lets go of what its last frame holds.
     deadline = time.monotonic() + 2.0
     while tensors_alive() > before and time.monotonic() < deadline:
         gc.collect()
