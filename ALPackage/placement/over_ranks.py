@@ -42,7 +42,7 @@ class Stages:
     """
 
     costs: Sequence[float]
-    sent: Sequence[int]
+    sent: Sequence[float]
     averaged: Sequence[int] = ()
     workers: int = 1
     speed: float = float("inf")
@@ -75,7 +75,7 @@ class Stages:
 
 def over_ranks(
     costs: Sequence[float],
-    sent: Sequence[int],
+    sent: Sequence[float],
     world: int,
     *,
     workers: int = 1,

@@ -99,12 +99,13 @@ class Sender:
         group: A group of the two ranks.
         peer: The receiver's rank among all.
         timeout: Within what time the receiver has to take a message that it has begun to take.
+        coded: Whether to code large tensors, so that they take fewer bytes.
     """
 
-    def __init__(self, group: Any, peer: int, timeout: timedelta) -> None:
+    def __init__(self, group: Any, peer: int, timeout: timedelta, *, coded: bool = False) -> None:
         self.traffic = Traffic()
         self.peer = peer
-        self._group, self._timeout = group, timeout
+        self._group, self._timeout, self._coded = group, timeout, coded
         self._described: bytes | None = None
 
     def send(self, message: Message) -> None:
@@ -116,7 +117,7 @@ class Sender:
 
         Raises as `send`, both now and then.
         """
-        packed = pack(message.content)
+        packed = pack(message.content, coded=self._coded)
         new = packed.description != self._described
         self._described = packed.description
         header = torch.tensor(
@@ -141,7 +142,7 @@ class Sender:
 
 
 class Receiver:
-    """The receiving end. One thread at a time may use it. The arguments are those of `Sender`."""
+    """The receiving end. One thread at a time may use it. `group`, `peer` and `timeout` are those of `Sender`."""
 
     def __init__(self, group: Any, peer: int, timeout: timedelta) -> None:
         self.peer = peer
@@ -164,9 +165,9 @@ class Receiver:
             if Packed(self._description, []).digest != digest or sum(self._sizes) != size:
                 raise RuntimeError(f"message {number} is not what its header announces")
             parts = self._take([torch.empty(one, dtype=torch.uint8) for one in self._sizes], self._timeout)
+            return Message(Kind(kind), number, unpack(self._description, parts))
         except RuntimeError as error:
             raise PeerLost(self.peer, error) from error
-        return Message(Kind(kind), number, unpack(self._description, parts))
 
     def _take(self, buffers: list[Tensor], limit: timedelta) -> list[Tensor]:
         _wait([dist.irecv(buffer, self.peer, group=self._group) for buffer in buffers], limit)

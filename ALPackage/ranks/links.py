@@ -43,6 +43,7 @@ class Links:
         chain: Which rank has which layers.
         timeout: Within what time a message that has begun has to arrive.
         failed: Called on a reader's thread when a connection breaks.
+        coded: Whether what goes to the next stage and to replicas is coded to take fewer bytes.
 
     Attributes:
         inboxes: What each rank before has sent, first to last. Each holds one message: the rest waits with the sender.
@@ -54,7 +55,9 @@ class Links:
         averages: For each of this rank's layers, if they have replicas, the group of these.
     """
 
-    def __init__(self, chain: Chain, timeout: timedelta, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, chain: Chain, timeout: timedelta, failed: Callable[[Exception], None], *, coded: bool = False
+    ) -> None:
         self.inboxes: list[LocalChannel[Message]] = []
         self.results: dict[int, LocalChannel[Message]] = {}
         self.to_replicas: list[LocalChannel[Message]] = []
@@ -69,7 +72,7 @@ class Links:
         for one, other in chain.edges:
             group = self._join(chain.rank, [one, other], timeout)
             if chain.rank == one:
-                sender = Sender(group, other, timeout)
+                sender = Sender(group, other, timeout, coded=coded)
                 if chain.stage_of(other) == chain.stage:
                     self.to_replicas.append(LocalChannel(1))
                     self._write(sender, self.to_replicas[-1])

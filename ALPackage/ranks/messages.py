@@ -22,8 +22,9 @@ from ..stage.board import Item
 from ..stage.snapshot import Snapshot
 from .link import Kind, Message
 
-#: How floating-point numbers may be sent: as they are, or float32 rounded to half of its bytes, which is not exact.
-WIRES = ("fp32", "bf16")
+#: How numbers may be sent, with about what that leaves of their bytes: as they are; coded without loss (`lossless`); or
+#: float32 rounded to half of it, which is not exact.
+WIRES = {"fp32": 1.0, "compressed": 0.8, "bf16": 0.5}
 
 
 def as_message(item: Item, wire: str = "fp32", inputs: Any = None, share: Share | None = None) -> Message:

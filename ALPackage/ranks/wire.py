@@ -4,7 +4,8 @@
 
 The description holds the containers, the plain values, and each tensor's shape, dtype and strides. A tensor arrives
 with the strides that it had, because kernels choose by them how they compute, and numbers would differ in their last
-bits. What lies between its elements is not sent, nor is what it repeats.
+bits. What lies between its elements is not sent, nor is what it repeats. On request large tensors are coded, so that
+they take fewer bytes (see `lossless`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import LayerError
+from .lossless import SMALLEST, decode, encode
 
 #: Values that are part of the description.
 PLAIN = (type(None), bool, int, float, str)
@@ -30,8 +33,9 @@ class Packed:
     """A structure as bytes.
 
     Attributes:
-        description: JSON; equal for structures that differ in the tensors' values alone.
-        parts: A flat uint8 tensor on the CPU for each tensor that is not empty, perhaps its own memory.
+        description: JSON; equal for structures that differ in the tensors' values alone, if nothing is coded.
+        parts: A flat uint8 tensor on the CPU for each tensor that is not empty, perhaps its own memory; of one that is
+            coded, several.
     """
 
     description: bytes
@@ -48,10 +52,13 @@ class Packed:
         return sum(part.numel() for part in self.parts)
 
 
-def pack(tree: Any) -> Packed:
-    """Write the structure as bytes. Raises LayerError for what cannot be sent to another process."""
+def pack(tree: Any, *, coded: bool = False) -> Packed:
+    """Write the structure as bytes. Raises LayerError for what cannot be sent to another process.
+
+    `coded`: whether large tensors are coded to take fewer bytes.
+    """
     parts: list[Tensor] = []
-    node = _describe(tree, parts)
+    node = _describe(tree, parts, coded)
     return Packed(json.dumps(node, separators=(",", ":")).encode(), parts)
 
 
@@ -67,26 +74,26 @@ def unpack(description: bytes, parts: Sequence[Tensor]) -> Any:
     return _rebuild(json.loads(description), iter(parts))
 
 
-def _describe(tree: Any, parts: list[Tensor]) -> Any:
+def _describe(tree: Any, parts: list[Tensor], coded: bool) -> Any:
     if isinstance(tree, Tensor):
-        return _describe_tensor(tree, parts)
+        return _describe_tensor(tree, parts, coded)
     kind = type(tree)
     if kind in PLAIN:
         return {"value": tree}
     if kind in SEQUENCES:
-        return {SEQUENCES[kind]: [_describe(one, parts) for one in tree]}
+        return {SEQUENCES[kind]: [_describe(one, parts, coded) for one in tree]}
     if isinstance(tree, dict):  # an ordered one arrives as a plain one, which keeps the order too
         keys = list(tree)
         if any(type(key) not in PLAIN for key in keys):
             raise LayerError(f"a dict with the keys {keys[:5]} cannot be sent to another process; use words or numbers")
-        return {"dict": [[key, _describe(one, parts)] for key, one in tree.items()]}
+        return {"dict": [[key, _describe(one, parts, coded)] for key, one in tree.items()]}
     raise LayerError(
         f"{kind.__name__} cannot be sent to another process; hand on tuples, lists and dicts of tensors, numbers and "
         "words"
     )
 
 
-def _describe_tensor(tensor: Tensor, parts: list[Tensor]) -> dict[str, Any]:
+def _describe_tensor(tensor: Tensor, parts: list[Tensor], coded: bool) -> dict[str, Any]:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         what = "a quantized" if tensor.is_quantized else "a meta" if tensor.is_meta else f"a {tensor.layout}"
         raise LayerError(f"{what} tensor cannot be sent to another process; hand on a dense one")
@@ -103,10 +110,16 @@ def _describe_tensor(tensor: Tensor, parts: list[Tensor]) -> dict[str, Any]:
         flat = once.contiguous().view(-1)
         if spacing == "overlapping":
             strides = list(once.contiguous().expand(shape).stride())
-    if flat.numel():
+    described: dict[str, Any] = {"tensor": str(tensor.dtype).removeprefix("torch."), "shape": shape, "strides": strides}
+    if spacing == "gaps":
+        described["gaps"] = True
+    if coded and flat.nbytes >= SMALLEST:
+        planes = encode(flat.to("cpu").view(torch.uint8), flat.itemsize)
+        parts += planes
+        described["planes"] = [len(plane) for plane in planes]
+    elif flat.numel():
         parts.append(flat.to("cpu").view(torch.uint8))
-    described = {"tensor": str(tensor.dtype).removeprefix("torch."), "shape": shape, "strides": strides}
-    return described | {"gaps": True} if spacing == "gaps" else described
+    return described
 
 
 def _spacing(tensor: Tensor) -> str:
@@ -144,10 +157,8 @@ def _once(node: dict[str, Any]) -> list[int]:
 def _walk(node: dict[str, Any], sizes: list[int]) -> None:
     kind = next(iter(node))
     if kind == "tensor":
-        count = 1
-        for length in _once(node):
-            count *= length
-        sizes.append(count * getattr(torch, node["tensor"]).itemsize)
+        size = prod(_once(node)) * getattr(torch, node["tensor"]).itemsize
+        sizes += node.get("planes", [size])
     elif kind == "dict":
         for _, one in node["dict"]:
             _walk(one, sizes)
@@ -173,7 +184,9 @@ def _rebuild_tensor(node: dict[str, Any], parts: Any) -> Tensor:
     shape, strides, once = node["shape"], node["strides"], _once(node)
     if 0 in shape:
         return torch.empty(0, dtype=dtype).as_strided(shape, strides)
-    flat: Tensor = next(parts).view(dtype)
+    planes = len(node.get("planes", ()))
+    read: Tensor = decode([next(parts) for _ in range(planes)], prod(once)) if planes else next(parts)
+    flat = read.view(dtype)
     if node.get("gaps"):
         spaced = torch.empty_strided(once, strides, dtype=dtype)
         return spaced.copy_(flat.view(once)).as_strided(shape, strides)

@@ -47,8 +47,9 @@ class Distributed(Serving):
         workers, depth, streams_per_device: Of this rank, as for `Continuous`.
         timeout: Seconds within which a message that has begun has to arrive.
         patience: Seconds after which a rank that gives no sign of life counts as lost.
-        wire: "fp32" sends tensors as they are. "bf16" rounds float32 tensors between ranks, to send half of the bytes;
-            the numbers are then not those of other schedules.
+        wire: "fp32" sends tensors as they are. "compressed" codes them without loss, which costs time and sends about
+            0.8 of the bytes. "bf16" rounds float32 tensors between ranks, to send half of the bytes; the numbers are
+            then not those of other schedules.
 
     Attributes:
         weights: The bytes of the parameters and buffers of all layers, as one process would hold them.

@@ -95,7 +95,7 @@ class OverRanks(Continuous):
         self._over = False
         self._usage_elsewhere: dict[int, list[Usage]] = {}
         self._reports_elsewhere: dict[int, RankReport] = {}
-        self._links = Links(own_chain, timedelta(seconds=timeout), self._lost)
+        self._links = Links(own_chain, timedelta(seconds=timeout), self._lost, coded=wire == "compressed")
         self._join_replicas(own, sync_batchnorm)
         store = store_of(f"al/{_number()}")
         self._alarm = Alarm(store, own_chain.rank, world, ", ".join(name for name, _ in own), self._hear, patience)

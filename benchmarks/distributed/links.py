@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ALPackage.placement.over_ranks import over_ranks
+from ALPackage.ranks.messages import WIRES
 from benchmarks.launch import WorkerError
 from benchmarks.pipeline.contest import FLOWING, count_batches, figures, jobs_of, launch, measure_layers, two_cores
 from benchmarks.pipeline.search import RANKS, search_pipeline
@@ -23,6 +24,8 @@ from .links_table import CONTESTANTS, links
 HERE = Path(__file__).resolve().parent
 #: By name: what may pass in either direction.
 RATES: dict[str, str | None] = {"unlimited": None, "1 Gbit/s": "1gbit", "100 Mbit/s": "100mbit"}
+#: By name of AL's ways: how it sends.
+AL = {"al-ranks": "fp32", "al-compressed": "compressed", "al-bf16": "bf16"}
 #: Seconds for a measurement, beside what the layers' costs say: a batch may have to wait for the link.
 PATIENCE = 600.0
 
@@ -93,8 +96,10 @@ def prepare(
         found["links"][rate] = {
             "bytes_per_s": speed,
             "choices": {
-                "al-ranks": {"ranks": over_ranks(al, handed_on, RANKS, speed=speed)},
-                "al-bf16": {"ranks": over_ranks(al, handed_on, RANKS, speed=2 * speed)},  # half of the bytes
+                **{
+                    name: {"ranks": over_ranks(al, [WIRES[wire] * one for one in handed_on], RANKS, speed=speed)}
+                    for name, wire in AL.items()
+                },
                 "1f1b": search_pipeline("1f1b", len(costs["bp"]), micro, run, cores),
             },
         }
@@ -116,11 +121,11 @@ def measure(
         raise WorkerError(choice["failed"])
     cable.limit(RATES[rate])
     if "ranks" in choice:
-        wire = "bf16" if contestant == "al-bf16" else "fp32"
-        jobs = [{"do": "al-ranks", "ranks_of_layers": choice["ranks"], "wire": wire, "cores": [core]} for core in cores]
+        how = {"do": "al-ranks", "ranks_of_layers": choice["ranks"], "wire": AL[contestant]}
+        jobs = [{**how, "cores": [core]} for core in cores]
     else:
         jobs = jobs_of(contestant, choice, cores)
-    batches = prepared["batches"]["flowing" if contestant in (*FLOWING, "al-bf16") else "joined"]
+    batches = prepared["batches"]["flowing" if contestant in (*FLOWING, *AL) else "joined"]
     done = launch(jobs, timeout=PATIENCE, hosts=cable.hosts, model=model, size=size, batches=batches)
     on_wire = sum(process.get("on_wire", 0) for process in done)
     return {**figures(done, batches, batch_size(model, size)), "on_wire": on_wire}

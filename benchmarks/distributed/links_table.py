@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -12,8 +13,16 @@ from .sent import megabytes
 
 Results = dict[str, Any]
 Figures = dict[str, Any]
-CONTESTANTS = ("al-ranks", "al-bf16", "ddp", "1f1b")
-NAMES = {"al-ranks": "**AL**, fp32", "al-bf16": "AL, rounded to bf16 on the way", "ddp": "BP, DDP", "1f1b": "BP, 1F1B"}
+NAMES = {
+    "al-ranks": "**AL**, fp32",
+    "al-compressed": "**AL**, fp32, compressed without loss on the way",
+    "al-bf16": "AL, rounded to bf16 on the way",
+    "ddp": "BP, DDP",
+    "1f1b": "BP, 1F1B",
+}
+CONTESTANTS = tuple(NAMES)
+#: The ways of AL that are exact, of which a user takes the better one for the link.
+EXACT = ("al-ranks", "al-compressed")
 FREE = "unlimited"
 
 
@@ -26,26 +35,32 @@ def links(results: Results) -> str:
 
 
 def shares(figures: Figures, contestant: str, rate: str) -> list[float]:
-    """Return the share of its own unlimited speed that a contestant keeps, per repetition."""
-    slow, free = _speeds(figures, contestant, rate), _speeds(figures, contestant, FREE)
+    """Return the share of its own unlimited speed that a contestant keeps, per repetition; of AL's without coding."""
+    own = EXACT[0] if contestant in EXACT else contestant
+    slow, free = _speeds(figures, contestant, rate), _speeds(figures, own, FREE)
     return [slow[repeat] / free[repeat] for repeat in slow if repeat in free]
 
 
 def targets(results: Results) -> list[Target]:
-    """Return the targets: AL in fp32 keeps at least the share of whoever of the others keeps most."""
+    """Return the targets: AL in fp32, in its better way, keeps at least the share of who of the others keeps most."""
     found = []
     for model, figures in results.items():
         for rate in figures["settings"]["rates"]:
-            others = {name: shares(figures, name, rate) for name in ("ddp", "1f1b")}
-            others = {name: values for name, values in others.items() if values}
-            own = shares(figures, "al-ranks", rate)
+            own, way = _best(figures, EXACT, rate)
+            others, best = _best(figures, ("ddp", "1f1b"), rate)
             if rate == FREE or not own or not others:
                 continue
-            best = max(others, key=lambda name: median(others[name]))
-            ratio = [one / other for one, other in zip(own, others[best], strict=False)]
-            what = f"{model}, {rate}: the share that AL keeps over that of the best other, {NAMES[best]}"
+            ratio = [one / other for one, other in zip(own, others, strict=False)]
+            how = ", compressed," if way != EXACT[0] else ""
+            what = f"{model}, {rate}: the share that AL{how} keeps over that of the best other, {NAMES[best]}"
             found.append(Target(what, 1.0, ratio))
     return found
+
+
+def _best(figures: Figures, contestants: Sequence[str], rate: str) -> tuple[list[float], str]:
+    """Return the shares of who keeps most of them by the median, and who that is."""
+    found = [(shares(figures, name, rate), name) for name in contestants]
+    return max(found, key=lambda pair: median(pair[0]) if pair[0] else 0.0)
 
 
 def _table(figures: Figures) -> list[str]:

@@ -16,7 +16,13 @@ from benchmarks.distributed.links_table import shares, targets
 from benchmarks.pipeline.contest import launch
 from tests.benchmarks.made_up import results, verdicts
 
-SPEEDS = {"al-ranks": (150.0, 120.0), "al-bf16": (150.0, 149.0), "ddp": (160.0, 40.0), "1f1b": (100.0, 70.0)}
+SPEEDS = {
+    "al-ranks": (150.0, 120.0),
+    "al-compressed": (110.0, 95.0),
+    "al-bf16": (150.0, 149.0),
+    "ddp": (160.0, 40.0),
+    "1f1b": (100.0, 70.0),
+}
 
 AL = [{"name": "conv_1", "sent_bytes": 8_400_000}, {"name": "conv_2", "sent_bytes": 0}]
 
@@ -58,6 +64,9 @@ def test_the_target_is_the_best_of_the_others() -> None:
     what = "vgg, 100 Mbit/s: the share that AL keeps over that of the best other, BP, 1F1B"
     assert verdicts(table({"vgg": made()})) == {what: "met"}
     assert verdicts(table({"vgg": made(al_ranks=(150.0, 100.0))})) == {what: "**missed**"}
+    compressed = made(al_compressed=(110.0, 130.0))
+    assert verdicts(table({"vgg": compressed})) == {what.replace("AL", "AL, compressed,"): "met"}
+    assert shares(compressed, "al-compressed", "100 Mbit/s") == pytest.approx([130 / 150] * 3), "of AL as it is"
     assert [one.values for one in targets({"vgg": made(ddp=(100.0, 90.0))})] == [pytest.approx([0.8 / 0.9] * 3)]
 
 

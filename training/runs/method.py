@@ -188,8 +188,8 @@ def _not_exact(spec: RunSpec) -> list[str]:
     if spec.method == "bp" or not spec.over_ranks:
         return []
     notes = []
-    if spec.config.wire != "fp32":
-        notes.append(f"wire {spec.config.wire}: rounded between processes, so the numbers are not those of one process")
+    if spec.config.wire == "bf16":
+        notes.append("wire bf16: rounded between processes, so the numbers are not those of one process")
     if spec.replicated:
         batchnorm = "by the rows of all replicas" if spec.config.sync_batchnorm else "by each replica's own rows"
         notes.append(
@@ -214,7 +214,7 @@ def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int
         how = f"{spec.schedule}, {how} per worker"
     where = ", ".join(dict.fromkeys(devices))
     if spec.method != "bp" and spec.over_ranks and spec.config.wire != "fp32":
-        how += f", {spec.config.wire} between processes (not exact)"
+        how += f", {spec.config.wire} between processes" + " (not exact)" * (spec.config.wire == "bf16")
     if spec.replicated:
         how += f", replicas {', '.join(map(str, spec.config.stage_replicas or ()))} (exact but for rounding)"
     if spec.method == "bp" and spec.over_ranks:

@@ -16,6 +16,7 @@ from ALPackage.placement import assign
 from ALPackage.placement.cost import LayerCost, measure
 from ALPackage.placement.over_ranks import Stages, over_ranks, rank_name, ranks_named
 from ALPackage.placement.plan import Plan
+from ALPackage.ranks.messages import WIRES
 from ALPackage.stage.crew import Member, crew
 
 from ..config.spec import RunSpec
@@ -179,7 +180,7 @@ def stages_of(costs: Sequence[LayerCost], spec: RunSpec, speed: float) -> Stages
     """Return the layers as they can be spread over ranks. `speed`: of a connection, in bytes per second."""
     return Stages(
         [cost.total for cost in costs],
-        [cost.sent for cost in costs],
+        [cost.sent * WIRES[spec.config.wire] for cost in costs],
         [cost.gradients for cost in costs],
         spec.config.workers or max(1, own_cores() // spec.threads),
         speed,

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ALPackage import Snapshot, make_schedule
+from ALPackage.ranks import wire
 
 from ..hooked import SEED, losses_of, rate, snapshot
 from .test_schedules import batches, build
@@ -17,9 +18,10 @@ from .test_schedules import batches, build
 BEFORE, AFTER = 5, 4
 
 
-def train_cases(cases: list[tuple[str, list[int] | None]]) -> list[dict[str, Any]]:
-    """Train each model under its cut, and return what this rank has of it."""
-    return [train_model(model, cut) for model, cut in cases]
+def train_cases(cases: list[tuple[str, list[int] | None, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Train each model under its cut with its options, and return what this rank has of it."""
+    wire.SMALLEST = 512  # bytes of a tensor that is coded, if any is: what these models hand on is small
+    return [train_model(model, cut, **options) for model, cut, options in cases]
 
 
 def train_model(model: str, cut: list[int] | None, **options: Any) -> dict[str, Any]:

@@ -69,11 +69,15 @@ def _number(leaf: Any) -> Any:
 @pytest.mark.parametrize("world", [2, *(pytest.param(world, marks=pytest.mark.slow) for world in (3, 4))])
 def test_ranks_are_equal_to_one_process_bit_for_bit(world: int) -> None:
     """Losses, weights, buffers, moments, a snapshot on the way, and predictions at every depth; an odd last batch."""
-    cases = [(model, cut) for model in MODELS for cut in CUTS[world].get(len(build(model)), [])]
-    found = run_distributed(on_ranks.train_cases, world, cases, timeout=240.0)
+    cases = [(model, cut, {}) for model in MODELS for cut in CUTS[world].get(len(build(model)), [])]
     assert len(cases) >= 4
-    for number, (model, _) in enumerate(cases):
+    cases += [(model, cut, {"wire": "compressed"}) for model, cut, _ in cases[:2]]
+    found = run_distributed(on_ranks.train_cases, world, cases, timeout=240.0)
+    for number, (model, _, _) in enumerate(cases):
         assert_as_alone([of_rank[number] for of_rank in found], model)
+    for number in (0, 1):
+        plain, compressed = (found[0][case]["reports"][0].sent["rank1"] for case in (number, number - 2))
+        assert compressed < plain
 
 
 def test_a_rank_has_its_own_layers_in_memory() -> None:
