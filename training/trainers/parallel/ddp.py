@@ -36,8 +36,14 @@ class DataParallelTrainer(ParallelTrainer):
         sync = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         local: dict[str, Any] = {sync: False}
         with group.connected():
+            # Torch puts the gradients into other buckets after the first step, unless some may be missing. More than
+            # two ranks sum in an order that depends on the place in a bucket, so a resumed run would differ there.
             self._replica = DistributedDataParallel(
-                model, process_group=group.process_group, gradient_as_bucket_view=True, **local
+                model,
+                process_group=group.process_group,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=True,
+                **local,
             )
 
     @property

@@ -192,15 +192,25 @@ def bad_batch_in_ddp(bad: int) -> dict[str, Any] | None:
     return together(vision_model(), batches, on_nan="skip")
 
 
-def resumed_in_ddp(state: Any, step: int, batches: list[Any]) -> dict[str, Any] | None:
+def resumed_in_ddp(
+    state: Any, step: int, batches: list[Any], dtype: torch.dtype = torch.float64
+) -> dict[str, Any] | None:
     """Go on from a state that rank 0 has."""
-    trainer = DataParallelTrainer(text_model("transformer", torch.float64), Group(), lr=0.0, **OPTIONS)
+    trainer = DataParallelTrainer(text_model("transformer", dtype), Group(), lr=0.0, **OPTIONS)
     if not trainer.group.leads:
         trainer.serve(Upcoming(lambda epoch, done: batches[done:], len(batches)))
         return None
     with trainer:
         trainer.load(step, trainer.losses.state(), state)
         return train(trainer, batches[step:])
+
+
+def interrupted_in_ddp(step: int) -> tuple[dict[str, Any] | None, ...]:
+    """Train without an interruption, up to a step, and on from there."""
+    batches = texts()
+    whole = together(text_model("transformer", torch.float32), batches)
+    begun = together(text_model("transformer", torch.float32), batches[:step])
+    return whole, begun, resumed_in_ddp(begun and begun["state"], step, batches, torch.float32)
 
 
 def fails_in_a_rank() -> str:

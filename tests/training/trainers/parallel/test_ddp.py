@@ -61,6 +61,18 @@ def test_a_checkpoint_of_one_process_goes_on_over_ranks() -> None:
     assert far(whole["state"], found["state"]) < 1e-9
 
 
+def test_three_ranks_go_on_from_their_own_checkpoint_bit_for_bit() -> None:
+    """With two, sums have one order only."""
+    step = 7
+    whole, begun, rest = run_distributed(case.interrupted_in_ddp, 3, step)[0]
+    assert begun["losses"] + rest["losses"] == whole["losses"]
+    assert all(map(_equal, tree_leaves(rest["state"]), tree_leaves(whole["state"])))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
+
+
 @pytest.mark.slow
 def test_an_error_in_one_rank_ends_all() -> None:
     first, second = run_distributed(case.fails_in_a_rank, 2)
