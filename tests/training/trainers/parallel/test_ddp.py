@@ -61,6 +61,7 @@ def test_a_checkpoint_of_one_process_goes_on_over_ranks() -> None:
     assert far(whole["state"], found["state"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_three_ranks_go_on_from_their_own_checkpoint_bit_for_bit() -> None:
     """With two, sums have one order only."""
     step = 7
