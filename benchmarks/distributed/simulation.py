@@ -127,17 +127,16 @@ def of_links(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def of_sleepers(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the simulation of layers that sleep, over up to four processes, beside what was measured."""
-    for case in dict.fromkeys(run["case"] for run in results.get("runs", [])):
-        runs = [run for run in results["runs"] if run["case"] == case and "failed" not in run]
-        if not runs:
-            continue
+    good = [run for run in results.get("runs", []) if "failed" not in run and len(run["times"]) > 1]
+    for case, milliseconds in dict.fromkeys((run["case"], run["milliseconds"]) for run in good):
+        runs = [run for run in good if (run["case"], run["milliseconds"]) == (case, milliseconds)]
         loads = [Load(str(number), seconds, 0.0) for number, seconds in enumerate(runs[0]["times"])]
         ranks = runs[0]["ranks"]
         sizes = [ranks.count(rank) for rank in dict.fromkeys(ranks)]
         replicas = runs[0].get("replicas") or [1] * len(sizes)
         measured = median(results["settings"]["batches"] / run["seconds"] for run in runs)
         simulated = 1 / al_seconds(loads, sizes, replicas, LOOPBACK)
-        what = f"sleeping layers, {case} (batches/s)"
+        what = f"sleeping layers, {case}, {milliseconds:g} ms (batches/s)"
         yield {"what": what, "who": "al-ranks", "measured": measured, "simulated": simulated}
 
 

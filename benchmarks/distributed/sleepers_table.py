@@ -25,35 +25,38 @@ def ceiling(times: Sequence[float], options: Mapping[str, Any]) -> float:
 
 
 def sleepers(results: dict[str, Any]) -> str:
-    """Return the table and the judgment of the target."""
-    ms = results["settings"]["milliseconds"]
+    """Return the table and the judgment of the targets."""
     lines = [
-        f"| layers that sleep {ms:g} ms, a slow one {2 * ms:g} | batches/s, median (range) | the ceiling "
+        "| | a layer sleeps, ms (a slow one twice as long) | batches/s, median (range) | the ceiling "
         "| of the ceiling, median (range) |",
-        "|---|---|---|---|",
+        "|---|---|---|---|---|",
     ]
-    for case, runs in _cases(results).items():
+    for (milliseconds, case), runs in _cases(results).items():
         good = [run for run in runs if "failed" not in run]
         if not good:
-            lines.append(f"| {case} | cannot run: {runs[0]['failed'].strip().splitlines()[-1]} | | |")
+            lines.append(
+                f"| {case} | {milliseconds:g} | cannot run: {runs[0]['failed'].strip().splitlines()[-1]} | | |"
+            )
             continue
         speeds = [results["settings"]["batches"] / run["seconds"] for run in good]
         most = 1 / ceiling(good[0]["times"], good[0])
-        lines.append(f"| {case} | {spread(speeds)} | {most:.1f} | {spread([run['of_ceiling'] for run in good], 3)} |")
+        shares = spread([run["of_ceiling"] for run in good], 3)
+        lines.append(f"| {case} | {milliseconds:g} | {spread(speeds)} | {most:.1f} | {shares} |")
     return "\n".join([*lines, "", *target_table(targets(results)), "", origin(results)])
 
 
 def targets(results: dict[str, Any]) -> list[Target]:
-    """Return the target of every case that could run."""
+    """Return the target of every case of several processes that could run."""
     return [
-        Target(f"{case}: of the ceiling", OF_CEILING, values)
-        for case, runs in _cases(results).items()
-        if (values := [run["of_ceiling"] for run in runs if "failed" not in run])
+        Target(f"{case}, {milliseconds:g} ms: of the ceiling", OF_CEILING, values)
+        for (milliseconds, case), runs in _cases(results).items()
+        if (values := [run["of_ceiling"] for run in runs if "failed" not in run]) and len(runs[0]["times"]) > 1
     ]
 
 
-def _cases(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+def _cases(results: dict[str, Any]) -> dict[tuple[float, str], list[dict[str, Any]]]:
+    """Return the runs by the milliseconds that a layer sleeps, and case."""
+    found: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for run in results["runs"]:
-        found.setdefault(run["case"], []).append(run)
-    return found
+        found.setdefault((run["milliseconds"], run["case"]), []).append(run)
+    return dict(sorted(found.items(), key=lambda pair: pair[0][0]))

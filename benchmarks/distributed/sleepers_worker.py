@@ -27,17 +27,16 @@ def main() -> None:
     meet(job)
     stack = ALStack(RowSleeper(seconds, job["rows"]) for seconds in job["times"])
     seconds = 0.0
-    with make_schedule("distributed", stack, workers=1, threads=1, **job["options"]) as schedule:
-        assert isinstance(schedule, Distributed)
-        if schedule.leads:
+    with make_schedule(job["options"].pop("schedule"), stack, threads=1, **job["options"]) as schedule:
+        if isinstance(schedule, Distributed) and not schedule.leads:
+            schedule.serve()
+        else:
             batch = torch.zeros(job["rows"], SIZE), torch.zeros(job["rows"], 1)
             for count in (WARMUP, job["batches"]):
                 began = time.perf_counter()
                 for _ in schedule.run(batch for _ in range(count)):
                     pass
                 seconds = time.perf_counter() - began
-        else:
-            schedule.serve()
     dist.destroy_process_group()
     print(json.dumps({"seconds": seconds}), flush=True)
 

@@ -55,7 +55,14 @@ def test_the_command_reads_what_was_measured(tmp_path: Path, capsys: pytest.Capt
     slow = {"workload": written(WORKLOAD), "links": {"1 Gbit/s": link}}
     on_links = [{"repeat": 0, "rate": "1 Gbit/s", "contestant": "al-ranks", "samples_per_s": 300.0}]
     (tmp_path / "links.json").write_text(json.dumps({"transformer": {"prepared": slow, "runs": on_links}}))
-    slept = {"case": "both", "seconds": 11.0, "times": [0.1, 0.2], "ranks": [0, 1], "replicas": [1, 2]}
+    slept = {
+        "case": "both",
+        "milliseconds": 100.0,
+        "seconds": 11.0,
+        "times": [0.1, 0.2],
+        "ranks": [0, 1],
+        "replicas": [1, 2],
+    }
     (tmp_path / "sleepers.json").write_text(json.dumps({"settings": {"batches": 100}, "runs": [slept]}))
     assert main(["--measured", str(tmp_path), "--out", str(tmp_path / "out.json")]) == 0
     shown = capsys.readouterr().out
@@ -67,7 +74,7 @@ def test_the_command_reads_what_was_measured(tmp_path: Path, capsys: pytest.Capt
     ]
     assert "| transformer, 2 processes | AL | 500.0 | 524.6 | 1.05 |" in shown
     assert "| transformer, 2 hosts, 1 Gbit/s | AL | 300.0 | 688.2 | 2.29 |" in shown
-    assert "| sleeping layers, both (batches/s) | AL | 9.1 | 10.0 | 1.10 |" in shown
+    assert "| sleeping layers, both, 100 ms (batches/s) | AL | 9.1 | 10.0 | 1.10 |" in shown
     assert len(read_workload(tmp_path / "transformer48.json").al) == 49
 
 
