@@ -114,12 +114,21 @@ def _describe_tensor(tensor: Tensor, parts: list[Tensor], coded: bool) -> dict[s
     if spacing == "gaps":
         described["gaps"] = True
     if coded and flat.nbytes >= SMALLEST:
-        planes = encode(flat.to("cpu").view(torch.uint8), flat.itemsize)
+        planes = encode(_on_host(flat).view(torch.uint8), flat.itemsize)
         parts += planes
         described["planes"] = [len(plane) for plane in planes]
     elif flat.numel():
-        parts.append(flat.to("cpu").view(torch.uint8))
+        parts.append(_on_host(flat).view(torch.uint8))
     return described
+
+
+def _on_host(flat: Tensor) -> Tensor:
+    """Return a tensor that lies in the host's memory; from a GPU it gets into pinned memory, which is faster."""
+    if flat.device.type == "cpu":
+        return flat
+    # Torch keeps pinned memory that is given back, so a batch finds that of an earlier one.
+    staged = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=flat.device.type == "cuda")
+    return staged.copy_(flat)
 
 
 def _spacing(tensor: Tensor) -> str:

@@ -49,6 +49,27 @@ def train_model(model: str, cut: list[int] | None, **options: Any) -> dict[str, 
     return found
 
 
+def train_on(device: str, cut: list[int] | None) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Train all layers on one GPU, over ranks or, without a cut, alone; return losses, and the state of own layers."""
+    torch.use_deterministic_algorithms(True)
+    stack, data = build("transformer"), batches("transformer")
+    stack.set_device([device] * len(stack))
+    name, options = ("distributed", {"ranks": cut}) if cut else ("sequential", {})
+    losses, own = [], list(stack.names)
+    with make_schedule(name, stack, threads=1, seed=SEED, **options) as schedule:
+        if cut:
+            own = [layer for layer, rank in zip(own, cut, strict=True) if rank == dist.get_rank()]
+        if cut and not schedule.leads:  # type: ignore[attr-defined]
+            schedule.serve()  # type: ignore[attr-defined]
+        else:
+            losses = losses_of(list(schedule.run(data, lr=rate)))
+    for layer, one in list(stack.items()):
+        if layer not in own:
+            one.optimizer.param_groups.clear()
+    state = {entry: value.cpu() for entry, value in snapshot(stack).items() if not value.is_meta}
+    return losses, {entry: value for entry, value in state.items() if is_of(entry, own)}
+
+
 def is_of(entry: str, own: list[str]) -> bool:
     """Return whether an entry of a state is of one of the layers `own`, or of no layer."""
     kind, path = entry.split()[:2]

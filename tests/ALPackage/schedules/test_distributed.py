@@ -140,6 +140,16 @@ def test_what_is_sent_arrives() -> None:
         )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_ranks_that_share_a_gpu_are_equal_to_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    ((losses, state),) = run_distributed(on_ranks.train_on, 1, "cuda:0", None)
+    (found, first), (_, second) = run_distributed(on_ranks.train_on, 2, "cuda:0", [0, 0, 1, 1])
+    assert found == losses
+    assert_equal(first | second, state)
+
+
 def test_without_a_process_group_it_says_what_to_do() -> None:
     with pytest.raises(RuntimeError, match="there is no process group; start the script with torchrun"):
         make_schedule("distributed", build("convolutions"))
