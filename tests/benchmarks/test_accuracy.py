@@ -373,6 +373,7 @@ def test_results_under_other_defaults_are_not_mixed_with_new_ones(
     assert "the config file has another act now than when this was run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_finished_run_is_never_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(grid_of([{}], [{}]), tmp_path)

@@ -303,6 +303,7 @@ def test_the_thesis_recipe_runs(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_demo_runs_both_tasks_and_ends_with_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from .test_ranks import TEXT, alone, forget_the_last_epoch
 COMMAND = f"{SMALL} --set checkpoint_keep=9 --set epochs=2 --set stage_replicas=[2,1]"
 
 
+@pytest.mark.slow
 def test_two_replicas_give_what_one_process_gives_but_for_rounding(datasets: Path, tmp_path: Path) -> None:
     """A transformer, with dropout, texts of changing length and an odd last batch."""
     one, two = tmp_path / "one", tmp_path / "two"
