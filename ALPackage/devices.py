@@ -22,9 +22,14 @@ def available_cores() -> int:
 
 
 def own_cores() -> int:
-    """Return this process's share of the cores, where torchrun has started several on this machine."""
+    """Return how many cores this process may keep busy: of several that torchrun has started here each has a share."""
+    return max(1, int(core_share()))
+
+
+def core_share() -> float:
+    """Return this process's share of the cores; less than one where there are more processes than cores."""
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, available_cores() // max(1, int(processes))) if processes.isdecimal() else available_cores()
+    return available_cores() / max(1, int(processes)) if processes.isdecimal() else float(available_cores())
 
 
 def available_devices() -> list[str]:

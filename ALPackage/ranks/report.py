@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..devices import core_share
 from ..layer import LocalLayer
 from .chain import Chain
 from .link import Traffic
@@ -31,6 +32,8 @@ class RankReport:
     gradients."""
     replica: int = 0
     """Its number among the ranks that have the same layers."""
+    cores: float = 1.0
+    """Its share of its host's cores; less than one where the host has more ranks than cores."""
 
 
 def report_of(chain: Chain, layers: Sequence[tuple[str, LocalLayer]], traffic: dict[str, Traffic]) -> RankReport:
@@ -38,8 +41,8 @@ def report_of(chain: Chain, layers: Sequence[tuple[str, LocalLayer]], traffic: d
     moments = [one for _, layer in layers for one in _tensors(layer.optimizer.state_dict()["state"])]
     sent = {name: round(one.per_batch) for name, one in traffic.items()}
     names = [name for name, _ in layers]
-    host = socket.gethostname()
-    return RankReport(chain.rank, host, names, weights_of(layers), _bytes(moments), sent, chain.replica)
+    held, host = weights_of(layers), socket.gethostname()
+    return RankReport(chain.rank, host, names, held, _bytes(moments), sent, chain.replica, core_share())
 
 
 def weights_of(layers: Sequence[tuple[str, LocalLayer]]) -> int:

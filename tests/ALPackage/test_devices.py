@@ -10,7 +10,7 @@ from torch import nn
 
 from ALPackage import AE, AL, ENC, ALStack, PlacementError
 from ALPackage import devices as placement
-from ALPackage.devices import available_devices, local_layers, resolve, set_device
+from ALPackage.devices import available_devices, core_share, local_layers, own_cores, resolve, set_device
 
 
 def layer() -> AL:
@@ -183,3 +183,12 @@ def test_auto_uses_the_gpu_and_the_moments_move_along() -> None:
         stack.backward_and_update()
     assert {device.type for device in stack.devices} == {"cuda"}
     assert all(state["exp_avg"].is_cuda for one in stack for state in one.optimizer.state.values())
+
+
+@pytest.mark.parametrize(("processes", "cores", "share"), [("1", 6, 6.0), ("4", 1, 1.5), ("8", 1, 0.75), ("?", 6, 6.0)])
+def test_processes_of_a_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, processes: str, cores: int, share: float
+) -> None:
+    monkeypatch.setattr(placement, "available_cores", lambda: 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert (own_cores(), core_share()) == (cores, share)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from ALPackage.placement.over_ranks import ranks_named
@@ -173,6 +174,15 @@ def describe(checkpoint: Checkpoint, spec: RunSpec, devices: Sequence[str] = ())
             f"  {method_title(spec.method)}: {replicas_then or 'no replicas'} then, {replicas_now or 'none'} now: the "
             "numbers are those of an uninterrupted run but for rounding and what a batch normalization counts"
         )
+    then, now = (
+        _rounded(config.get("wire"), places)
+        for config, places in ((before["config"], before.get("devices", ())), (vars(spec.config), devices))
+    )
+    if spec.method != "bp" and then != now:
+        lines.append(
+            f"  {method_title(spec.method)}: rounded to bf16 {then or 'nowhere'} then, {now or 'nowhere'} now: the "
+            "numbers are not those of an uninterrupted run"
+        )
     return [*lines, *(f"  note: {note}" for note in network_notes(checkpoint, spec))]
 
 
@@ -194,6 +204,13 @@ def _replicas(devices: Sequence[str]) -> str:
     """Return which layers have replicas, and how many, for a message; nothing where none has."""
     counts = [len(ranks_named(name)) for name in devices]
     return ", ".join(f"layer {layer} in {count} replicas" for layer, count in enumerate(counts, 1) if count > 1)
+
+
+def _rounded(wire: str | None, devices: Sequence[str]) -> str:
+    """Return behind which layers what is sent is rounded, for a message; nothing where nothing is."""
+    ranks = [ranks_named(name) for name in devices]
+    behind = [str(layer) for layer, (one, other) in enumerate(pairwise(ranks), 1) if one != other]
+    return f"behind layer {', '.join(behind)}" if wire == "bf16" and behind else ""
 
 
 def _of_bp(processes: int, way: str | None) -> str:

@@ -87,10 +87,11 @@ RESUME_MAY_CHANGE = frozenset(
         "test_batch_size",
         "threads",
         "timeout",
+        "wire",
         "workers",
     }
 )
-"""Keys that may differ on --resume: they say where and how fast (`threads` can change the last bits)."""
+"""Keys that may differ on --resume: they say where and how fast. Where one changes the numbers, the run says so."""
 
 
 class TrainingKeys(Settings):

@@ -208,7 +208,13 @@ def measure_utilization(
 
 
 def _of_ranks(rows: Sequence[Row], ranks: Sequence[RankReport]) -> str:
-    """Return a sentence about the processes: which one sets the pace, if one does."""
+    """Return a sentence about the processes: that they share cores, or which one sets the pace, if one does."""
+    crowded = [one for one in ranks if one.cores < 1 and any(row.device == f"rank{one.rank} cpu:0" for row in rows)]
+    if crowded:
+        return (
+            f"the processes on {crowded[0].host} share its cores, {crowded[0].cores:.2f} for each; more of them than "
+            "there are cores bring nothing"
+        )
     busy = {one.rank: _mean([row.busy for row in rows if row.device.startswith(f"rank{one.rank} ")]) for one in ranks}
     most = max(ranks, key=lambda one: busy[one.rank])
     share, who = busy[most.rank], f"rank{most.rank}, with {', '.join(most.layers)},"

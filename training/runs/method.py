@@ -216,7 +216,8 @@ def headline(spec: RunSpec, devices: Sequence[str], layers: int, parameters: int
     if spec.method != "bp" and spec.over_ranks and spec.config.wire != "fp32":
         how += f", {spec.config.wire} between processes" + " (not exact)" * (spec.config.wire == "bf16")
     if spec.replicated:
-        how += f", replicas {', '.join(map(str, spec.config.stage_replicas or ()))} (exact but for rounding)"
+        but = "" if spec.config.sync_batchnorm else ", and batch normalization by each replica's rows"
+        how += f", replicas {', '.join(map(str, spec.config.stage_replicas or ()))} (exact but for rounding{but})"
     if spec.method == "bp" and spec.over_ranks:
         where = f"{where}, {TITLES[spec.bp_parallel]} over {spec.world} ranks"
         how += " per rank"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ALPackage import ALStack
-from ALPackage.devices import capacities, own_cores, resolve
+from ALPackage.devices import capacities, core_share, own_cores, resolve
 from ALPackage.errors import PlacementError
 from ALPackage.placement import assign
 from ALPackage.placement.cost import LayerCost, measure
@@ -95,7 +95,7 @@ def place(
     layers do not fit the devices.
 
     `before`: the devices by name of the run that goes on. Which layers have replicas decides the last bits, and what
-    their batch normalizations count, so "auto" leaves these where they were.
+    their batch normalizations count; and where the network is cut, what "bf16" rounds. So "auto" leaves them there.
     """
     config = spec.config
     if ranks is not None:
@@ -147,7 +147,7 @@ def _over_ranks(
     replicas = spec.config.stage_replicas
     if spec.ranks is not None:
         where = list(spec.ranks)
-    elif spec.replicated and _stages_of(before) == replicas:
+    elif _decides(spec) and _stages_of(before) == (replicas or [1] * spec.world):
         where = [ranks_named(name).start for name in before]
     else:
         known = stages_of(costs, spec, ranks.speed())
@@ -164,11 +164,16 @@ def _over_ranks(
         for member in workers_of(spec, [devices[layer] for layer in held]):
             layers = tuple(held[layer] for layer in member.layers)
             members.append(Member(f"rank{rank} {member.name}", member.device, layers))
-    at_once = len(firsts) * max(1.0, own_cores() / spec.threads)
+    at_once = max(1.0, len(firsts) * core_share() / spec.threads)
     placed = Placement(devices, None, tuple(where), replicas=None if replicas is None else tuple(replicas))
     counts = () if replicas is None else placed.counts
     plan = Plan(tuple(costs), tuple(devices), tuple(members), at_once, tuple(where), counts)
     return replace(placed, plan=plan)
+
+
+def _decides(spec: RunSpec) -> bool:
+    """Tell whether the cut has a part in the numbers."""
+    return spec.replicated or spec.config.wire == "bf16"
 
 
 def _stages_of(devices: Sequence[str]) -> list[int]:

@@ -101,7 +101,11 @@ def proposals(plan: Plan, spec: RunSpec, speed: float) -> list[str]:
     """Return what other numbers of processes per stage could bring. `speed`: of a connection, in bytes per second."""
     stages = stages_of(plan.costs, spec, speed)
     work = sum(cost.total for cost in plan.costs)
-    lines = [f"connections: {speed / 1e6:,.0f} MB/s; estimated ceilings over one worker, with what is sent:"]
+    cores = "a core" if stages.workers == 1 else f"cores for {stages.workers} workers"
+    lines = [
+        f"connections: {speed / 1e6:,.0f} MB/s; estimated ceilings over one worker, with what is sent, where each "
+        f"process has {cores}:"
+    ]
     now = stages.slowest(plan.ranks, spec.config.stage_replicas)
     lines.append(f"  what is set: {work / now:.2f}x")
     for world in (spec.world, spec.world + 1):

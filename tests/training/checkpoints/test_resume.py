@@ -414,7 +414,7 @@ def test_keys_that_do_not_change_the_numbers_may_differ() -> None:
 
 
 def test_what_may_change_the_last_bits_is_said(tmp_path: Path) -> None:
-    described = {"provenance": {"versions": {"torch": "2.3"}}, "threads": 1}
+    described = {"provenance": {"versions": {"torch": "2.3"}}, "threads": 1, "config": {}}
     record = RunRecord(dataset="digits", model="vgg", method="al", methods_of_run=["al"], info=described)
     changes = {"date": "D", "epochs": 3, "batches_per_epoch": 9}
     point = Checkpoint("run", record, info(2, 1, 4).model_copy(update=changes), {})
@@ -425,7 +425,7 @@ def test_what_may_change_the_last_bits_is_said(tmp_path: Path) -> None:
 
 
 def test_that_bp_had_other_processes_is_said(tmp_path: Path) -> None:
-    described = {"provenance": {"versions": {}}, "threads": 1}
+    described = {"provenance": {"versions": {}}, "threads": 1, "config": {}}
     record = RunRecord(dataset="digits", model="vgg", method="bp", methods_of_run=["bp"], info=described)
     point = Checkpoint("run", record, info(2, 1, 4).model_copy(update={"method": "bp"}), {})
     alone = replace(make_spec(tmp_path, versions={}, threads=1), method="bp")
@@ -436,7 +436,7 @@ def test_that_bp_had_other_processes_is_said(tmp_path: Path) -> None:
 
 def test_that_other_layers_have_replicas_is_said(tmp_path: Path) -> None:
     devices = ["rank0-1", "rank0-1", "rank2:cuda:0"]
-    described = {"provenance": {"versions": {}}, "threads": 1, "devices": devices}
+    described = {"provenance": {"versions": {}}, "threads": 1, "devices": devices, "config": {}}
     record = RunRecord(dataset="digits", model="vgg", method="al", methods_of_run=["al"], info=described)
     point = Checkpoint("run", record, info(2, 1, 4), {})
     spec = make_spec(tmp_path, versions={}, threads=1)
@@ -445,9 +445,30 @@ def test_that_other_layers_have_replicas_is_said(tmp_path: Path) -> None:
     assert "layer 1 in 2 replicas, layer 2 in 2 replicas then, none now: the numbers are those" in more
 
 
+def test_that_other_tensors_are_rounded_is_said(tmp_path: Path) -> None:
+    devices = ["rank0", "rank1", "rank1"]
+    described = {"provenance": {"versions": {}}, "threads": 1, "devices": devices, "config": {"wire": "bf16"}}
+    record = RunRecord(dataset="digits", model="vgg", method="al", methods_of_run=["al"], info=described)
+    point = Checkpoint("run", record, info(2, 1, 4), {})
+    spec = make_spec(tmp_path, versions={}, threads=1, wire="bf16")
+    assert len(describe(point, spec, ["rank0:cuda:0", "rank1", "rank1"])) == 1, "only the devices are others"
+    for places, now in ((["rank0", "rank0", "rank1"], "behind layer 2"), (["cpu"] * 3, "nowhere")):
+        (_, more) = describe(point, spec, places)
+        assert more == (
+            f"  AL: rounded to bf16 behind layer 1 then, {now} now: the numbers are not those of an uninterrupted run"
+        )
+    exact = make_spec(tmp_path, versions={}, threads=1, wire="compressed")
+    assert "nowhere now" in describe(point, exact, devices)[1]
+
+
+def test_what_is_exact_may_be_sent_in_another_way(tmp_path: Path) -> None:
+    one, other = (make_spec(tmp_path, wire=wire).resolved for wire in ("fp32", "compressed"))
+    check_same_run(one, other)
+
+
 def test_that_the_file_of_a_network_has_changed_is_said(tmp_path: Path) -> None:
     network = {"function": "n.py:f", "file": "n.py", "sha256": "aa", "layers": {}}
-    described = {"provenance": {"versions": {}}, "threads": 1, "network": network}
+    described = {"provenance": {"versions": {}}, "threads": 1, "network": network, "config": {}}
     record = RunRecord(dataset="digits", model="vgg", method="al", methods_of_run=["al"], info=described)
     point = Checkpoint("run", record, info(2, 1, 4), {})
     spec = make_spec(tmp_path, versions={}, threads=1, network=network)

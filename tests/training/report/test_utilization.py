@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ALPackage.ranks.report import RankReport
 from ALPackage.stage.trace import Usage
 from training.report.utilization import Utilization, measure_utilization
 
@@ -153,6 +155,19 @@ def test_the_other_schedules_have_a_sentence_of_their_own(schedule: str, cores: 
     found = measured([used("cpu", {"a": 6.0, "b": 2.0, "c": 1.0})], schedule=schedule, cores=cores)
     assert found.advice.startswith(f"advice: {words}")
     assert found.text().splitlines()[-1] == found.advice
+
+
+def test_of_processes_the_advice_names_who_sets_the_pace_and_first_whether_they_share_cores() -> None:
+    usages = [used("rank0 cpu:0", {"a": 9.0}, "a"), used("rank1 cpu:0", {"b": 4.0, "c": 1.0}, "bc")]
+    ranks = [RankReport(0, "one", ["a"], 8, 16, {}), RankReport(1, "one", ["b", "c"], 8, 16, {})]
+    words = "advice: rank0, with a, was at work 90 % of the time and sets the pace"
+    assert measured(usages, ranks=ranks).advice.startswith(words)
+    crowded = [replace(rank, cores=0.5) for rank in ranks]
+    assert measured(usages, ranks=crowded).advice == (
+        "advice: the processes on one share its cores, 0.50 for each; more of them than there are cores bring nothing"
+    )
+    on_gpus = [replace(usage, device=usage.device.replace("cpu", "cuda")) for usage in usages]
+    assert measured(on_gpus, ranks=crowded).advice.startswith(words)
 
 
 @given(

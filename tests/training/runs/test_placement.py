@@ -283,3 +283,19 @@ def test_a_run_that_goes_on_leaves_replicas_where_they_were(stack: ALStack, aske
     assert ranks_with([1, 2], before) == ranks_with([1, 2], []), "another division"
     assert ranks_with([2, 1], ["cpu"] * 4) == (0, 0, 2, 2)
     assert ranks_with(None, ["rank0", "rank1", "rank2", "rank2"]) == ranks_with(None, []), "it changes no number"
+
+
+def test_a_run_that_goes_on_is_rounded_where_it_was(stack: ALStack, asked: Asked) -> None:
+    """Guards a bug: the cut was measured anew, and other tensors were rounded, by the clock."""
+    three = Two()
+    three.devices = ("cpu", "cpu", "cpu")  # type: ignore[assignment]
+    before = ["rank0", "rank0", "rank1", "rank2"]
+
+    def ranks_with(wire: str, devices: list[str]) -> tuple[int, ...] | None:
+        spec = make_spec(world=3, threads=3, wire=wire)
+        return place(stack, BATCH, spec, three, before=devices).ranks  # type: ignore[arg-type]
+
+    assert ranks_with("bf16", []) != (0, 0, 1, 2)
+    assert ranks_with("bf16", before) == (0, 0, 1, 2)
+    assert ranks_with("bf16", ["rank0", "rank0", "rank1", "rank1"]) == ranks_with("bf16", []), "of two processes"
+    assert ranks_with("compressed", before) == ranks_with("compressed", [])

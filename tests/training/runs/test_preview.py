@@ -121,7 +121,9 @@ def test_proposals_say_what_other_numbers_of_processes_could_bring() -> None:
     plan = replace(plan, ranks=(0, 1))
     spec = make_spec(world=2, workers=1)
     first, *found = proposals(plan, spec, 1e9)
-    assert first == "connections: 1,000 MB/s; estimated ceilings over one worker, with what is sent:"
+    assert first == (
+        "connections: 1,000 MB/s; estimated ceilings over one worker, with what is sent, where each process has a core:"
+    )
     # These layers have no gradients, so averaging costs nothing: every process does its part of everything.
     expected = [
         "what is set: 1.25x",

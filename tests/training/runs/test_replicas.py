@@ -30,7 +30,7 @@ def test_two_replicas_give_what_one_process_gives_but_for_rounding(datasets: Pat
     with launch(tmp_path, 2, f"{command} --set stage_replicas=[2] --out {two}", script="nlpmain.py") as launched:
         first, second = launched.ends()
     assert (first.code, second.code) == (0, 0), first.text + second.text
-    assert "replicas 2 (exact but for rounding)" in first.text
+    assert "replicas 2 (exact but for rounding, and batch normalization by each replica's rows)" in first.text
     found, expected = rows(two / "imdb_transformer_al.csv"), rows(one / "imdb_transformer_al.csv")
     for here, there in zip(found, expected, strict=True):
         losses = [name for name in there if "loss" in name]
