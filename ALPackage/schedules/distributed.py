@@ -26,8 +26,10 @@ class Distributed(Serving):
     """Every rank trains its own layers; rank 0 reads the batches and gets the results.
 
     Make it on every rank, in the default process group of `torch.distributed`, from the same stack: the weights are
-    those of rank 0, which sends them. It gives back the memory of the layers that are another rank's. Rank 0 then uses
-    it as any other schedule; the others call `serve`, which returns when rank 0 closes its schedule:
+    those of rank 0, which sends them before the first run. It gives back the memory of the layers that are another
+    rank's. The other ranks may make the stack without weights, within `torch.device("meta")`: their own layers get new
+    parameters then, where `set_device` has put them. Rank 0 uses it as any other schedule; the others call `serve`,
+    which returns when rank 0 closes its schedule:
 
         with make_schedule("distributed", stack) as schedule:
             if not schedule.leads:
@@ -56,7 +58,7 @@ class Distributed(Serving):
 
     Raises:
         PlacementError: If `ranks` does not fit the layers or the processes.
-        ValueError: If an option cannot be used.
+        ValueError: If an option cannot be used, or a layer cannot get its weights from rank 0.
         RuntimeError: If there is no process group.
     """
 
