@@ -185,8 +185,12 @@ class LocalLayer(nn.Module):
         return self.device
 
     def assign(self, device: torch.device) -> None:
-        """Move the layer to `device`; "cpu:K" means host memory and ties the layer to worker K."""
-        self.to(torch.device("cpu") if device.type == "cpu" else device)
+        """Move the layer to `device`; "cpu:K" means host memory and ties the layer to worker K.
+
+        One on "meta", without values, gets its memory there when a schedule over ranks needs it (`ranks.states`).
+        """
+        if self.device.type != "meta":
+            self.to(torch.device("cpu") if device.type == "cpu" else device)
         self._assigned = device
 
     def forward(self, x: Any, y: Any) -> tuple[Any, Any]:

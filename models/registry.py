@@ -73,6 +73,9 @@ class ModelEntry:
     """
     title: str = ""
     """As messages show it; its name where it has none."""
+    on_meta: bool = False
+    """Whether `build` works on torch's device "meta", where tensors have no values: it reads none, and keeps no tensor
+    but as a parameter or buffer. The ranks that get their weights from rank 0 then build it without memory."""
 
     def __post_init__(self) -> None:
         """Raise RegistryError for what could only fail later."""
@@ -98,6 +101,8 @@ class ObjectiveEntry:
 
     One layer per block, under the block's name. `training`: a `models.shapes.Training`.
     """
+    on_meta: bool = False
+    """Whether `build` works on the device "meta", as for a model."""
 
     def __post_init__(self) -> None:
         """Raise RegistryError for what could only fail later."""
@@ -206,7 +211,15 @@ def _check(who: str, name: str, build: Builder, settings: Sequence[Any]) -> None
 
 
 register_model(
-    ModelEntry(name="vgg", title="VGG", task="vision", settings=VGGSettings, layers=vgg_layers, build="models.vgg:vgg"),
+    ModelEntry(
+        name="vgg",
+        title="VGG",
+        task="vision",
+        settings=VGGSettings,
+        layers=vgg_layers,
+        build="models.vgg:vgg",
+        on_meta=True,
+    ),
 )
 register_model(
     ModelEntry(
@@ -216,11 +229,18 @@ register_model(
         settings=ResNetSettings,
         layers=resnet_layers,
         build="models.resnet:resnet",
+        on_meta=True,
     ),
 )
 register_model(
     ModelEntry(
-        name="lstm", title="LSTM", task="text", settings=LSTMSettings, layers=lstm_layers, build="models.lstm:lstm"
+        name="lstm",
+        title="LSTM",
+        task="text",
+        settings=LSTMSettings,
+        layers=lstm_layers,
+        build="models.lstm:lstm",
+        on_meta=True,
     ),
 )
 register_model(
@@ -231,6 +251,7 @@ register_model(
         settings=TransformerSettings,
         layers=transformer_layers,
         build="models.transformer:transformer",
+        on_meta=True,
     ),
 )
 register_objective(
@@ -239,20 +260,27 @@ register_objective(
         title="AL",
         settings={"vision": ALSettings, "text": TextALSettings},
         build="models.assemble:build_local",
+        on_meta=True,
     )
 )
 register_objective(
-    ObjectiveEntry(name="ce", title="CE", settings=CESettings, build="models.assemble:build_local"),
+    ObjectiveEntry(name="ce", title="CE", settings=CESettings, build="models.assemble:build_local", on_meta=True),
 )
 register_objective(
-    ObjectiveEntry(name="scl", title="SCL", settings=SCLSettings, build="models.assemble:build_local"),
+    ObjectiveEntry(name="scl", title="SCL", settings=SCLSettings, build="models.assemble:build_local", on_meta=True),
 )
 register_objective(
-    ObjectiveEntry(name="predsim", title="PredSim", settings=PredSimSettings, build="models.assemble:build_local"),
+    ObjectiveEntry(
+        name="predsim", title="PredSim", settings=PredSimSettings, build="models.assemble:build_local", on_meta=True
+    ),
 )
 register_objective(
-    ObjectiveEntry(name="deinfo", title="DeInfoReg", settings=DeInfoSettings, build="models.assemble:build_local"),
+    ObjectiveEntry(
+        name="deinfo", title="DeInfoReg", settings=DeInfoSettings, build="models.assemble:build_local", on_meta=True
+    ),
 )
 register_objective(
-    ObjectiveEntry(name="infopro", title="InfoPro", settings=InfoProSettings, build="models.assemble:build_local"),
+    ObjectiveEntry(
+        name="infopro", title="InfoPro", settings=InfoProSettings, build="models.assemble:build_local", on_meta=True
+    ),
 )

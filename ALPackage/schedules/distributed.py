@@ -26,8 +26,10 @@ class Distributed(Serving):
     """Every rank trains its own layers; rank 0 reads the batches and gets the results.
 
     Make it on every rank, in the default process group of `torch.distributed`, from the same stack: the weights are
-    those of rank 0, which sends them. It gives back the memory of the layers that are another rank's. Rank 0 then uses
-    it as any other schedule; the others call `serve`, which returns when rank 0 closes its schedule:
+    those of rank 0, which sends them before the first run. It gives back the memory of the layers that are another
+    rank's. The other ranks may make the stack without weights, within `torch.device("meta")`: their own layers get new
+    parameters then, where `set_device` has put them. Rank 0 uses it as any other schedule; the others call `serve`,
+    which returns when rank 0 closes its schedule:
 
         with make_schedule("distributed", stack) as schedule:
             if not schedule.leads:
@@ -56,7 +58,7 @@ class Distributed(Serving):
 
     Raises:
         PlacementError: If `ranks` does not fit the layers or the processes.
-        ValueError: If an option cannot be used.
+        ValueError: If an option cannot be used, or a layer cannot get its weights from rank 0.
         RuntimeError: If there is no process group.
     """
 
@@ -69,29 +71,29 @@ class Distributed(Serving):
         """
         self._refuse_follower("load")
         refuse_if_busy(self.stack, "load")
+        self._settle()
         for name, layer in self._layers:
             load_layer(layer, states[name])
         own = [name for name, _ in self._layers]
         replicas = bool(self._links.to_replicas)
-        if elsewhere := {name: dict(state) for name, state in states.items() if replicas or name not in own}:
-            self._send_states(elsewhere)
-
-    def _send_states(self, states: dict[str, Any]) -> None:
-        self._settle()
-        own = [name for name, _ in self._layers]
-        self._put(Marker(Kind.LOAD, {name: state for name, state in states.items() if name not in own}), states)
-        self._loading = True
+        self._unsent = {name: dict(state) for name, state in states.items() if replicas or name not in own}
 
     def _settle(self) -> None:
-        """Wait until every rank has the state that was sent."""
-        if self._loading:
-            self._loading = False
-            self._wait_for(Kind.LOAD)
+        """Have the other ranks take over the states that they do not have yet.
 
-    def _wait_for(self, kind: Kind) -> None:
-        """Take what is done until the marker of that kind has passed all ranks, while nothing else is under way."""
+        One layer at a time: what is sent passes through all ranks, and none needs memory for more.
+        """
+        own = [name for name, _ in self._layers]
+        while self._unsent:
+            name, state = next(iter(self._unsent.items()))
+            self._take_round(Marker(Kind.LOAD, {} if name in own else {name: state}), {name: state})
+            del self._unsent[name]
+
+    def _take_round(self, marker: Marker, for_replicas: Any = None) -> None:
+        """Send a marker through all ranks, while nothing else is under way, and wait until it has passed them."""
         try:
-            while not (isinstance(done := self._take_done(), Marker) and done.kind == kind):
+            self._put(marker, for_replicas)
+            while not (isinstance(done := self._take_done(), Marker) and done.kind == marker.kind):
                 pass
         except Closed:
             self._raise_failure()
@@ -120,8 +122,7 @@ class Distributed(Serving):
             self._settle()
             about = {**self._modes(), "example": handed_on}
             # The replicas of this rank have the same layers, which are checked.
-            self._put(Marker(Kind.PREPARE, about), {**about, "example": None})
-            self._wait_for(Kind.PREPARE)
+            self._take_round(Marker(Kind.PREPARE, about), {**about, "example": None})
         return failure
 
     def _modes(self) -> dict[str, Any]:
@@ -207,6 +208,5 @@ class Distributed(Serving):
                 self._settle()
                 if self._unfinished:  # a run whose iterator nobody has closed
                     self._drain()
-                self._put(Marker(Kind.CLOSE))
-                self._wait_for(Kind.CLOSE)
+                self._take_round(Marker(Kind.CLOSE))
                 self._links.wait()

@@ -29,11 +29,12 @@ from ..ranks.link import Kind, Message, PeerLost
 from ..ranks.links import Links, store_of
 from ..ranks.messages import WIRES, as_message, result, rows_for
 from ..ranks.report import RankReport, report_of, weights_of
-from ..ranks.states import decoder_state, release, states_elsewhere
+from ..ranks.states import decoder_state, give_memory, has_values, release, states_elsewhere
 from ..stack import ALStack
 from ..stage.batch import Batch, Marker, PredictBatch, TrainBatch
 from ..stage.board import Item
 from ..stage.channel import Closed
+from ..stage.cuda_graph import make_capturable
 from ..stage.failure import FirstFailure
 from ..stage.trace import Usage
 from .continuous import QUEUE_DEPTH, Continuous
@@ -87,8 +88,8 @@ class OverRanks(Continuous):
             refuse_unknown(replicated)
         if len(own_chain.group) > 1:
             workers, streams_per_device = _enough_workers(own, workers, streams_per_device)
-        elsewhere = states_elsewhere(stack, own_chain) if own_chain.leads else {}
-        release(stack, own_chain)
+        #: States that other ranks do not have yet.
+        self._unsent = self._take_layers(own)
         #: The first layer of the next stage, which says how its replicas divide a batch.
         following = own_chain.own[-1] + 1
         self._reader = stack[following] if following < len(stack) else None
@@ -110,12 +111,25 @@ class OverRanks(Continuous):
         self._captured = self._captured or len(own_chain.group) > 1
         self._alarm.thread.start()
         self._links.start()
-        self._loading = False
-        if elsewhere:
-            self._send_states(elsewhere)
 
-    def _send_states(self, states: dict[str, Any]) -> None:
-        """Have the other ranks take over the states of their layers; on rank 0."""
+    def _take_layers(self, own: list[tuple[str, LocalLayer]]) -> dict[str, Any]:
+        """Have memory for this rank's layers alone, and return, on rank 0, the states of the others."""
+        elsewhere: dict[str, Any] = {}
+        if self.leads:
+            if empty := [name for name, layer in self.stack.items() if not has_values(layer)]:
+                raise ValueError(
+                    f"layer {empty[0]!r} is on the device meta, so rank 0 has no weights to send to the other ranks; "
+                    "make its stack on another device, and a new stack for every distributed schedule"
+                )
+            elsewhere = states_elsewhere(self.stack, self._chain)
+        else:
+            for name, layer in own:
+                if not has_values(layer):
+                    give_memory(name, layer)
+                    if self._cuda_graph != "off" and layer.device.type == "cuda":
+                        make_capturable(layer)
+        release(self.stack, self._chain)
+        return elsewhere
 
     def _join_replicas(self, own: list[tuple[str, LocalLayer]], sync_batchnorm: bool) -> None:
         """Have each of this rank's layers average with its replicas, if it has any."""

@@ -56,7 +56,8 @@ class Serving(OverRanks):
 
     def _load_part(self, states: dict[str, Any]) -> None:
         for name, layer in self._layers:
-            load_layer(layer, states.pop(name))
+            if name in states:
+                load_layer(layer, states.pop(name))
         self._pass_on(Marker(Kind.LOAD, states))
 
     def _prepare_part(self, about: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from ALPackage import ALStack, make_schedule
 from ALPackage.objectives.by_name import OBJECTIVES
 from models import build_text, build_vision, model_names, parameter_counts, registry
 from models.settings import checked
+from tests.allocated import Allocated
 from tests.ALPackage.hooked import SEED, assert_equal, snapshot
 
 CLASSES = 3
@@ -39,6 +40,38 @@ def data(model: str, n: int = 4) -> list[tuple[Any, Tensor]]:
         return [(torch.randn(8, 1, 16, 16, generator=draw), one) for one in labels]
     lengths = torch.tensor([5, 1, 2, 5, 4, 3, 5, 2])
     return [((torch.randint(1, 20, (8, 5), generator=draw), lengths), one) for one in labels]
+
+
+def description(stack: ALStack) -> list[Any]:
+    """Return all of a stack but the values."""
+    tensors = [*stack.named_parameters(), *((name, one) for layer in stack for name, one in layer.named_buffers())]
+    groups = [group for layer in stack for group in layer.optimizer.param_groups]
+    return [
+        str(stack),
+        [(name, one.shape, one.stride(), one.dtype, one.requires_grad) for name, one in tensors],
+        [layer.state_dict().keys() for layer in stack],
+        [{**group, "params": [one.shape for one in group["params"]]} for group in groups],
+    ]
+
+
+@pytest.mark.parametrize("objective", [*OBJECTIVES])
+def test_every_model_is_the_same_on_the_device_meta_where_it_takes_no_memory(objective: str) -> None:
+    """Their entries promise it: the ranks that get their weights from rank 0 build there."""
+    assert registry.objective(objective).on_meta
+    variants: dict[str, dict[str, Any]] = {
+        "al": {"codes": "tanh"},
+        "ce": {"depth": 2},
+        "infopro": {"depth": 2},
+    }
+    for model in (*model_names("vision"), *model_names("text")):
+        vision = model in model_names("vision")
+        assert registry.model(model).on_meta
+        for options in ({}, {"bridge": "deep" if vision else "hidden", **variants.get(objective, {})}):
+            with Allocated() as allocated, torch.device("meta"):
+                empty = stack_of(model, objective, **options)
+            assert allocated.bytes == 0
+            assert all(one.is_meta for one in (*empty.parameters(), *empty.buffers()))
+            assert description(empty) == description(stack_of(model, objective, **options))
 
 
 @pytest.mark.parametrize("model", [*QUICK, pytest.param("resnet", marks=pytest.mark.slow)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ALPackage.nan_guard import Guard
 from ALPackage.ranks.link import PeerLost
 from ALPackage.ranks.speed import link_speed
 from ALPackage.schedules.distributed import Distributed
+from models import registry
 from utils import set_deterministic
 
 from ..config.arguments import Command
@@ -107,15 +109,15 @@ def _fault(error: StageError) -> bool:
 def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:
     """Make this rank's part of a schedule, and serve in it until rank 0 closes it."""
     config = command.config
-    stack = builder(config, command.arguments.model, shape_from_json(order["shape"]))(order["method"])
+    with _memory_for(command.arguments.model, order["method"]):
+        stack = builder(config, command.arguments.model, shape_from_json(order["shape"]))(order["method"])
     replicas = None if config.stage_replicas is None else tuple(config.stage_replicas)
     devices = [torch.device(name) for name in order["devices"]]
     placement = Placement(devices, None, tuple(order["ranks"]), replicas=replicas)
     assert isinstance(stack, ALStack)
     rank = ranks.launch.rank
     ranks.describe(placement.layers_of(rank, stack.names))
-    stack.set_device(placement.here(rank, ranks.devices[rank]))
-    set_layout(stack)
+    set_layout(stack, stack.set_device(placement.here(rank, ranks.devices[rank])))
     if config.on_nan == "skip":
         for layer in stack:
             layer.guard = Guard()
@@ -123,3 +125,11 @@ def _serve(command: Command, order: dict[str, Any], ranks: Ranks) -> None:
     with make_schedule("distributed", stack, threads=order["threads"], seed=order["seed"], **options) as schedule:
         assert isinstance(schedule, Distributed)
         schedule.serve()
+
+
+def _memory_for(model: str, method: str) -> AbstractContextManager[Any]:
+    """Return what a network is built within: the device "meta" if it can be, as rank 0 sends this rank's weights."""
+    # On "meta" torch 2.4 refuses the fused AdamW that it has on the CPU; the last bits of the plain one are others.
+    recent = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5)
+    able = recent and registry.model(model).on_meta and registry.objective(method).on_meta
+    return torch.device("meta") if able else nullcontext()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ALPackage import Snapshot, make_schedule
+from ALPackage import ALStack, Snapshot, make_schedule
 from ALPackage.ranks import wire
+from models import build_vision
+from tests.allocated import Allocated
 
 from ..hooked import SEED, losses_of, rate, snapshot
 from .test_schedules import batches, build
@@ -19,14 +22,26 @@ BEFORE, AFTER = 5, 4
 
 
 def train_cases(cases: list[tuple[str, list[int] | None, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Train each model under its cut with its options, and return what this rank has of it."""
+    """Train each model under its cut with its options, and return what this rank has of it.
+
+    In every second case all ranks but the first build without values.
+    """
     wire.SMALLEST = 512  # bytes of a tensor that is coded, if any is: what these models hand on is small
-    return [train_model(model, cut, **options) for model, cut, options in cases]
+    return [
+        train_model(model, cut, without_values=number % 2 == 1, **options)
+        for number, (model, cut, options) in enumerate(cases)
+    ]
 
 
-def train_model(model: str, cut: list[int] | None, **options: Any) -> dict[str, Any]:
+def built(model: str, *, without_values: bool) -> ALStack:
+    """Return a model; on all ranks but the first, if so wanted, without values."""
+    with torch.device("meta") if without_values and dist.get_rank() else nullcontext():
+        return build(model)
+
+
+def train_model(model: str, cut: list[int] | None, *, without_values: bool = False, **options: Any) -> dict[str, Any]:
     """Train, snapshot, predict and train on; return the state of this rank's layers, on rank 0 the results too."""
-    stack = build(model)
+    stack = built(model, without_values=without_values)
     data = batches(model)
     found: dict[str, Any] = {"rank": dist.get_rank()}
     with make_schedule("distributed", stack, ranks=cut, threads=1, seed=SEED, **options) as schedule:
@@ -68,6 +83,47 @@ def train_on(device: str, cut: list[int] | None) -> tuple[Any, dict[str, torch.T
             one.optimizer.param_groups.clear()
     state = {entry: value.cpu() for entry, value in snapshot(stack).items() if not value.is_meta}
     return losses, {entry: value for entry, value in state.items() if is_of(entry, own)}
+
+
+def memory_of(model: str) -> dict[str, Any]:
+    """Return the bytes that tensors get on this rank where all ranks but the first build without values.
+
+    "refused": what rank 0 is told where it does, too.
+    """
+    found: dict[str, Any] = {}
+    with Allocated() as building:
+        stack = built(model, without_values=True)
+    with Allocated() as taking, make_schedule("distributed", stack, threads=1) as schedule:
+        found["weights"] = schedule.reports()[0].weights  # type: ignore[attr-defined]
+        if not schedule.leads:  # type: ignore[attr-defined]
+            schedule.serve()  # type: ignore[attr-defined]
+    if not dist.get_rank():
+        with torch.device("meta"):
+            stack = build(model)
+        try:
+            make_schedule("distributed", stack)
+        except ValueError as error:
+            found["refused"] = str(error)
+    return {**found, "built": building.bytes, "taken": taking.bytes}
+
+
+def reconstruct(cut: list[int] | None) -> dict[str, Any]:
+    """Train layers with decoders, whose buffers no checkpoint has; the other ranks build them without values."""
+    torch.manual_seed(1)
+    follows = cut is not None and dist.get_rank() > 0
+    with torch.device("meta") if follows else nullcontext():
+        stack = build_vision(
+            "vgg", "infopro", n_classes=4, in_channels=1, image_size=16, width=0.05, enc_dim=16, lr=1e-3
+        )
+    assert isinstance(stack, ALStack)
+    name, options = ("distributed", {"ranks": cut}) if cut else ("sequential", {})
+    taken = Snapshot()
+    with make_schedule(name, stack, threads=1, seed=SEED, **options) as schedule:
+        if follows:
+            schedule.serve()  # type: ignore[attr-defined]
+            return {}
+        losses = list(schedule.run([*batches("vgg"), taken]))
+    return {"losses": [[one.item() for of in each for one in of.values()] for each in losses], "state": taken.state}
 
 
 def is_of(entry: str, own: list[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -68,8 +69,12 @@ def run(schedule: Any, stack: ALStack, data: Batches) -> dict[str, Any]:
 def train(
     model: str, kind: str, ranks: list[int] | None, replicas: list[int], *, normalized: bool = False, smallest: int = 1
 ) -> dict[str, Any]:
-    """Train over ranks, and return what rank 0 has of it, and the weights of every rank."""
-    stack = stack_for(model, kind, normalized=normalized)
+    """Train over ranks, and return what rank 0 has of it, and the weights of every rank.
+
+    The ranks with odd numbers build without values.
+    """
+    with torch.device("meta") if dist.get_rank() % 2 else nullcontext():
+        stack = stack_for(model, kind, normalized=normalized)
     found: dict[str, Any] = {}
     options: dict[str, Any] = {"sync_batchnorm": normalized}
     with make_schedule("distributed", stack, ranks=ranks, replicas=replicas, threads=1, seed=SEED, **options) as made:

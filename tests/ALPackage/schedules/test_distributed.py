@@ -102,6 +102,24 @@ def test_a_rank_has_its_own_layers_in_memory() -> None:
     assert counts == expected, "rank 0 knows everybody's usage"
 
 
+def test_what_is_built_without_values_gets_memory_for_its_own_layers_alone() -> None:
+    first, second = run_distributed(on_ranks.memory_of, 2, "lstm")
+    layers = list(build("lstm").items())
+    assert (first["weights"], second["weights"]) == (weights_of(layers[:2]), weights_of(layers[2:]))
+    assert first["built"] >= weights_of(layers)
+    assert second["built"] == 0
+    assert second["weights"] <= second["taken"] < 1.1 * second["weights"]
+    assert first["refused"].startswith("layer 'embedding' is on the device meta, so rank 0 has no weights to send")
+
+
+@pytest.mark.slow
+def test_buffers_that_no_checkpoint_has_are_those_of_rank_0() -> None:
+    expected = on_ranks.reconstruct(None)
+    found = run_distributed(on_ranks.reconstruct, 2, [0, 1, 1, 1])[0]
+    assert found["losses"] == expected["losses"]
+    assert tree_map(_number, found["state"]) == tree_map(_number, expected["state"])
+
+
 @pytest.mark.parametrize("rank", [*(pytest.param(rank, marks=pytest.mark.slow) for rank in (0, 2)), 1])
 def test_a_failure_is_raised_in_every_rank_and_says_where_it_was(rank: int) -> None:
     began = time.monotonic()
