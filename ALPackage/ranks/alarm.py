@@ -77,14 +77,16 @@ class Alarm:
     def cause_of(self, lost: PeerLost) -> Exception:
         """Return why a connection was lost: what another rank has reported, or that the peer is gone."""
         deadline = time.monotonic() + CURIOSITY
+        gone: list[int] = []
         try:
-            while time.monotonic() < deadline:
+            while not gone and time.monotonic() < deadline:
+                gone = [rank for rank in lost.ranks if self.gone(rank)]  # first: it may say why, and then end
                 if (failure := self._failure()) is not None:
                     return failure
-                time.sleep(0.05)
+                time.sleep(0.0 if gone else 0.05)
         except RuntimeError as error:
             return self.store_lost(error)
-        who = " or ".join(self.who(rank) for rank in lost.ranks)
+        who = " or ".join(self.who(rank) for rank in gone or lost.ranks)
         return RankError(f"{who} is gone: {lost}")
 
     def who(self, rank: int) -> str:
@@ -92,6 +94,20 @@ class Alarm:
         about = self._about(rank)
         told = ", ".join(about[key] for key in ("host", "what") if about.get(key))
         return f"rank {rank} ({told})" if told else f"rank {rank}"
+
+    def gone(self, rank: int) -> bool:
+        """Tell whether the process of a rank is seen to have ended; False where that cannot be seen from here."""
+        about = self._known.get(rank) or self._about(rank)
+        if not about or about["machine"] != _machine() or about["started"] is None:
+            return False
+        status = _status(about["process"])
+        return status is None or status[0] in "ZX" or status[19] != about["started"]
+
+    def death_of(self, rank: int) -> Exception | None:
+        """Return what is known of a rank whose process is seen to have ended before it left; None for all others."""
+        if not self.gone(rank) or self._store.check([f"left/{rank}"]):
+            return None
+        return self._failure() or RankError(f"{self.who(rank)} is gone: its process has ended")
 
     def describe(self, who: str) -> None:
         """Say anew what this rank has."""
@@ -185,10 +201,13 @@ class Alarm:
         return None if told["rank"] == self._rank else _read(told)
 
     def _silent(self) -> Exception | None:
-        """Return a failure if the rank that this one watches has been silent for too long."""
+        """Return a failure if the rank that this one watches has ended, or has been silent for too long."""
         watched = (self._rank + 1) % self._world
         if watched == self._rank or self._store.check([f"left/{watched}"]):
             return None
+        if (death := self.death_of(watched)) is not None:
+            self.tell(death)
+            return death
         beat = self._store.get(f"beat/{watched}") if self._store.check([f"beat/{watched}"]) else b""
         now = time.monotonic()
         if beat != self._beat:
