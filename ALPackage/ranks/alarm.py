@@ -36,6 +36,8 @@ AGENT_STORE = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 KNOWN: tuple[type[Exception], ...] = (LayerError, torch.cuda.OutOfMemoryError)
 #: Seconds for which a rank that has lost a connection waits to hear why.
 CURIOSITY = 2.0
+#: Why this process has ended another one, by its number and when it began: another alarm here may see its end first.
+ENDED: dict[tuple[int, str], str] = {}
 
 
 class Alarm:
@@ -107,7 +109,9 @@ class Alarm:
         """Return what is known of a rank whose process is seen to have ended before it left; None for all others."""
         if not self.gone(rank) or self._store.check([f"left/{rank}"]):
             return None
-        return self._failure() or RankError(f"{self.who(rank)} is gone: its process has ended")
+        about = self._known[rank]
+        why = ENDED.get((about["process"], about["started"]), f"{self.who(rank)} is gone: its process has ended")
+        return self._failure() or RankError(why)
 
     def describe(self, who: str) -> None:
         """Say anew what this rank has."""
@@ -197,7 +201,7 @@ class Alarm:
             return None
         told: dict[str, Any] = json.loads(self._store.get("failure"))
         if told.get("silent") is not None:
-            self._end(told["silent"])
+            self._end(told["silent"], told["words"])
         return None if told["rank"] == self._rank else _read(told)
 
     def _silent(self) -> Exception | None:
@@ -216,7 +220,7 @@ class Alarm:
             return None
         silent = RankError(f"{self.who(watched)} has given no sign of life for {now - self._beat_since:.0f} s", watched)
         self.tell(silent)
-        self._end(watched)
+        self._end(watched, str(silent))
         return silent
 
     def _patience_with(self, rank: int) -> float:
@@ -228,7 +232,7 @@ class Alarm:
         runs = about.get("machine") == _machine() and _runs(about["process"])
         return max(BUSY, self._patience) if runs else self._patience
 
-    def _end(self, rank: int) -> None:
+    def _end(self, rank: int, why: str | None = None) -> None:
         """End a silent rank if it is on this machine: a process that was stopped would otherwise stay for good."""
         about = self._about(rank)
         if rank == self._rank or not about or about["machine"] != _machine() or not hasattr(signal, "SIGKILL"):
@@ -236,6 +240,8 @@ class Alarm:
         process = about["process"]
         # It must be that very process: a number may have been given again, and some stand for groups of processes.
         if isinstance(process, int) and process > 1 and about["started"] == _started(process) is not None:
+            if why is not None:
+                ENDED[process, about["started"]] = why
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
 

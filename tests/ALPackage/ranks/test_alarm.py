@@ -285,3 +285,17 @@ def test_what_a_rank_has_said_before_its_end_is_why_it_is_gone(make: Make, monke
     second.tell(StageError("conv_1", 2, ValueError("bad")))
     assert isinstance(first.death_of(1), StageError)
     assert isinstance(first.cause_of(PeerLost(1, RuntimeError("Broken pipe"))), StageError)
+
+
+def test_a_rank_that_was_ended_for_its_silence_is_gone_for_that(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another alarm of the rank that has ended it sees its end first: a schedule has one of its own."""
+    _, heard = make(0, patience=0.2)
+    watching, _ = make(0, lives=False, store=(other := dist.HashStore()))  # type: ignore[attr-defined]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(os, "getpid", lambda: process.pid)
+            for store in ({}, {"store": other}):
+                make(1, lives=False, **store)
+        words = str(heard.get(timeout=5.0))
+    assert "has given no sign of life" in words
+    assert str(watching.death_of(1)) == words
