@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import shorten
 from typing import Any
 
 __all__ = ["ends", "in_time", "markdown", "over_ranks"]
@@ -96,4 +97,4 @@ def _others(run: dict[str, Any]) -> list[list[str]]:
 def _words(run: dict[str, Any]) -> str:
     """Return how the line begins that one of the others has said."""
     lines = [lines[-1] for lines in _others(run) if lines]
-    return f"`{lines[0].split(';')[0][:120]}`" if lines else "-"
+    return f"`{shorten(lines[0].split(';')[0], 120, placeholder=' ..')}`" if lines else "-"
