@@ -2,8 +2,7 @@
 
 Before that call of the function, counted from 1, or after it if the number is negative, the process of that rank gets
 the signal WHAT (as SIGKILL), or an exception of that name is raised (as MemoryError, data:DataError). In the other
-processes, and in what torchrun starts again, nothing happens. The file FAULT_NOTE, if
-one is named, gets the moment.
+processes, and in what torchrun starts again, nothing happens. The file FAULT_NOTE, if one is named, gets the moment.
 """
 
 from __future__ import annotations
