@@ -59,7 +59,7 @@ def execute(command: Command) -> int:
     with ExitCode() as end, joined(launched(), lambda: about(command), command.config.timeout) as ranks:
         if ranks is not None and not ranks.leads:
             return follow(command, ranks)
-        with ExitCode() as here:
+        with ExitCode(None if ranks is None else ranks.lost) as here:
             here.outcomes.append(run(command, ranks))
         end.code = here.code
         if ranks is not None:
@@ -85,7 +85,7 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
 
     logs: list[RunLog] = []
     interrupted: KeyboardInterrupt | None = None
-    with GracefulShutdown() as shutdown, ExitStack() as held:
+    with GracefulShutdown(last=ranks is not None) as shutdown, ExitStack() as held:
         if ranks is not None:
             ranks.signaled = shutdown.forward
         # Two commands that write the same files would mix their epochs.
@@ -136,6 +136,8 @@ def run(command: Command, ranks: Ranks | None = None) -> Outcome:
                 )
                 train_method(spec, session, resumed[method])
                 stores[method].wait()
+            if ranks is not None:
+                ranks.complete = True
             gallery.draw(logs)
         except KeyboardInterrupt as error:
             interrupted = error.with_traceback(None)  # it would keep the model alive

@@ -36,6 +36,8 @@ AGENT_STORE = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 KNOWN: tuple[type[Exception], ...] = (LayerError, torch.cuda.OutOfMemoryError)
 #: Seconds for which a rank that has lost a connection waits to hear why.
 CURIOSITY = 2.0
+#: Why this process has ended another one, by its number and when it began: another alarm here may see its end first.
+ENDED: dict[tuple[int, str], str] = {}
 
 
 class Alarm:
@@ -77,14 +79,16 @@ class Alarm:
     def cause_of(self, lost: PeerLost) -> Exception:
         """Return why a connection was lost: what another rank has reported, or that the peer is gone."""
         deadline = time.monotonic() + CURIOSITY
+        gone: list[int] = []
         try:
-            while time.monotonic() < deadline:
+            while not gone and time.monotonic() < deadline:
+                gone = [rank for rank in lost.ranks if self.gone(rank)]  # first: it may say why, and then end
                 if (failure := self._failure()) is not None:
                     return failure
-                time.sleep(0.05)
+                time.sleep(0.0 if gone else 0.05)
         except RuntimeError as error:
             return self.store_lost(error)
-        who = " or ".join(self.who(rank) for rank in lost.ranks)
+        who = " or ".join(self.who(rank) for rank in gone or lost.ranks)
         return RankError(f"{who} is gone: {lost}")
 
     def who(self, rank: int) -> str:
@@ -92,6 +96,22 @@ class Alarm:
         about = self._about(rank)
         told = ", ".join(about[key] for key in ("host", "what") if about.get(key))
         return f"rank {rank} ({told})" if told else f"rank {rank}"
+
+    def gone(self, rank: int) -> bool:
+        """Tell whether the process of a rank is seen to have ended; False where that cannot be seen from here."""
+        about = self._known.get(rank) or self._about(rank)
+        if not about or about["machine"] != _machine() or about["started"] is None:
+            return False
+        status = _status(about["process"])
+        return status is None or status[0] in "ZX" or status[19] != about["started"]
+
+    def death_of(self, rank: int) -> Exception | None:
+        """Return what is known of a rank whose process is seen to have ended before it left; None for all others."""
+        if not self.gone(rank) or self._store.check([f"left/{rank}"]):
+            return None
+        about = self._known[rank]
+        why = ENDED.get((about["process"], about["started"]), f"{self.who(rank)} is gone: its process has ended")
+        return self._failure() or RankError(why)
 
     def describe(self, who: str) -> None:
         """Say anew what this rank has."""
@@ -181,14 +201,17 @@ class Alarm:
             return None
         told: dict[str, Any] = json.loads(self._store.get("failure"))
         if told.get("silent") is not None:
-            self._end(told["silent"])
+            self._end(told["silent"], told["words"])
         return None if told["rank"] == self._rank else _read(told)
 
     def _silent(self) -> Exception | None:
-        """Return a failure if the rank that this one watches has been silent for too long."""
+        """Return a failure if the rank that this one watches has ended, or has been silent for too long."""
         watched = (self._rank + 1) % self._world
         if watched == self._rank or self._store.check([f"left/{watched}"]):
             return None
+        if (death := self.death_of(watched)) is not None:
+            self.tell(death)
+            return death
         beat = self._store.get(f"beat/{watched}") if self._store.check([f"beat/{watched}"]) else b""
         now = time.monotonic()
         if beat != self._beat:
@@ -197,7 +220,7 @@ class Alarm:
             return None
         silent = RankError(f"{self.who(watched)} has given no sign of life for {now - self._beat_since:.0f} s", watched)
         self.tell(silent)
-        self._end(watched)
+        self._end(watched, str(silent))
         return silent
 
     def _patience_with(self, rank: int) -> float:
@@ -209,7 +232,7 @@ class Alarm:
         runs = about.get("machine") == _machine() and _runs(about["process"])
         return max(BUSY, self._patience) if runs else self._patience
 
-    def _end(self, rank: int) -> None:
+    def _end(self, rank: int, why: str | None = None) -> None:
         """End a silent rank if it is on this machine: a process that was stopped would otherwise stay for good."""
         about = self._about(rank)
         if rank == self._rank or not about or about["machine"] != _machine() or not hasattr(signal, "SIGKILL"):
@@ -217,6 +240,8 @@ class Alarm:
         process = about["process"]
         # It must be that very process: a number may have been given again, and some stand for groups of processes.
         if isinstance(process, int) and process > 1 and about["started"] == _started(process) is not None:
+            if why is not None:
+                ENDED[process, about["started"]] = why
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
 

@@ -41,7 +41,7 @@ class Cable:
                 _call("ip", "link", "set", host, "netns", host)
                 _call("ip", "-n", host, "addr", "add", f"{address}/24", "dev", host)
                 _call("ip", "-n", host, "link", "set", "lo", "up")
-                _call("ip", "-n", host, "link", "set", host, "up")
+            self.connect()
         except NoCableError:
             self.__exit__(None, None, None)
             raise
@@ -53,6 +53,16 @@ class Cable:
         """Remove the hosts, and with them the cable."""
         for host in self.hosts:
             subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
+
+    def connect(self) -> None:
+        """Let packets pass."""
+        for host in self.hosts:
+            _call("ip", "-n", host, "link", "set", host, "up")
+
+    def cut(self) -> None:
+        """Let no packet pass."""
+        for host in self.hosts:
+            _call("ip", "-n", host, "link", "set", host, "down")
 
     def limit(self, rate: str | None) -> None:
         """Let no more than `rate`, such as "100mbit", pass in either direction; None: as fast as it is."""

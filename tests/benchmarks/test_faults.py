@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks.faults import __main__ as faults
-from benchmarks.faults import ranks
+from benchmarks.faults import ends, ranks, table
 from benchmarks.faults.outcome import differences
-from benchmarks.faults.table import markdown, over_ranks
+from benchmarks.faults.table import in_time, markdown, over_ranks, told
 from benchmarks.faults.victim import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,4 +98,36 @@ def test_the_table_over_ranks_counts() -> None:
     ]
     assert over_ranks({"commands": commands, "runs": runs}).splitlines()[2:] == [
         "| digits vgg | 3 | 2 | 1 of 2 | rank 0: 1, rank 2: 1 | 1, 1, 0 | 1 .pt |"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks' processes as Linux shows them")
+def test_what_happens_to_a_rank_ends_all_and_each_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "ends.json"
+    assert ends.main(["--quick", "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    [run] = results["runs"]
+    assert (run["codes"], run["torchrun_code"], run["stayed"]) == ({"0": 1, "1": -9}, 1, 0)
+    assert 0.0 <= run["seconds"][1] <= run["seconds"][0] <= run["torchrun_seconds"]
+    assert told(run)
+    assert table.ends(results) in capsys.readouterr().out
+
+
+def test_the_table_of_ends_has_the_slowest_and_says_what_is_not_as_promised() -> None:
+    run = {"fault": "SIGKILL", "whom": "last rank", "when": "after", "victim": 1, "torchrun_seconds": 3.0, "stayed": 0}
+    run |= {"torchrun_code": 1, "codes": {"0": 1, "1": -9}, "seconds": [2.0, 0.1]}
+    good = {**run, "said": [["error: rank 1 (host, conv_2) is gone; more"], []]}
+    slow = {**run, "said": [["interrupted: before the first epoch"], []], "seconds": [10.5, 0.1]}
+    assert [told(one) for one in (good, slow)] == [True, False]
+    assert [in_time(one) for one in (good, slow, {**good, "stayed": 1})] == [True, False, False]
+    cells = "| SIGKILL | last rank | after |"
+    assert table.ends({"runs": [good]}).splitlines()[2:] == [
+        f"{cells} 2.0 of 1 | 3.0 | -9, 1; 1 | 1 of 1 | `error: rank 1 (host, conv_2) is gone` |"
+    ]
+    assert table.ends({"runs": [good, slow]}).splitlines()[2:] == [
+        f"{cells} 10.5 of 2 **too long** | 3.0 | -9, 1; 1 | 1 of 2 | `interrupted: before the first epoch` |"
+    ]
+    assert table.ends({"runs": [{**good, "skipped": "no disk"}]}).splitlines()[2:] == [
+        f"{cells} not measured: no disk | | | | |"
     ]

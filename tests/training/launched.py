@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,14 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.faults.faulty import moment_in
+from benchmarks.faults.run import ROOT, free_port
+
 #: A network of 0.5 million weights on 200 images.
 SMALL = "digits vgg --method al --set width=0.125 --limit-train 200 --set train_batch_size=32"
 
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: its exit code, negative after a signal, what it printed, and when, in s."""
+    """How a process ended: its exit code, negative after a signal, what it printed, and how many s after the fault."""
 
     code: int | None
     text: str
@@ -33,9 +34,11 @@ class Launched:
 
     def __init__(self, processes: Sequence[subprocess.Popen[str]], outputs: Sequence[Path]) -> None:
         self.processes, self._outputs = processes, outputs
+        self._fault: float | None = None
 
     def send(self, rank: int, signum: int) -> None:
-        """Send a signal to one of them."""
+        """Send a signal to one of them; the first one is the fault."""
+        self._fault = self._fault or time.monotonic()
         self.processes[rank].send_signal(signum)
 
     def wait_for(self, happened: Callable[[], bool], limit: float = 60.0) -> None:
@@ -48,26 +51,23 @@ class Launched:
             assert ended == [None] * len(ended), texts
             time.sleep(0.02)
 
-    def ends(self, limit: float = 60.0) -> list[End]:
-        """Wait for all of them, and return how they ended."""
+    def ends(self, limit: float = 60.0, note: Path | None = None) -> list[End]:
+        """Wait for all of them, and return how they ended. `note`: where the plug-in `faulty` notes the fault.
+
+        Without a fault the seconds are those from now on.
+        """
         start = time.monotonic()
         when: dict[int, float] = {}
         while len(when) < len(self.processes) and time.monotonic() < start + limit:
             for rank, process in enumerate(self.processes):
                 if process.poll() is not None:
-                    when.setdefault(rank, time.monotonic() - start)
+                    when.setdefault(rank, time.monotonic())
             time.sleep(0.02)
+        fault = (moment_in(note) if note is not None else self._fault) or start
         return [
-            End(process.poll(), output.read_text(), when.get(rank, limit))
+            End(process.poll(), output.read_text(), when.get(rank, start + limit) - fault)
             for rank, (process, output) in enumerate(zip(self.processes, self._outputs, strict=True))
         ]
-
-
-def free_port() -> int:
-    """Return a port that nobody has; torchrun's own choice is the same in tests that run side by side."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

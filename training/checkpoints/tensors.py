@@ -20,10 +20,12 @@ def save_tensors(path: Path, state: Any) -> str:
         stream = _HashedWriter(file)
         try:
             torch.save(state, cast(IO[bytes], stream))
-        except RuntimeError:
-            # torch reports a failed write in words of its own; what the system said is what the user needs.
-            if stream.error is not None:
-                raise stream.error from None
+        except RuntimeError as error:
+            # torch reports whatever ended a write in words of its own. What the system said is what the user needs,
+            # and a signal has to end the run as it does anywhere else.
+            cause = stream.error or error.__context__
+            if isinstance(cause, (OSError, KeyboardInterrupt)):
+                raise cause from None
             raise
     return stream.hash.hexdigest()
 

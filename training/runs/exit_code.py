@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,9 @@ class ExitCode:
     that interrupted it: 130 for Ctrl-C. Any other exception is a fault of the program, and passes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, behind: Callable[[], Exception | None] | None = None) -> None:
+        """`behind`: returns what a signal has been an answer to, such as the end of another process, if it has."""
+        self._behind = behind
         self.code = 0
         #: What went wrong, in one line.
         self.words = ""
@@ -84,6 +87,8 @@ class ExitCode:
         interrupted = error if isinstance(error, KeyboardInterrupt) else None
         for outcome in self.outcomes:
             interrupted = interrupted or outcome.interrupted
+        if interrupted is not None and self._behind is not None and (cause := self._behind()) is not None:
+            error, interrupted = mistake_in(cause) or cause, None
         if interrupted is not None:
             self.code = getattr(interrupted, "exit_code", 130)
             kept = "the files above hold every epoch that was finished" if files else "before the first epoch was done"

@@ -58,7 +58,7 @@ def follow(command: Command, ranks: Ranks) -> int:
     code: int | None = None
     if torch.cuda.is_available():
         set_deterministic()  # as rank 0 does
-    with GracefulShutdown() as shutdown:
+    with GracefulShutdown(last=True) as shutdown:
         ranks.report_signals(shutdown)
         try:
             # A signal ends the run in rank 0, with a checkpoint; until then this part of the pipeline is needed.

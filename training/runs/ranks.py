@@ -34,6 +34,8 @@ from .shutdown import GracefulShutdown, ignore_signals
 PATIENCE = 4.0
 #: Seconds that a rank has to end by itself when another one has failed.
 GRACE = 3.0
+#: The same for a rank that has nothing to write, where rank 0 will know nothing more of it.
+BRIEF = 1.0
 #: Seconds between two looks for a signal.
 LOOK = 0.2
 
@@ -44,11 +46,13 @@ class Ranks:
     Attributes:
         launch: Which one it is.
         failure: What has happened to another rank, once it is known.
+        complete: Whether rank 0 has all that it wanted of the others: what happens to them is no reason to end then.
     """
 
     def __init__(self, launch: Launch, store: Any, about: str) -> None:
         self.launch = launch
         self.failure: Exception | None = None
+        self.complete = False
         #: Called on a thread with the number of a signal that another rank has received.
         self.signaled: Callable[[int], None] = _nothing
         self._store = store
@@ -143,6 +147,9 @@ class Ranks:
 
     def fail(self, error: BaseException) -> None:
         """Let all ranks know that this one ends, and why."""
+        if isinstance(error, KeyboardInterrupt):  # the signal itself ends the run then, and is no answer to anything
+            with suppress(RuntimeError):
+                self._store.set("interrupted", "")
         mistake = mistake_in(error)
         words = str(mistake or f"{type(error).__name__}: {error}")
         self._alarm.tell(RankError(f"{self.who()}: {words}", mistake=mistake is not None))
@@ -155,12 +162,22 @@ class Ranks:
             waiting = list(range(1, self.launch.world))
             while waiting and self.failure is None and time.monotonic() < deadline:
                 time.sleep(BEAT)
-                waiting = [rank for rank in waiting if not self._store.check([f"ended/{rank}"])]
+                waiting = [one for one in waiting if not (self._alarm.gone(one) or self._store.check([f"ended/{one}"]))]
             for rank in waiting:
                 # A signal may have been torchrun's answer to a death that nobody here had seen yet.
                 if code > 2:
                     print(f"{self._alarm.who(rank)} did not answer at the end", file=sys.stderr, flush=True)
                 self._alarm.end_if_stopped(rank)
+
+    def lost(self) -> Exception | None:
+        """Return what has happened to another rank, if something has; a signal may be torchrun's answer to that."""
+        with suppress(RuntimeError):  # the store may be gone
+            for rank in range(self.launch.world):
+                if rank != self.launch.rank and (death := self._alarm.death_of(rank)) is not None:
+                    return death
+            if self._store.check(["interrupted"]):
+                return None
+        return self.failure
 
     def leave(self) -> None:
         """End the watch over the others, and theirs over this one."""
@@ -180,7 +197,8 @@ class Ranks:
     def _hear(self, failure: Exception) -> None:
         """Note a failure; where this rank does not end by itself, because it is not training just now, end it."""
         self.failure = failure
-        if not self._ended.wait(GRACE):
+        known = isinstance(failure, RankError) and not failure.mistake
+        if not self._ended.wait(BRIEF if known and not self.leads else GRACE) and not self.complete:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()

@@ -42,19 +42,15 @@ def loading() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: Threads that ask other processes for news, by name.
-WATCHES = ("al-alarm", "al-alarm-store", "meeting", "ranks")
-
-
 def end_process(code: int) -> NoReturn:
-    """End the process with `code`; at once where a layer is still in a step that nobody waits for.
+    """End the process with `code`; at once where a rank fails, or a layer is in a step that nobody waits for.
 
     Python's own end would abort the process if a thread is inside of torch then, and the code would be another one. So
-    it may be with a thread that waits for a process that does not answer.
+    it may be with a thread that waits for a process that does not answer. It also takes seconds on a busy machine, to
+    give back what the system takes back anyway.
     """
-    threads = threading.enumerate()
-    waiting = code != 0 and any(thread.name in WATCHES for thread in threads)
-    if waiting or any(getattr(thread, "trains_layers", False) for thread in threads):
+    fails = code != 0 and os.environ.get("WORLD_SIZE", "1") != "1"
+    if fails or any(getattr(thread, "trains_layers", False) for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
@@ -75,9 +71,13 @@ class GracefulShutdown:
     A second Ctrl-C or SIGTERM does not wait. After `LIMIT` seconds the process ends wherever it is: Python handles a
     signal only between two of its own instructions, and a single operation may take long. A signal that the process was
     started to ignore stays ignored: Ctrl-C for what a shell runs in the background, SIGHUP under `nohup`.
+
+    Args:
+        last: Whether signals change nothing any more after the block: how the process ends is known then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
+        self._last = last
         self._signum: int | None = None
         #: Of the first signal, inside of a deferred block or not.
         self._first: int | None = None
@@ -140,7 +140,7 @@ class GracefulShutdown:
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+            signal.signal(signum, signal.SIG_IGN if self._last else signal.SIG_DFL if handler is None else handler)
         self._ended.set()
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(self._wakeup_before)

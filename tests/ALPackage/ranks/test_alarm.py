@@ -246,3 +246,56 @@ def test_a_rank_that_came_later_has_its_name_when_the_store_is_gone(make: Make) 
     time.sleep(0.3)
     first.store_lost(RuntimeError("Connection reset by peer"))
     assert "conv_0" in first.who(0)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_rank_whose_process_has_ended_is_named_at_once_unless_it_has_left(
+    make: Make, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """Guards seconds: all waited until its silence was long enough, and torchrun's signal came before the reason."""
+    _, heard = make(0, 3)
+    third, third_heard = make(2, 3)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(os, "getpid", lambda: process.pid)
+            second, _ = make(1, 3, lives=False)
+        time.sleep(0.2)
+        assert heard.empty(), "it lives"
+        assert third.death_of(1) is None
+        if leaves:
+            second.leave()
+    if leaves:
+        time.sleep(0.2)
+        assert (heard.empty(), third.death_of(1)) == (True, None)
+        return
+    words = str(heard.get(timeout=2.0))
+    assert words.startswith("rank 1 (")
+    assert words.endswith("conv_1) is gone: its process has ended")
+    assert str(third_heard.get(timeout=2.0)) == str(third.death_of(1)) == words
+
+
+def test_what_a_rank_has_said_before_its_end_is_why_it_is_gone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = make(0, lives=False)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(os, "getpid", lambda: process.pid)
+            elsewhere.setattr(alarm, "_started", lambda process: "7")
+            second, _ = make(1, lives=False)
+    second.tell(StageError("conv_1", 2, ValueError("bad")))
+    assert isinstance(first.death_of(1), StageError)
+    assert isinstance(first.cause_of(PeerLost(1, RuntimeError("Broken pipe"))), StageError)
+
+
+def test_a_rank_that_was_ended_for_its_silence_is_gone_for_that(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another alarm of the rank that has ended it sees its end first: a schedule has one of its own."""
+    _, heard = make(0, patience=0.2)
+    watching, _ = make(0, lives=False, store=(other := dist.HashStore()))  # type: ignore[attr-defined]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(os, "getpid", lambda: process.pid)
+            for store in ({}, {"store": other}):
+                make(1, lives=False, **store)
+        words = str(heard.get(timeout=5.0))
+    assert "has given no sign of life" in words
+    assert str(watching.death_of(1)) == words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -405,3 +406,21 @@ def test_the_end_of_a_turn_is_noted_and_the_checksum_follows(store: Store) -> No
 
 def test_the_folder_is_named_for_the_method() -> None:
     assert checkpoint_folder(Path("out"), "digits", "vgg", "al") == Path("out/checkpoints/digits_vgg_al")
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_signal_in_the_middle_of_a_file_stays_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Guards a bug: torch made "unexpected pos" of it, and the run ended with a traceback and exit code 1."""
+    write, calls = tensors._HashedWriter.write, itertools.count(1)
+
+    def interrupted(self: Any, content: bytes) -> int:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return write(self, content)
+
+    monkeypatch.setattr(tensors._HashedWriter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tensors.save_tensors(tmp_path / "a.pt", {"weight": torch.zeros(1000), "bias": torch.zeros(10)})
+    assert list(tmp_path.iterdir()) == []

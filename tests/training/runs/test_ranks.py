@@ -18,7 +18,8 @@ from benchmarks.faults.outcome import differences, outcome
 from ..launched import ROOT, SMALL, epochs_in, free_port, launch
 from ..test_experiment import rows
 
-#: Seconds within which all processes have to end when one has died.
+#: Seconds within which all processes have to end, from the fault on: `python -m benchmarks.faults.ends` shows how many
+#: it takes.
 LIMIT = 10.0
 TEXT = (
     "imdb transformer --method al --set epochs=2 --set embedding_dim=50 --set x_hid=8 --set y_hid=8 "

@@ -256,3 +256,36 @@ def test_a_step_that_nobody_waits_for_does_not_change_the_exit_code() -> None:
     """Guards a bug: SIGTERM in a long step sometimes ended in an abort, with exit code 134."""
     ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, "all that was printed is there\n", "")
+
+
+def test_after_the_last_block_signals_change_nothing() -> None:
+    """Guards a bug: torchrun's signal ended rank 0 with -15 while it told the others how the run ends."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with GracefulShutdown(last=True):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        for signum in stopping.SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, before)
+
+
+FAILING = """
+import atexit, time
+from training.runs.shutdown import end_process
+
+atexit.register(time.sleep, 30)
+print("all that was printed is there")
+end_process(2)
+"""
+
+
+def test_a_rank_that_fails_ends_at_once() -> None:
+    """What an interpreter gives back at its end takes seconds where ranks share the cores."""
+    environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
+    words = [sys.executable, "-c", FAILING]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=25, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "all that was printed is there\n", "")
