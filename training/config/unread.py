@@ -7,10 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from models import registry
 from models.network_settings import NetworkSettings
 
+from .launch import launched
 from .objectives import FLAT, OBJECTIVES, dotted
 from .overrides import Override, read_override
 from .own_network import own_network
 from .schema import TASKS, Method, Task, schema
+
+#: What one process has no use for.
+BETWEEN_PROCESSES = ("wire", "sync_batchnorm", "timeout")
 
 
 def unread(task: Task, model: str, methods: Sequence[Method], overrides: Sequence[str]) -> list[str]:
@@ -38,6 +42,9 @@ def _reasons(override: Override, task: Task, model: str, methods: Sequence[Metho
         names = list(override.path[1:2] or inside)
         if not set(names) & {*methods}:
             yield from (f"{dotted(name)} has the settings of {name}, which is not run" for name in names)
+    elif key in BETWEEN_PROCESSES:
+        if launched().world == 1:
+            yield f"{key} is about several processes, and this is one; torchrun starts more"
     elif key in NetworkSettings.model_fields:
         if own_network(model) is None:
             yield f"{key} is a setting of a network of your own (module:function), and the model is {model}"

@@ -31,6 +31,7 @@ def notes(line: str, task: Task = "vision") -> list[str]:
         ),
         ('digits vgg --method al --set objectives={"ce":{"depth":2}}', "objectives.ce has the settings of ce"),
         ("digits vgg --set network_layers=2", "a setting of a network of your own (module:function), and the model"),
+        ("digits vgg --set wire=bf16", "wire is about several processes, and this is one; torchrun starts more"),
         ("digits vgg --set shortcut=stride", "shortcut is a setting of resnet, which is not run"),
     ],
 )
@@ -51,6 +52,12 @@ def test_a_key_that_nothing_reads_is_said(line: str, says: str) -> None:
 )
 def test_a_key_that_something_reads_is_not(line: str) -> None:
     assert notes(line) == []
+
+
+def test_several_processes_read_what_is_about_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert notes("digits vgg --set wire=bf16") == []
 
 
 def test_a_network_of_the_user_s_reads_its_own_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
