@@ -176,7 +176,7 @@ def codes_in(log: Path) -> dict[str, int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write the JSON, print the table; 1 where a process took longer than it may, or stayed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.ends", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="of every case (default: 3)")
+    parser.add_argument("--repeats", type=int, default=2, help="of every case (default: 2)")
     parser.add_argument("--quick", action="store_true", help="one case, once: whether it works at all")
     parser.add_argument("--out", type=Path, default=HERE / "ends.json")
     given = parser.parse_args(argv)

@@ -183,8 +183,8 @@ class DeviceKeys(Settings):
     """With `stage_replicas`: batch normalization by the rows of all replicas, or by each one's own."""
 
     wire: Literal["fp32", "compressed", "bf16"] = "fp32"
-    """Under torchrun: how tensors go to the next layers and to replicas. `compressed` sends about 0.8 of the bytes and stays
-    exact, for slow links; `bf16` halves them, and the numbers are then not those of one process."""
+    """Under torchrun: how tensors go to the next layers and to replicas. `compressed` sends about 0.8 of the bytes and
+    stays exact, for slow links; `bf16` halves them, and the numbers are then not those of one process."""
 
     cuda_graph: Literal["auto", "on", "off"] = "auto"
     """AL on GPUs with the continuous schedule: run a layer's step as a CUDA graph; `auto`: where it is faster."""
